@@ -1,0 +1,73 @@
+"""The devices: where an array lives and what runs its operators.
+
+``cpu`` runs NumPy. ``cuda:i`` and ``hip:i`` are GPUs. Over host memory, ``interpret`` runs the GPU kernels in
+Triton's interpreter. A compile-only target such as ``sm_90`` or ``gfx942`` has no memory: its launches stop after
+the compiler, so that kernels are checked for a GPU that is not there.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tensorlib.errors import DeviceError
+
+#: The targets every kernel is compiled for in the checks: compute capabilities and LLVM gfx names.
+TARGETS = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201")
+_INDEXED = ("cuda", "hip")
+_SPELLED = re.compile(r"(?P<type>cpu|cuda|hip|interpret|sm_\d+|gfx[0-9a-f]+)(:(?P<index>\d+))?")
+
+
+class device:
+    """A place for arrays: ``device("cpu")``, ``device("cuda", 0)``, ``device("cuda:0")``, ``device("interpret")``."""
+
+    __slots__ = ("index", "type")
+    type: str
+    index: int | None
+
+    def __new__(cls, type: Any, index: int | None = None) -> device:
+        """The device of that name; a device is returned as it is."""
+        if isinstance(type, device):
+            return type
+        if isinstance(type, int) and not isinstance(type, bool):
+            type, index = "cuda", type
+        match = _SPELLED.fullmatch(type) if isinstance(type, str) else None
+        if match is None:
+            raise DeviceError(
+                f"unknown device {type!r}: expected 'cpu', 'cuda[:i]', 'hip[:i]', 'interpret', "
+                f"or a compile-only target such as 'sm_90' or 'gfx942'"
+            )
+        kind, spelled = match["type"], match["index"]
+        if spelled is not None:
+            if index is not None:
+                raise DeviceError(f"device {type!r} already names an index; got index={index} as well")
+            index = int(spelled)
+        if kind not in _INDEXED:
+            if index not in (None, 0):
+                raise DeviceError(f"device {kind!r} has no index {index}: there is one of it")
+            index = None
+        self = _INTERNED.get((kind, index))
+        if self is None:
+            self = object.__new__(cls)
+            self.type, self.index = kind, index
+            _INTERNED[kind, index] = self
+        return self
+
+    @property
+    def compile_only(self) -> bool:
+        """True for a target without memory, whose launches stop after the compiler."""
+        return self.type.startswith(("sm_", "gfx"))
+
+    def __repr__(self) -> str:
+        return f"device(type='{self.type}')" if self.index is None else f"device(type='{self.type}', index={self.index})"
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return device, (self.type, self.index)
+
+
+_INTERNED: dict[tuple[str, int | None], device] = {}
+
+cpu = device("cpu")

@@ -1,0 +1,37 @@
+"""The exceptions tensorlib raises: each is also the built-in type that PyTorch raises in the same case."""
+
+
+class TensorlibError(Exception):
+    """Base of every error that tensorlib raises on purpose."""
+
+
+class ShapeError(TensorlibError, RuntimeError):
+    """Shapes do not fit the operator."""
+
+
+class DtypeError(TensorlibError, RuntimeError):
+    """The operator does not take these dtypes, or does not take them together."""
+
+
+class DeviceError(TensorlibError, RuntimeError):
+    """A device is missing, unknown, or not the one the other operands are on."""
+
+
+class DimError(TensorlibError, IndexError):
+    """A dimension or an index is out of range."""
+
+
+class ArgumentError(TensorlibError, ValueError):
+    """An argument has the right type and an impossible value."""
+
+
+class AutogradError(TensorlibError, RuntimeError):
+    """A gradient was asked for that the recorded graph cannot give."""
+
+
+class KernelError(TensorlibError, RuntimeError):
+    """A Triton kernel failed to compile or to run."""
+
+
+class CheckpointError(TensorlibError, RuntimeError):
+    """A checkpoint is missing, damaged, or of another model."""
