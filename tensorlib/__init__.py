@@ -1,0 +1,41 @@
+"""tensorlib: tensors, autograd and neural networks on Triton kernels, with NumPy on the CPU and nothing of torch.
+
+The names are PyTorch's: ``import tensorlib as torch`` carries ordinary model code over.
+"""
+
+import warnings as _warnings
+
+from tensorlib import _dtypes, _malloc, autograd, cuda, errors, random
+from tensorlib._core import Tensor
+from tensorlib._device import device
+from tensorlib._dtypes import dtype, finfo, iinfo
+from tensorlib._printing import set_printoptions
+from tensorlib._promotion import set_default_dtype
+from tensorlib._tensor import Size, get_default_dtype, is_tensor, promote_types, result_type, set_default_device
+from tensorlib._version import __version__
+from tensorlib.autograd.modes import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from tensorlib.op import composites, registry
+from tensorlib.random import Generator, default_generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
+
+# NumPy warns of log(0), 0/0 and overflow; a tensor library gives inf and NaN, as PyTorch does. An errstate around each
+# operator would cost more than many of them.
+_warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"tensorlib\b")
+
+strided = "strided"
+contiguous_format, preserve_format, channels_last = "contiguous_format", "preserve_format", "channels_last"
+inf, nan, pi, e = float("inf"), float("nan"), 3.141592653589793, 2.718281828459045
+
+for _d in _dtypes.ALL:
+    globals()[_d.name] = _d
+globals().update(_dtypes.ALIASES)
+for _made in (*registry.values(), *composites.values()):
+    if "function" in _made.where:
+        for _name in (_made.name, *_made.alias):
+            globals()[_name] = _made.public

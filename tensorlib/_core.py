@@ -1,0 +1,111 @@
+"""What a Tensor, a Node and a mode hold: data and no behaviour, so that every layer above can share them."""
+
+from __future__ import annotations
+
+import threading
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tensorlib._array import Array
+
+
+class Tensor:
+    """A strided array on one device, with the history that produced it. Methods are attached by ``_tensor``."""
+
+    # What every new tensor is given; `_grad` and `_hooks` are rare and live in __dict__ with a class default.
+    __slots__ = ("__dict__", "__weakref__", "_array", "_index", "_needs", "_node", "_version", "_view")
+
+    _array: Array  # numpy.ndarray on the CPU, DeviceArray elsewhere
+    _needs: bool  # a gradient flows through it: a leaf that requires one, or the output of a Node
+    _node: Node | None  # what computed it
+    _index: int  # which of the Node's outputs it is
+    _version: list[int] | None  # [times written], shared with views; made when first needed
+    _view: View | None  # for a view: the base it looks into and how
+
+    _grad: Tensor | None = None
+    _hooks: dict[int, Any] | None = None
+
+
+class View:
+    """How a view came from its base: ``steps`` replayed on ``base`` give the view (and its history) again."""
+
+    __slots__ = ("base", "stamp", "steps")
+
+    def __init__(self, base: Tensor, steps: tuple[Any, ...], stamp: int) -> None:
+        self.base = base
+        self.steps = steps
+        #: base's version when the view's own history was made; another version means that it must be made again.
+        self.stamp = stamp
+
+
+class Node:
+    """One recorded operation: what backward needs of it and where its gradients go."""
+
+    __slots__ = ("__weakref__", "attrs", "edges", "hooks", "inputs", "outputs", "rule", "saved", "seq", "trace")
+
+    rule: Any  # has .name and .backward(node, grads, create_graph) -> a gradient for each edge
+    edges: tuple[Any, ...]  # for each tensor input: a leaf Tensor, a (Node, index), or None when it needs no gradient
+    saved: Any  # what the rule kept; None once released
+    attrs: Any
+    inputs: Any  # ((shape, dtype), …) of the inputs where a gradient must be brought back to them
+    outputs: tuple[Any, ...]  # ((shape, numpy dtype, device), …)
+    hooks: dict[Any, Any] | None
+    seq: int
+    trace: Any  # anomaly mode: the stack of the forward call
+
+
+class Packed:
+    """A kept tensor that a hook has taken away, and the hook that brings it back."""
+
+    __slots__ = ("packed", "unpack")
+
+    def __init__(self, packed: Any, unpack: Any) -> None:
+        self.packed = packed
+        self.unpack = unpack
+
+
+class Modes(threading.local):
+    """What a thread has switched on."""
+
+    grad = True
+    inference = False
+    anomaly = False
+    pack: Any = None  # (pack, unpack) hooks for what Nodes keep
+    device: Any = None  # default device of factories; None is the CPU
+
+
+modes = Modes()
+
+#: Counts what needs to see every operation (autocast, anomaly mode, recorders, profilers), in all threads.
+#: While it is zero the fast paths need not look at anything else.
+listening = [0]
+
+#: Called as ``observe(op, inputs, attrs, outputs)`` for each computation, below autograd.
+observers: list[Any] = []
+
+next_seq = count().__next__
+new = object.__new__
+
+#: The classes the fast paths take: results are plain Tensors. Other subclasses go the slow way.
+KINDS: set[type] = {Tensor}
+
+
+def wrap(array: Any) -> Tensor:
+    """A new tensor without history around an array."""
+    t = new(Tensor)
+    t._array = array
+    t._needs = False
+    t._node = None
+    t._index = 0
+    t._version = None
+    t._view = None
+    return t
+
+
+def version_of(tensor: Tensor) -> list[int]:
+    """The tensor's version counter, made at first need."""
+    counter = tensor._version
+    if counter is None:
+        counter = tensor._version = [0]
+    return counter

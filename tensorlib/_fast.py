@@ -1,0 +1,151 @@
+"""The CPU fast path: pointwise operators that are one NumPy ufunc, on float32 or float64 arrays of one dtype.
+
+A closure per operator goes straight to the ufunc and makes the Node inline. Anything unusual (numbers of other kinds,
+promotion, devices, subclasses, observers, a ufunc that raises) takes the one slow path in ``_dispatch``, whose
+results and errors are the definition; a property test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tensorlib._core import KINDS, Node, Tensor, listening, modes, new, next_seq
+from tensorlib._dispatch import apply, saved, sync
+
+if TYPE_CHECKING:
+    from tensorlib.op import Op
+
+_F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
+_BOOL = np.dtype(np.bool_)
+ndarray = np.ndarray
+
+
+def closure(op: Op) -> Callable[..., Any] | None:
+    """The fast function of an operator, or None where it has no ufunc of its own."""
+    if not (op.pointwise and isinstance(op.cpu, np.ufunc) and op.cpu.nout == 1 and op.cpu.nin == len(op.tensors)):
+        return None
+    return _unary(op) if len(op.tensors) == 1 else _binary(op)
+
+
+def _defaults(op: Op) -> dict[str, Any]:
+    return {p.name: p.default for p in op.attrs}
+
+
+def _keep(op: Op, wanted: tuple[bool, ...]) -> tuple[tuple[str, int], ...]:
+    """(name, index) of what the vjps need: index of an input, or -1 for the output."""
+    out = []
+    for name, source, index in op.keeps(wanted):
+        if source not in ("input", "output"):
+            raise TypeError(f"{op.name}: the vjp of a ufunc may name inputs and out, not {name}")
+        out.append((name, index if source == "input" else -1))
+    return tuple(out)
+
+
+def _unary(op: Op) -> Callable[[Any], Any]:
+    ufunc, attrs = op.cpu, _defaults(op)
+    to_bool = op.is_integral()
+    kept = _keep(op, (True,)) if op.vjps else ()
+
+    def fast(input: Any) -> Any:
+        if type(input) in KINDS and not listening[0]:
+            x = input._array
+            if type(x) is ndarray and ((d := x.dtype) is _F32 or d is _F64):
+                if input._view is not None:
+                    sync(input)
+                r = ufunc(x)
+                if type(r) is not ndarray:
+                    r = np.asarray(r)
+                t = new(Tensor)
+                t._array = r
+                t._index = 0
+                t._version = None
+                t._view = None
+                if input._needs and modes.grad and not to_bool:
+                    node = new(Node)
+                    node.rule = op
+                    node.edges = (input if input._node is None else (input._node, input._index),)
+                    node.saved = {name: saved(input if at == 0 else t) for name, at in kept}
+                    node.attrs = attrs
+                    node.inputs = None
+                    node.outputs = ()
+                    node.hooks = None
+                    node.seq = next_seq()
+                    node.trace = None
+                    t._node = node
+                    t._needs = True
+                else:
+                    t._node = None
+                    t._needs = False
+                return t
+        return apply(op, (input,), dict(attrs))
+
+    return fast
+
+
+def _binary(op: Op) -> Callable[[Any, Any], Any]:
+    ufunc, attrs = op.cpu, _defaults(op)
+    to_bool = op.is_integral()
+    kept = {w: _keep(op, w) if op.vjps else () for w in ((True, False), (False, True), (True, True))}
+
+    def fast(input: Any, other: Any) -> Any:
+        if type(input) in KINDS and not listening[0]:
+            x = input._array
+            if type(x) is ndarray and ((d := x.dtype) is _F32 or d is _F64):
+                if input._view is not None:
+                    sync(input)
+                needs = input._needs
+                kind = type(other)
+                if kind in KINDS:
+                    y = other._array
+                    if type(y) is not ndarray or y.dtype is not d:
+                        return apply(op, (input, other), dict(attrs))
+                    if other._view is not None:
+                        sync(other)
+                    also = other._needs
+                elif kind is float or kind is int:
+                    y = other
+                    also = False
+                else:
+                    return apply(op, (input, other), dict(attrs))
+                try:
+                    r = ufunc(x, y)
+                except (ValueError, OverflowError):
+                    return apply(op, (input, other), dict(attrs))
+                if type(r) is not ndarray:
+                    r = np.asarray(r)
+                t = new(Tensor)
+                t._array = r
+                t._index = 0
+                t._version = None
+                t._view = None
+                if (needs or also) and modes.grad and not to_bool:
+                    node = new(Node)
+                    node.rule = op
+                    node.edges = (
+                        None if not needs else input if input._node is None else (input._node, input._index),
+                        None if not also else other if other._node is None else (other._node, other._index),
+                    )
+                    node.saved = {
+                        name: saved(input if at == 0 else other if at == 1 else t) for name, at in kept[needs, also]
+                    }
+                    node.attrs = attrs
+                    if (needs and x.shape != r.shape) or (also and y.shape != r.shape):
+                        node.inputs = ((x.shape, d), (y.shape, d) if kind in KINDS else None)
+                    else:
+                        node.inputs = None
+                    node.outputs = ()
+                    node.hooks = None
+                    node.seq = next_seq()
+                    node.trace = None
+                    t._node = node
+                    t._needs = True
+                else:
+                    t._node = None
+                    t._needs = False
+                return t
+        return apply(op, (input, other), dict(attrs))
+
+    return fast

@@ -1,0 +1,223 @@
+"""Writing into a tensor: version counters, and the history that follows the new values.
+
+An operator's in-place form is its out-of-place form followed by ``assign``. Written into a view, the history goes
+to the base: a node that routes the gradient of the written part to the source and of the rest to what was there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tensorlib import _array
+from tensorlib._core import KINDS, Node, Tensor, listening, modes, version_of
+from tensorlib._dispatch import apply_view, dtype_name, edge, make_node, sync
+from tensorlib._promotion import category
+from tensorlib.errors import AutogradError, DtypeError, ShapeError
+from tensorlib.kernels import pointwise
+
+ndarray = np.ndarray
+_F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+def write(target: Any, source: Any, op: str) -> None:
+    """target[...] = source for arrays on any device, broadcast and converted. No autograd."""
+    if type(target) is ndarray:
+        if type(source) is not ndarray:
+            source = _array.to_host(source)
+        if not target.flags.writeable:
+            raise ShapeError(
+                f"{op}: unsupported operation: more than one element of the written-to tensor refers to a single memory "
+                f"location, or its memory is read-only. Write into a .clone() of it"
+            )
+        np.copyto(target, source, casting="unsafe")
+        return
+    if any(s == 0 and n > 1 for s, n in zip(target.strides, target.shape, strict=True)):
+        raise ShapeError(
+            f"{op}: unsupported operation: more than one element of the written-to tensor refers to a single memory "
+            f"location. Write into a .clone() of it"
+        )
+    if type(source) is ndarray or source.device is not target.device:
+        source = _array.to_device(source if type(source) is ndarray else _array.to_host(source), target.device)
+    pointwise.copy(target, source)
+
+
+class _Identity:
+    """The history of ``x.copy_(y)``: y's."""
+
+    name = "CopyBackwards"
+
+    @staticmethod
+    def backward(node: Node, grads: list[Any], create: bool) -> Sequence[Any]:
+        """The gradient as it is, in the source's dtype and on its device."""
+        dtype, device, shape = node.attrs
+        g = grads[0].sum_to_size(shape)
+        return (g.to(device=device, dtype=dtype),)
+
+
+class _Overwritten:
+    """The history of values that no tensor with a gradient gave: it ends here."""
+
+    name = "FillBackward0"
+
+    @staticmethod
+    def backward(node: Node, grads: list[Any], create: bool) -> Sequence[Any]:
+        """Nothing flows on."""
+        return (None,)
+
+
+class _CopySlices:
+    """The history of a base of which a view was written."""
+
+    name = "CopySlices"
+
+    @staticmethod
+    def backward(node: Node, grads: list[Any], create: bool) -> Sequence[Any]:
+        """(gradient of what the base was, gradient of what was written)."""
+        steps = node.attrs
+        g = grads[0].contiguous()
+        written = rest = None
+        if node.edges[1] is not None:
+            written = g
+            for op, attrs in steps:
+                written = apply_view(op, written, attrs)
+            written = written.clone()
+        if node.edges[0] is not None:
+            rest = g.clone()
+            part = rest
+            for op, attrs in steps:
+                part = apply_view(op, part, attrs)
+            part.zero_()
+        return rest, written
+
+
+def check_writable(target: Tensor, op: str) -> None:
+    """AutogradError where a write would lose a leaf's gradient."""
+    if not modes.grad:
+        return
+    sync(target)
+    if target._needs and target._node is None:
+        raise AutogradError(
+            f"{op}: a leaf Variable that requires grad is being used in an in-place operation. "
+            f"Do it under no_grad(), or on a clone"
+        )
+    view = target._view
+    if view is not None and view.base._needs and view.base._node is None:
+        raise AutogradError(
+            f"{op}: a view of a leaf Variable that requires grad is being used in an in-place operation. "
+            f"Do it under no_grad(), or on a clone"
+        )
+
+
+def assign(target: Tensor, source: Tensor, op: str, own: bool = False) -> Tensor:
+    """target[...] = source, with autograd. ``own``: source is a fresh result whose Node may become target's."""
+    check_writable(target, op)
+    x, y = target._array, source._array
+    if x.shape != y.shape:
+        if own:
+            raise ShapeError(
+                f"{op}: output with shape {list(x.shape)} doesn't match the broadcast shape {list(y.shape)}: an in-place "
+                f"operator keeps the shape of its tensor"
+            )
+        try:
+            np.broadcast_to(np.empty((), np.bool_), ())
+            fits = np.broadcast_shapes(x.shape, y.shape) == x.shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ShapeError(f"{op}: cannot write a tensor of shape {tuple(y.shape)} into one of shape {tuple(x.shape)}")
+    if own and x.dtype != y.dtype and category(y.dtype) > category(x.dtype):
+        raise DtypeError(
+            f"{op}: result type {dtype_name(y.dtype)} can't be cast to the desired output type {dtype_name(x.dtype)}: "
+            f"use the out-of-place operator"
+        )
+    write(x, y, op)
+    follow(target, source, own)
+    return target
+
+
+def follow(target: Tensor, source: Tensor, own: bool) -> None:
+    """After ``source`` was written into ``target``: count the write, and give target (or its base) source's history."""
+    x, y = target._array, source._array
+    version_of(target)[0] += 1
+    if not modes.grad:
+        return
+    view = target._view
+    base = view.base if view is not None else target
+    if not (source._needs or base._needs):
+        return
+    if x.dtype.kind in "iub":
+        return
+    origin = edge(source)
+    plain = own and x.dtype == y.dtype and isinstance(origin, tuple)
+    if origin is not None and not plain:
+        origin = (
+            make_node(_Identity, (origin,), None, (y.dtype, _array.device_of(y), y.shape)),
+            0,
+        )  # fmt: skip
+    if view is None:
+        node, index = origin if origin is not None else (make_node(_Overwritten, (None,)), 0)
+        _keep_grad_hooks(target, node)
+        target._node, target._index, target._needs = node, index, True
+        return
+    before = edge(base)
+    base._node, base._index, base._needs = make_node(_CopySlices, (before, origin), None, view.steps), 0, True
+    if view.stamp < 0:  # a view made under no_grad has a history from now on
+        view.stamp = 0
+    sync(target)
+
+
+def _keep_grad_hooks(target: Tensor, node: Node) -> None:
+    """``retain_grad`` follows the tensor to its new Node."""
+    old = target._node
+    if old is not None and old.hooks is not None and ("retain", target._index) in old.hooks:
+        keeper = old.hooks.pop(("retain", target._index))
+        if node.hooks is None:
+            node.hooks = {}
+        node.hooks["retain", 0] = keeper
+
+
+def method(public: Callable[..., Any], name: str, ufunc: Any = None) -> Callable[..., Tensor]:
+    """The in-place method of an operator: ``x.add_(y)`` writes ``add(x, y)`` into x."""
+
+    def inplace(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if (
+            ufunc is not None
+            and not kwargs
+            and len(args) == ufunc.nin - 1
+            and not listening[0]
+            and not (modes.grad and self._needs)
+            and self._view is None
+        ):
+            x = self._array
+            if type(x) is ndarray and (x.dtype is _F32 or x.dtype is _F64) and x.flags.writeable:
+                done = False
+                if not args:
+                    ufunc(x, out=x)
+                    done = True
+                elif type(args[0]) in KINDS:
+                    other = args[0]
+                    y = other._array
+                    if (
+                        type(y) is ndarray
+                        and y.dtype is x.dtype
+                        and (y.shape == x.shape or not y.ndim)
+                        and not (modes.grad and (other._needs or other._view is not None))
+                    ):
+                        ufunc(x, y, out=x)
+                        done = True
+                elif type(args[0]) is float or type(args[0]) is int:
+                    ufunc(x, args[0], out=x)
+                    done = True
+                if done:
+                    if self._version is not None:
+                        self._version[0] += 1
+                    return self
+        check_writable(self, f"{name}_")
+        return assign(self, public(self, *args, **kwargs), f"{name}_", own=True)
+
+    inplace.__name__ = inplace.__qualname__ = f"{name}_"
+    inplace.__doc__ = f"In-place form of ``{name}``: the result is written into this tensor, which is returned."
+    return inplace

@@ -1,0 +1,165 @@
+"""The inputs a declaration is tried on: what ``samples=``, ``errors=`` and ``bench=`` are written with."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One tensor to draw: its shape, what its numbers are, and how it lies in memory."""
+
+    shape: tuple[int, ...]
+    kind: str = "normal"  # normal, uniform, integers, bools, distinct, values
+    low: float = -3.0
+    high: float = 3.0
+    dtype: str | None = None  # None: the dtype under test
+    values: Any = None
+    layout: str = "contiguous"  # contiguous, transposed, strided, expanded
+    grad: bool = True
+
+    def array(self, rng: np.random.Generator, dtype: np.dtype[Any]) -> np.ndarray:
+        """The array, of ``dtype`` unless the drawing names one."""
+        want = np.dtype(self.dtype) if self.dtype is not None else dtype
+        shape = self.shape
+        if self.layout == "transposed" and len(shape) >= 2:
+            shape = (*shape[:-2], shape[-1], shape[-2])
+        elif self.layout == "strided" and shape:
+            shape = (*shape[:-1], shape[-1] * 2)
+        elif self.layout == "expanded" and shape:
+            shape = (1, *shape[1:])
+        a = self._numbers(rng, shape, want)
+        if self.layout == "transposed" and len(shape) >= 2:
+            a = a.swapaxes(-1, -2)
+        elif self.layout == "strided" and shape:
+            a = a[..., ::2]
+        elif self.layout == "expanded" and shape:
+            a = np.broadcast_to(a, self.shape)
+        return a
+
+    def _numbers(self, rng: np.random.Generator, shape: tuple[int, ...], want: np.dtype[Any]) -> np.ndarray:
+        if self.kind == "values":
+            return np.array(self.values).astype(want)
+        if self.kind == "bools" or want == np.bool_:
+            return rng.random(shape) < 0.5
+        if self.kind == "integers" or want.kind in "iu":
+            low = int(self.low) if want.kind != "u" else max(0, int(self.low))
+            return rng.integers(low, max(int(self.high), low + 1), shape).astype(want)
+        if self.kind == "distinct":  # no ties: a permutation, spread over the range
+            n = int(np.prod(shape))
+            return (rng.permutation(n).reshape(shape) / max(n, 1) * (self.high - self.low) + self.low).astype(want)
+        if self.kind == "uniform":
+            return rng.uniform(self.low, self.high, shape).astype(want)
+        a = rng.standard_normal(shape)
+        if want.kind == "c":
+            a = a + 1j * rng.standard_normal(shape)
+        return a.astype(want)
+
+
+def ints(*shape: int, low: int = 0, high: int = 10, dtype: str = "int64") -> Draw:
+    """Integers in [low, high)."""
+    return Draw(shape, "integers", low, high, dtype, grad=False)
+
+
+def bools(*shape: int) -> Draw:
+    """Booleans, true or false with equal chance."""
+    return Draw(shape, "bools", dtype="bool", grad=False)
+
+
+def between(low: float, high: float, *shape: int) -> Draw:
+    """Uniform numbers in [low, high)."""
+    return Draw(shape, "uniform", low, high)
+
+
+def distinct(*shape: int) -> Draw:
+    """Numbers without ties, for operators whose gradient jumps at a tie."""
+    return Draw(shape, "distinct")
+
+
+def values(data: Any, dtype: str | None = None) -> Draw:
+    """These very numbers."""
+    a = np.array(data)
+    return Draw(a.shape, "values", values=data, dtype=dtype, grad=dtype is None)
+
+
+def transposed(*shape: int) -> Draw:
+    """Normal numbers, the last two dimensions swapped in memory."""
+    return Draw(shape, layout="transposed")
+
+
+def strided(*shape: int) -> Draw:
+    """Normal numbers, every second of the last dimension in memory."""
+    return Draw(shape, layout="strided")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Arguments of one call. ``match``: the call must fail, with this pattern in its message."""
+
+    args: tuple[Any, ...]
+    attrs: dict[str, Any] = field(default_factory=dict)
+    match: str | None = None
+    error: type[Exception] = RuntimeError
+
+    def arrays(self, dtype: Any = np.float32) -> tuple[Any, ...]:
+        """The arguments with every Draw made an array. The same sample gives the same numbers everywhere."""
+        rng = np.random.Generator(np.random.PCG64(zlib.crc32(repr((self.args, sorted(self.attrs.items(), key=str))).encode())))
+        dtype = np.dtype(dtype)
+
+        def make(a: Any) -> Any:
+            if isinstance(a, Draw):
+                return a.array(rng, dtype)
+            if isinstance(a, list):
+                return [make(x) for x in a]
+            return a
+
+        return tuple(make(a) for a in self.args)
+
+    def __repr__(self) -> str:
+        def show(a: Any) -> str:
+            if isinstance(a, list):
+                return f"[{', '.join(map(show, a))}]"
+            if isinstance(a, Draw):
+                return f"{a.shape}{'' if a.layout == 'contiguous' else a.layout}{'' if a.kind == 'normal' else a.kind}"
+            return repr(a)
+
+        shown = [show(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.attrs.items()]
+        return f"({', '.join(shown)})"
+
+
+def _argument(a: Any) -> Any:
+    """A shape stands for normal numbers of that shape; a list is a sequence of tensors."""
+    if isinstance(a, tuple) and all(isinstance(n, int) for n in a):
+        return Draw(a)
+    if isinstance(a, list):
+        return [_argument(x) for x in a]
+    return a
+
+
+def draw(*args: Any, **attrs: Any) -> Sample:
+    """One call. A tuple of ints is a tensor of that shape; numbers, None and Draws are passed on."""
+    return Sample(tuple(_argument(a) for a in args), attrs)
+
+
+def fails(*args: Any, match: str, error: type[Exception] = RuntimeError, **attrs: Any) -> Sample:
+    """One call that must raise ``error`` (or a subclass) with ``match`` in its message."""
+    return Sample(tuple(_argument(a) for a in args), attrs, match, error)
+
+
+def each(*samples: Sample | Iterable[Sample]) -> list[Sample]:
+    """Samples and lists of samples in one list."""
+    out: list[Sample] = []
+    for s in samples:
+        out.extend([s] if isinstance(s, Sample) else s)
+    return out
+
+
+def grid(make: Callable[..., Sample], **axes: Iterable[Any]) -> list[Sample]:
+    """``make(**point)`` for every point of a grid: ``grid(lambda n: draw((n, n)), n=[256, 1024])``."""
+    return [make(**dict(zip(axes, point, strict=True))) for point in product(*axes.values())]

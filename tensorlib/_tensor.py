@@ -1,0 +1,666 @@
+"""Tensor's methods: properties, conversions, autograd, operators. Those of the declared operators are attached from
+the registry, so that this file holds only what has no declaration.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tensorlib import _array, _inplace, _printing, _promotion, ops
+from tensorlib._core import KINDS, Tensor, modes, version_of, wrap
+from tensorlib._device import cpu
+from tensorlib._device import device as Device
+from tensorlib._dispatch import as_ints, sync
+from tensorlib._dtypes import OF_NUMPY, as_dtype, dtype
+from tensorlib._hooks import RemovableHandle
+from tensorlib.autograd import engine
+from tensorlib.errors import ArgumentError, AutogradError
+from tensorlib.op import Composite, Op, composites, registry
+from tensorlib.ops import create, memory
+
+
+class Size(tuple):  # type: ignore[type-arg]
+    """A shape: a tuple of ints that prints as torch.Size does and knows ``numel``."""
+
+    __slots__ = ()
+
+    def numel(self) -> int:
+        """Number of elements."""
+        n = 1
+        for s in self:
+            n *= s
+        return n
+
+    def __repr__(self) -> str:
+        return f"tensorlib.Size({list(self)})"
+
+    def __getitem__(self, index: Any) -> Any:
+        item = tuple.__getitem__(self, index)
+        return Size(item) if isinstance(index, slice) else item
+
+    def __add__(self, other: Any) -> Size:
+        return Size(tuple.__add__(self, tuple(other)))
+
+
+class _Methods:
+    """Copied into Tensor below."""
+
+    # NumPy arrays leave ``array + tensor`` to Tensor.
+    __array_priority__ = 1000
+
+    def __new__(cls, data: Any = None, *args: Any) -> Any:
+        """``Tensor(data)`` and ``Tensor(2, 3)``: float data, and uninitialised float memory."""
+        if data is None:
+            return _as_class(cls, create.empty(0))
+        if isinstance(data, Tensor):
+            return _as_class(cls, data.detach())
+        if isinstance(data, (int, np.integer)) and not isinstance(data, bool):
+            return _as_class(cls, create.empty(data, *args))
+        return _as_class(cls, create.tensor(data, dtype=ops.create.default_dtype()))
+
+    # ------------------------------------------------------------------------------------------- what it is
+
+    @property
+    def shape(self) -> Size:
+        """Sizes of the dimensions."""
+        return Size(self._array.shape)
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the size of one dimension."""
+        return Size(self._array.shape) if dim is None else self._array.shape[ops.wrap_dim("size", dim, self._array.ndim)]
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return self._array.ndim
+
+    def dim(self) -> int:
+        """Number of dimensions."""
+        return self._array.ndim
+
+    ndimension = dim
+
+    def numel(self) -> int:
+        """Number of elements."""
+        return self._array.size
+
+    nelement = numel
+
+    @property
+    def dtype(self) -> dtype:
+        """The element type."""
+        return OF_NUMPY[self._array.dtype]
+
+    @property
+    def device(self) -> Device:
+        """Where it lives."""
+        return _array.device_of(self._array)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return self._array.itemsize
+
+    element_size = lambda self: self._array.itemsize  # noqa: E731
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self._array.size * self._array.itemsize
+
+    def stride(self, dim: int | None = None) -> Any:
+        """Steps between neighbours of each dimension, in elements."""
+        strides = _array.strides_of(self._array)
+        return strides if dim is None else strides[dim]
+
+    def data_ptr(self) -> int:
+        """Address of the first element."""
+        x = self._array
+        return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x.ptr  # type: ignore[no-any-return]
+
+    def is_contiguous(self, memory_format: Any = None) -> bool:
+        """Whether the elements lie in C order without gaps."""
+        return _array.is_contiguous(self._array)
+
+    def is_floating_point(self) -> bool:
+        """Whether the dtype is a floating-point one."""
+        return self.dtype.is_floating_point
+
+    def is_complex(self) -> bool:
+        """Whether the dtype is a complex one."""
+        return self.dtype.is_complex
+
+    def is_signed(self) -> bool:
+        """Whether the dtype holds negative numbers."""
+        return self.dtype.is_signed
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether it is on a GPU."""
+        return self.device.type in ("cuda", "hip")
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no operation made it, as far as autograd knows."""
+        sync(self)
+        return self._node is None
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients flow to it. May be set on leaves of floating-point dtype."""
+        if self._view is not None:
+            sync(self)
+        return self._needs
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Ask for a gradient, or no longer. AutogradError for integers and for tensors an operation made."""
+        if requires_grad and self._array.dtype.kind in "iub":
+            raise AutogradError(
+                f"requires_grad: only Tensors of floating point dtype can require gradients, got {self.dtype}"
+            )
+        if self._node is not None and not requires_grad:
+            raise AutogradError(
+                "requires_grad: you can only change requires_grad flags of leaf variables; use .detach() for a tensor "
+                "without history"
+            )
+        self._needs = bool(requires_grad)
+        return self
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient accumulated by backward, or None."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"assigned grad expected to be a Tensor or None but got {type(value).__name__}")
+            if value._array.shape != self._array.shape:
+                raise AutogradError(f"assigned grad has shape {tuple(value.shape)}, the tensor {tuple(self.shape)}")
+        self._grad = value
+
+    @property
+    def grad_fn(self) -> Any:
+        """The Node that computed it; None for a leaf."""
+        if self._view is not None:
+            sync(self)
+        return self._node
+
+    @property
+    def output_nr(self) -> int:
+        """Which output of ``grad_fn`` it is."""
+        return self._index
+
+    @property
+    def data(self) -> Tensor:
+        """The same memory without history, under a version counter of its own. May be set."""
+        return wrap(self._array)
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        self._array = value._array
+
+    @property
+    def _base(self) -> Tensor | None:
+        return None if self._view is None else self._view.base
+
+    # ------------------------------------------------------------------------------------------- conversions
+
+    def numpy(self, *, force: bool = False) -> np.ndarray:
+        """The NumPy array over the same memory. With ``force`` a detached CPU copy of whatever it is."""
+        if force:
+            return _array.to_host(self._array) if not isinstance(self._array, np.ndarray) else self._array
+        if self._needs:
+            raise AutogradError("numpy: Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+        if not isinstance(self._array, np.ndarray):
+            raise TypeError(f"can't convert {self.device} device type tensor to numpy. Use .cpu() to copy it to host memory first.")
+        return self._array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def item(self) -> Any:
+        """The only element as a Python number."""
+        x = self._array
+        if x.size != 1:
+            raise ArgumentError(f"item: a Tensor with {x.size} elements cannot be converted to Scalar")
+        return x.item() if isinstance(x, np.ndarray) else _array.to_host(x).item()
+
+    def tolist(self) -> Any:
+        """Nested lists of Python numbers; a number for a 0-d tensor."""
+        x = self._array
+        return x.tolist() if isinstance(x, np.ndarray) else _array.to_host(x).tolist()
+
+    def to(self, *args: Any, **kwargs: Any) -> Tensor:
+        """``to(dtype)``, ``to(device)``, ``to(device, dtype)``, ``to(other)``: itself when nothing changes."""
+        device, kind, copy = _parse_to(args, kwargs)
+        t: Any = self
+        here = _array.device_of(self._array)
+        if device is not None and device is not here:
+            t = memory.transfer(t, device)
+        if kind is not None and t._array.dtype != kind:
+            t = memory.cast(t, kind)
+        return t.clone() if copy and t is self else t
+
+    def cpu(self, memory_format: Any = None) -> Tensor:
+        """On the CPU."""
+        return self.to(cpu)
+
+    def cuda(self, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
+        """On a GPU."""
+        return self.to(Device("cuda") if device is None else Device(device))
+
+    def type(self, dtype: Any = None, non_blocking: bool = False) -> Any:
+        """The dtype's name, or the tensor as another dtype."""
+        return f"tensorlib.{self.dtype.name}" if dtype is None else self.to(as_dtype(dtype))
+
+    def contiguous(self, memory_format: Any = None) -> Tensor:
+        """Itself when contiguous, otherwise a contiguous copy."""
+        return self if _array.is_contiguous(self._array) else self.clone()
+
+    def type_as(self, other: Tensor) -> Tensor:
+        """As the dtype and device of ``other``."""
+        return self.to(other)
+
+    # ------------------------------------------------------------------------------------------- autograd
+
+    def backward(self, gradient: Any = None, retain_graph: Any = None, create_graph: bool = False, inputs: Any = None) -> None:
+        """Gradients of this tensor into ``.grad`` of the leaves: see ``autograd.backward``."""
+        engine.backward(self, gradient, retain_graph, create_graph, inputs)
+
+    def detach(self) -> Tensor:
+        """The same memory without history; writes to it are counted."""
+        t = wrap(self._array)
+        t._version = version_of(self)
+        return t
+
+    def detach_(self) -> Tensor:
+        """Forget the history."""
+        if self._view is not None:
+            raise AutogradError("detach_: Can't detach views in-place. Use detach() instead.")
+        self._node, self._index, self._needs = None, 0, False
+        return self
+
+    def retain_grad(self) -> None:
+        """Have backward fill ``.grad`` although this is not a leaf."""
+        if not self.requires_grad:
+            raise AutogradError("retain_grad: can't retain_grad on Tensor that has requires_grad=False")
+        node = self._node
+        if node is not None:
+            if node.hooks is None:
+                node.hooks = {}
+            node.hooks["retain", self._index] = weakref.ref(self)
+
+    @property
+    def retains_grad(self) -> bool:
+        """Whether ``retain_grad`` was called on this non-leaf."""
+        node = self._node
+        return node is not None and node.hooks is not None and ("retain", self._index) in node.hooks
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """Call ``hook(grad)`` when the gradient is known; a tensor it returns takes the gradient's place."""
+        if not self.requires_grad:
+            raise AutogradError("register_hook: cannot register a hook on a tensor that doesn't require gradient")
+        if self._node is None:
+            if self._hooks is None:
+                self._hooks = {}
+            hooks = self._hooks.setdefault(0, {})
+        else:
+            if self._node.hooks is None:
+                self._node.hooks = {}
+            hooks = self._node.hooks.setdefault(self._index, {})
+        handle = RemovableHandle(hooks)
+        hooks[handle.id] = hook
+        return handle
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
+        """Call ``hook(tensor)`` after backward has added to this leaf's ``.grad``."""
+        if self._node is not None:
+            raise AutogradError("register_post_accumulate_grad_hook: post accumulate grad hooks need a leaf tensor")
+        if self._hooks is None:
+            self._hooks = {}
+        hooks = self._hooks.setdefault("post", {})  # type: ignore[call-overload]
+        handle = RemovableHandle(hooks)
+        hooks[handle.id] = hook
+        return handle
+
+    # ------------------------------------------------------------------------------------------- in place
+
+    def copy_(self, src: Any, non_blocking: bool = False) -> Tensor:
+        """Write ``src``, broadcast and converted, into this tensor."""
+        if not isinstance(src, Tensor):
+            src = create.as_tensor(src)
+        return _inplace.assign(self, src, "copy_")
+
+    def fill_(self, value: Any) -> Tensor:
+        """Write a number (or a 0-d tensor) into every element."""
+        if isinstance(value, Tensor):
+            if value._array.ndim:
+                raise ArgumentError(f"fill_: only supports 0-dimension value tensor but got {value._array.ndim} dimensions")
+            return _inplace.assign(self, value, "fill_")
+        x = self._array
+        filler = create.host_array(value, OF_NUMPY[x.dtype])
+        return _inplace.assign(self, wrap(filler), "fill_")
+
+    def zero_(self) -> Tensor:
+        """Write zeros."""
+        return self.fill_(0)
+
+    def set_(self, source: Tensor) -> Tensor:
+        """Use the memory of another tensor from now on."""
+        self._array = source._array
+        return self
+
+    # ------------------------------------------------------------------------------------------- factories
+
+    def new_tensor(self, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+        """``tensor(data)`` with this tensor's dtype and device."""
+        return create.tensor(data, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
+
+    def _new(self, make: Callable[..., Tensor], size: Any, kwargs: Any) -> Tensor:
+        kwargs.setdefault("dtype", self.dtype)
+        kwargs.setdefault("device", self.device)
+        if kwargs["dtype"] is None:
+            kwargs["dtype"] = self.dtype
+        if kwargs["device"] is None:
+            kwargs["device"] = self.device
+        return make(*size, **kwargs)
+
+    def new_empty(self, *size: Any, **kwargs: Any) -> Tensor:
+        """``empty(size)`` with this tensor's dtype and device."""
+        return self._new(create.empty, size, kwargs)
+
+    def new_zeros(self, *size: Any, **kwargs: Any) -> Tensor:
+        """``zeros(size)`` with this tensor's dtype and device."""
+        return self._new(create.zeros, size, kwargs)
+
+    def new_ones(self, *size: Any, **kwargs: Any) -> Tensor:
+        """``ones(size)`` with this tensor's dtype and device."""
+        return self._new(create.ones, size, kwargs)
+
+    def new_full(self, size: Any, fill_value: Any, **kwargs: Any) -> Tensor:
+        """``full(size, fill_value)`` with this tensor's dtype and device."""
+        return self._new(create.full, (size, fill_value), kwargs)
+
+    # ------------------------------------------------------------------------------------------- Python
+
+    def __len__(self) -> int:
+        if not self._array.ndim:
+            raise TypeError("len() of a 0-d tensor")
+        return self._array.shape[0]  # type: ignore[no-any-return]
+
+    def __bool__(self) -> bool:
+        if self._array.size != 1:
+            raise AutogradError(
+                f"Boolean value of Tensor with {'more than one value' if self._array.size else 'no values'} is ambiguous: "
+                f"use .any() or .all()"
+            )
+        return bool(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
+
+    def __index__(self) -> int:
+        value = self.item()
+        if self._array.dtype.kind not in "iub":
+            raise TypeError("only integer tensors of a single element can be converted to an index")
+        return int(value)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self._array.ndim:
+            raise TypeError("iteration over a 0-d tensor")
+        return iter([self[i] for i in range(self._array.shape[0])])
+
+    def __contains__(self, element: Any) -> bool:
+        return bool((self == element).any())
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __repr__(self) -> str:
+        return _printing.text(self)
+
+    def __format__(self, spec: str) -> str:
+        if not self._array.ndim and spec:
+            return format(self.item(), spec)
+        return object.__format__(repr(self), spec) if spec else repr(self)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        """A NumPy ufunc called with a tensor: the operator declared over it, or the ufunc on the arrays."""
+        made = _UFUNCS.get(ufunc)
+        if method == "__call__" and not kwargs and made is not None:
+            return made.public(*inputs)
+        arrays = [x.numpy() if isinstance(x, Tensor) else x for x in inputs]
+        out = kwargs.get("out")
+        if out is not None:
+            kwargs["out"] = tuple(o.numpy() if isinstance(o, Tensor) else o for o in out)
+        result = getattr(ufunc, method)(*arrays, **kwargs)
+        if out is not None:
+            for o in out:
+                if isinstance(o, Tensor):
+                    version_of(o)[0] += 1
+            return out[0] if len(out) == 1 else out
+        return tuple(map(_from_ufunc, result)) if isinstance(result, tuple) else _from_ufunc(result)
+
+    # ------------------------------------------------------------------------------------------- copies
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if id(self) in memo:
+            return memo[id(self)]  # type: ignore[no-any-return]
+        if self._node is not None:
+            raise AutogradError(
+                "deepcopy: Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at "
+                "the moment: detach it first"
+            )
+        new = _as_class(type(self), self.detach().clone())
+        new._needs = self._needs
+        memo[id(self)] = new
+        if self.__dict__:
+            new.__dict__.update({k: copy.deepcopy(v, memo) for k, v in self.__dict__.items() if k != "_hooks"})
+        return new  # type: ignore[no-any-return]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        x = self._array
+        host = x if isinstance(x, np.ndarray) else _array.to_host(x)
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_hooks", "_grad")}
+        return _rebuild, (type(self), np.ascontiguousarray(host), str(self.device), self._needs and self._node is None, state)
+
+
+def _as_class(cls: type, t: Tensor) -> Any:
+    """A tensor as one of a subclass, sharing what it holds."""
+    out = object.__new__(cls)
+    for slot in ("_array", "_needs", "_node", "_index", "_version", "_view"):
+        setattr(out, slot, getattr(t, slot))
+    return out
+
+
+def _rebuild(cls: type, array: np.ndarray, device: str, requires_grad: bool, state: dict[str, Any]) -> Any:
+    """What pickle and copy call."""
+    if array.ndim == 0 or not array.flags.writeable:
+        array = np.array(array)
+    t = wrap(array if device == "cpu" else _array.to_device(array, Device(device)))
+    t._needs = requires_grad
+    out = t if cls is Tensor else _as_class(cls, t)
+    out.__dict__.update(state)
+    return out
+
+
+def _from_ufunc(result: Any) -> Any:
+    return wrap(np.asarray(result)) if isinstance(result, (np.ndarray, np.generic)) else result
+
+
+def is_tensor(obj: Any) -> bool:
+    """Whether ``obj`` is a Tensor."""
+    return isinstance(obj, Tensor)
+
+
+def get_default_dtype() -> dtype:
+    """The dtype Python floats become."""
+    return OF_NUMPY[_promotion.default_dtype()]
+
+
+def set_default_device(device: Any) -> None:
+    """The device factories use from now on, in this thread; None for the CPU."""
+    modes.device = None if device is None else Device(device)
+
+
+def promote_types(type1: Any, type2: Any) -> dtype:
+    """The dtype that two dtypes combine to."""
+    return OF_NUMPY[_promotion.promote_types(as_dtype(type1).numpy, as_dtype(type2).numpy)]
+
+
+def result_type(tensor1: Any, tensor2: Any) -> dtype:
+    """The dtype of an arithmetic operation on two tensors or numbers."""
+    return OF_NUMPY[_promotion.result_dtype([x._array if isinstance(x, Tensor) else x for x in (tensor1, tensor2)])]
+
+
+def _parse_to(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, bool]:
+    device, kind = kwargs.pop("device", None), kwargs.pop("dtype", None)
+    other, copy = kwargs.pop("other", None), kwargs.pop("copy", False)
+    kwargs.pop("non_blocking", None)
+    kwargs.pop("memory_format", None)
+    if kwargs:
+        raise TypeError(f"to() got an unexpected keyword argument '{next(iter(kwargs))}'")
+    for a in args:
+        if isinstance(a, Tensor):
+            other = a
+        elif isinstance(a, (Device, str)) and not (isinstance(a, str) and a.rpartition(".")[2] in _DTYPE_NAMES):
+            device = a
+        elif isinstance(a, bool):
+            continue  # non_blocking
+        elif isinstance(a, int):
+            device = a
+        elif a is not None:
+            kind = a
+    if other is not None:
+        device, kind = other.device, other.dtype
+    return (
+        None if device is None else Device(device),
+        None if kind is None else as_dtype(kind).numpy,
+        copy,
+    )
+
+
+_DTYPE_NAMES = {d.name for d in OF_NUMPY.values()}
+
+
+# ---------------------------------------------------------------------------------------------------- attaching
+
+
+def _with_sizes(public: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A method whose first argument is a shape that may be given as separate ints."""
+
+    @functools.wraps(public)
+    def method(self: Tensor, *size: Any, **kwargs: Any) -> Any:
+        if not size:
+            return public(self, **kwargs)
+        if isinstance(size[0], (tuple, list)):
+            return public(self, *size, **kwargs)
+        return public(self, as_ints(name, "size", size), **kwargs)
+
+    return method
+
+
+def _method(made: Op | Composite) -> Callable[..., Any]:
+    params = list(made.signature.parameters.values())
+    second = params[1] if len(params) > 1 else None
+    if isinstance(made, Op) and second is not None and str(second.annotation).startswith("Ints"):
+        return _with_sizes(made.public, made.name)
+    return made.public
+
+
+def attach() -> None:
+    """Give Tensor its methods."""
+    skip = {"__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__"}
+    for name, value in vars(_Methods).items():
+        if name not in skip:
+            setattr(Tensor, name, value)
+    for made in (*registry.values(), *composites.values()):
+        if "method" not in made.where:
+            continue
+        method = _method(made)
+        for name in (made.name, *made.alias):
+            setattr(Tensor, name, method)
+            if made.inplace:
+                ufunc = made.cpu if isinstance(made, Op) and isinstance(made.cpu, np.ufunc) else None
+                setattr(Tensor, f"{name}_", _inplace.method(made.public, name, ufunc))
+    for special, name in _UNARY.items():
+        if hasattr(Tensor, name):
+            setattr(Tensor, special, getattr(Tensor, name))
+    for special, name in _BINARY.items():
+        _attach_binary(special, name)
+    for short, kind in _CASTS.items():
+        setattr(Tensor, short, _cast(kind))
+
+
+_UNARY = {"__neg__": "neg", "__abs__": "abs", "__invert__": "bitwise_not", "__pos__": "positive"}
+_BINARY = {
+    "add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "floordiv": "floor_divide", "mod": "remainder",
+    "pow": "pow", "matmul": "matmul", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
+    "lshift": "bitwise_left_shift", "rshift": "bitwise_right_shift",
+    "lt": "lt", "le": "le", "gt": "gt", "ge": "ge", "eq": "eq", "ne": "ne",
+}  # fmt: skip
+_COMPARISONS = {"lt", "le", "gt", "ge", "eq", "ne"}
+_CASTS = {"bool": "bool", "byte": "uint8", "char": "int8", "short": "int16", "int": "int32", "long": "int64",
+          "half": "float16", "bfloat16": "bfloat16", "float": "float32", "double": "float64",
+          "cfloat": "complex64", "cdouble": "complex128"}  # fmt: skip
+
+
+def _cast(name: str) -> Callable[..., Tensor]:
+    target = as_dtype(name)
+
+    def cast(self: Tensor, memory_format: Any = None) -> Tensor:
+        return self.to(target)  # type: ignore[attr-defined, no-any-return]
+
+    cast.__doc__ = f"As {target}."
+    return cast
+
+
+def _operand(value: Any) -> bool:
+    return isinstance(value, (Tensor, bool, int, float, complex, np.ndarray, np.generic))
+
+
+def _attach_binary(special: str, name: str) -> None:
+    made = registry.get(name) or composites.get(name)
+    if made is None:
+        return
+    function = (made.fast if isinstance(made, Op) else None) or made.public
+
+    def forward(self: Tensor, other: Any) -> Any:
+        if type(other) in KINDS or _operand(other):
+            return function(self, other)
+        return NotImplemented
+
+    def reflected(self: Tensor, other: Any) -> Any:
+        return function(other, self) if _operand(other) else NotImplemented
+
+    def inplace(self: Tensor, other: Any) -> Any:
+        return getattr(self, f"{name}_")(other)
+
+    setattr(Tensor, f"__{special}__", forward)
+    if special not in _COMPARISONS:
+        setattr(Tensor, f"__r{special}__", reflected)
+        if made.inplace:
+            setattr(Tensor, f"__i{special}__", inplace)
+
+
+attach()
+_UFUNCS = {op.cpu: op for op in registry.values() if isinstance(op.cpu, np.ufunc)}
+Tensor.__module__ = "tensorlib"

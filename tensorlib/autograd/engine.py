@@ -1,0 +1,554 @@
+"""Backward: nodes in falling order of their sequence number, each pulled once, gradients summed on the way.
+
+No recursion, so the depth of a graph is not limited; no reference from a node to the tensors it made, so a graph
+is freed as soon as its last tensor is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tensorlib import _array
+from tensorlib._core import Node, Packed, Tensor, listening, modes, wrap
+from tensorlib._dispatch import execute, sync
+from tensorlib.errors import AutogradError, ShapeError
+from tensorlib.op import Op, Vjp, registry
+
+ndarray = np.ndarray
+_F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+def zeros(shape: tuple[int, ...], dtype: np.dtype[Any], device: Any) -> Tensor:
+    """A tensor of zeros, for an output that received no gradient."""
+    attrs = {"size": shape, "fill_value": 0, "dtype": dtype, "device": device}
+    return wrap(execute(registry["_full"], [], attrs, [(shape, dtype)], device)[0])
+
+
+# ------------------------------------------------------------------------------------------------------- one node
+
+
+def unpack(node: Node, name: str, value: Any, tensors: Any) -> Any:
+    """A kept input or output as a Tensor, after checking that nobody wrote into it since."""
+    if type(value) is Packed:
+        array = value.unpack(value.packed)._array
+        return wrap(array) if tensors is None else tensors(array)
+    if type(value) is not tuple:
+        return value
+    array, counter, version = value
+    if counter[0] != version:
+        op = node.rule
+        raise AutogradError(
+            f"{op.name}: one of the variables needed for gradient computation has been modified by an inplace "
+            f"operation: `{name}` of shape {tuple(array.shape)} is at version {counter[0]}, expected version "
+            f"{version}. Write into a clone of it, or use the out-of-place operator."
+        )
+    return wrap(array) if tensors is None else tensors(array)
+
+
+def with_history(edge: Any) -> Any:
+    """How to rewrap a kept input so that gradients flow on through it."""
+
+    def rewrap(array: Any) -> Tensor:
+        if edge is None:
+            return wrap(array)
+        if isinstance(edge, Tensor):
+            return edge
+        t = wrap(array)
+        t._node, t._index = edge
+        t._needs = True
+        return t
+
+    return rewrap
+
+
+class _Values:
+    """What the names of a vjp stand for in one pull; each is unpacked once."""
+
+    __slots__ = ("cache", "create", "grads", "node", "op")
+
+    def __init__(self, op: Op, node: Node, grads: list[Any], create: bool) -> None:
+        self.op = op
+        self.node = node
+        self.grads = grads
+        self.create = create
+        self.cache: dict[str, Any] = {}
+
+    def grad(self, index: int) -> Tensor:
+        """The gradient of an output; zeros when none arrived."""
+        g = self.grads[index]
+        if g is None:
+            g = self.grads[index] = zeros(*self.node.outputs[1][index])
+        return g  # type: ignore[no-any-return]
+
+    def get(self, name: str, source: str, index: int) -> Any:
+        """The value of one name."""
+        if source == "grad":
+            return self.grad(index)
+        if source == "attr":
+            return self.node.attrs[name]
+        if source == "needs":
+            return self._needs()
+        if name in self.cache:
+            return self.cache[name]
+        kept = self.node.saved[name]
+        if source == "input":
+            if type(kept) is list:
+                start = self._start(index)
+                value: Any = [
+                    unpack(self.node, name, k, with_history(self.node.edges[start + i]) if self.create else None)
+                    for i, k in enumerate(kept)
+                ]
+            else:
+                edge = self.node.edges[self._start(index)] if self.create else None
+                value = unpack(self.node, name, kept, with_history(edge) if self.create else None)
+        elif source == "output":
+            public = index < self.op.n_public
+            history = with_history((self.node, index)) if self.create and public else None
+            value = unpack(self.node, name, kept, history)
+        else:
+            value = kept
+        self.cache[name] = value
+        return value
+
+    def _counts(self) -> Any:
+        return self.node.outputs[0] if self.op.variadic else None
+
+    def _start(self, index: int) -> int:
+        counts = self._counts()
+        return index if counts is None else sum(n if n >= 0 else 1 for n in counts[:index])
+
+    def _needs(self) -> dict[str, bool]:
+        """{tensor parameter: a gradient is wanted}."""
+        out, at = {}, 0
+        for param, n in zip(self.op.tensors, self._counts() or [-1] * len(self.op.tensors), strict=True):
+            width = n if n >= 0 else 1
+            out[param.name] = any(e is not None for e in self.node.edges[at : at + width])
+            at += width
+        return out
+
+    def raw(self, rule: Vjp) -> Any:
+        """Pure arithmetic on float arrays of one dtype and shape, done on the arrays themselves; None: not so."""
+        g = self.grads[0]
+        x = g._array
+        if type(x) is not ndarray or not ((d := x.dtype) is _F32 or d is _F64):
+            return None
+        arguments = []
+        for name, source, index in rule.plan:
+            value = self.get(name, source, index)
+            if isinstance(value, Tensor):
+                value = value._array
+                if type(value) is not ndarray or value.dtype is not d or value.shape != x.shape:
+                    return None
+            elif type(value) not in (float, int, bool):
+                return None
+            arguments.append(value)
+        r = rule.function(*arguments)
+        if r is x:
+            return g
+        return None if type(r) is not ndarray or r.dtype is not d else wrap(r)
+
+
+def pull(node: Node, grads: list[Any], create: bool) -> Sequence[Any]:
+    """Gradients for a node's edges from those of its outputs."""
+    op = node.rule
+    if type(op) is not Op:
+        return op.backward(node, grads, create)  # type: ignore[no-any-return]
+    if node.saved is None:
+        raise AutogradError(
+            f"{op.name}: Trying to backward through the graph a second time: its saved values were freed by the first "
+            f"backward. Call the first one with retain_graph=True."
+        )
+    vjps = op.vjps
+    if vjps is None:
+        raise AutogradError(f"{op.name}: the derivative for '{op.name}' is not implemented")
+    values = _Values(op, node, grads, create)
+    if create and op.composite is not None:
+        results = _through_composite(op, node, values)
+    elif type(vjps) is dict:
+        results = []
+        single = len(grads) == 1
+        at = 0
+        counts = node.outputs[0] if op.variadic else None
+        for i, param in enumerate(op.tensors):
+            width = 1 if counts is None or counts[i] < 0 else counts[i]
+            if not any(e is not None for e in node.edges[at : at + width]) or param.name not in vjps:
+                results.extend([None] * width)
+            else:
+                rule = vjps[param.name]
+                r = values.raw(rule) if rule.pure and single and not create else None
+                if r is None:
+                    r = rule.function(*[values.get(*p) for p in rule.plan])
+                if param.kind == "arrays":
+                    results.extend(r)
+                else:
+                    results.append(r)
+            at += width
+    else:
+        returned = vjps.function(*[values.get(*p) for p in vjps.plan])
+        if not isinstance(returned, (tuple, list)):
+            returned = (returned,)
+        results = []
+        for r in returned:
+            if isinstance(r, list):
+                results.extend(r)
+            else:
+                results.append(r)
+    if node.inputs is not None:
+        for i, r in enumerate(results):
+            if r is not None and node.edges[i] is not None:
+                shape, dtype = node.inputs[i]
+                if shape is not None and r._array.shape != shape:
+                    r = r.sum_to_size(shape)
+                if r._array.dtype != dtype:
+                    r = r.to(dtype)
+                results[i] = r
+    return results
+
+
+def _through_composite(op: Op, node: Node, values: _Values) -> list[Any]:
+    """Differentiable gradients of a fused operator: those of the composite it is equal to."""
+    inputs = [values.get(p.name, "input", i) for i, p in enumerate(op.tensors)]
+    modes_grad, modes.grad = modes.grad, True
+    try:
+        outs = op.composite(*inputs, **node.attrs)  # type: ignore[misc]
+    finally:
+        modes.grad = modes_grad
+    outs = outs if isinstance(outs, tuple) else (outs,)
+    wanted = [t for t in _flat(inputs) if isinstance(t, Tensor) and t._needs]
+    pairs = [(o, values.grad(i)) for i, o in enumerate(outs) if o._needs]
+    found = iter(run([o for o, _ in pairs], [g for _, g in pairs], True, True, wanted))
+    return [next(found) if isinstance(t, Tensor) and t._needs else None for t in _flat(inputs)]
+
+
+def _flat(values: Sequence[Any]) -> list[Any]:
+    return [x for v in values for x in (v if isinstance(v, list) else [v])]
+
+
+# --------------------------------------------------------------------------------------------------- the whole run
+
+
+def reachable(roots: Sequence[Node]) -> list[Node]:
+    """Every node a gradient can reach, newest first."""
+    seen = set(roots)
+    stack = list(seen)
+    while stack:
+        for e in stack.pop().edges:
+            if type(e) is tuple:
+                n = e[0]
+                if n not in seen:
+                    seen.add(n)
+                    stack.append(n)
+    return sorted(seen, key=_seq, reverse=True)
+
+
+def _seq(node: Node) -> int:
+    return node.seq
+
+
+def run(
+    outputs: Sequence[Tensor], grads: Sequence[Tensor], retain: bool, create: bool, inputs: Sequence[Tensor] | None
+) -> list[Tensor | None]:
+    """Send ``grads`` of ``outputs`` back. ``inputs`` None: into ``.grad`` of the leaves; else return theirs."""
+    pending: dict[Node, list[Any]] = {}
+    leaves: dict[int, tuple[Tensor, Tensor]] = {}
+    shared: dict[int, Tensor] = {id(g): g for g in grads}  # gradients that something else holds as well
+
+    def give(e: Any, g: Tensor) -> None:
+        if type(e) is tuple:
+            node, index = e
+            slots = pending.get(node)
+            if slots is None:
+                # a node with several outputs names them in `outputs`; all others have one
+                width = len(node.outputs[1]) if len(node.outputs) > 1 else 1
+                slots = pending[node] = [None] * width
+            have = slots[index]
+            slots[index] = g if have is None else have + g  # type: ignore[operator]
+        else:
+            have = leaves.get(id(e))
+            leaves[id(e)] = (e, g if have is None else have[1] + g)  # type: ignore[operator]
+
+    roots = []
+    for t, g in zip(outputs, grads, strict=True):
+        if t._node is not None:
+            give((t._node, t._index), g)
+            roots.append(t._node)
+        else:
+            give(t, g)
+
+    order = reachable(roots)
+    useful: set[Node] | None = None
+    captured: dict[Any, Tensor] = {}
+    at_node: dict[Node, list[Tensor]] = {}
+    if inputs is not None:
+        wanted_leaves = set()
+        for t in inputs:
+            if t._node is None:
+                wanted_leaves.add(id(t))
+            else:
+                at_node.setdefault(t._node, []).append(t)
+        useful = set()
+        for node in reversed(order):
+            for e in node.edges:
+                if (type(e) is tuple and (e[0] in useful or e[0] in at_node)) or id(e) in wanted_leaves:
+                    useful.add(node)
+                    break
+
+    before, modes.grad = modes.grad, create
+    try:
+        for node in order:
+            slots = pending.pop(node, None)
+            if slots is None:
+                continue
+            if node.hooks is not None:
+                _tensor_hooks(node, slots)
+            if node in at_node:
+                for t in at_node[node]:
+                    if slots[t._index] is not None:
+                        captured[id(t)] = slots[t._index]
+                        shared[id(slots[t._index])] = slots[t._index]
+            if useful is not None and node not in useful:
+                continue
+            results = _pull_hooked(node, slots, create)
+            if not retain:
+                node.saved = None
+            edges = node.edges
+            if len(results) != len(edges):
+                raise AutogradError(f"{node.rule.name}: backward gave {len(results)} gradients for {len(edges)} inputs")
+            kept = None
+            for e, r in zip(edges, results, strict=True):
+                if e is None or r is None:
+                    continue
+                if len(edges) > 1:
+                    if kept is None:
+                        kept = {id(r)}
+                    elif id(r) in kept:
+                        shared[id(r)] = r
+                    else:
+                        kept.add(id(r))
+                give(e, r)
+    finally:
+        modes.grad = before
+
+    if inputs is None:
+        for leaf, g in leaves.values():
+            accumulate(leaf, g, create, id(g) in shared)
+        return []
+    out: list[Tensor | None] = []
+    for t in inputs:
+        if t._node is None:
+            found = leaves.get(id(t))
+            out.append(_leaf_hooks(t, found[1]) if found is not None else None)
+        else:
+            out.append(captured.get(id(t)))
+    return out
+
+
+def _pull_hooked(node: Node, slots: list[Any], create: bool) -> Sequence[Any]:
+    hooks = node.hooks
+    if hooks is not None:
+        for hook in list(hooks.get("pre", {}).values()):
+            replaced = hook(tuple(slots))
+            if replaced is not None:
+                slots = list(replaced) if isinstance(replaced, (tuple, list)) else [replaced]
+    if listening[0] and modes.anomaly:
+        results = _pull_watched(node, slots, create)
+    else:
+        results = pull(node, slots, create)
+    if hooks is not None:
+        for hook in list(hooks.get("post", {}).values()):
+            replaced = hook(tuple(results), tuple(slots))
+            if replaced is not None:
+                results = list(replaced) if isinstance(replaced, (tuple, list)) else [replaced]
+    return results
+
+
+def _pull_watched(node: Node, slots: list[Any], create: bool) -> Sequence[Any]:
+    """Anomaly mode: an error, or a NaN, names the forward operation and where it was called."""
+    try:
+        results = pull(node, slots, create)
+    except Exception as error:
+        error.add_note(_where(node))
+        raise
+    for i, r in enumerate(results):
+        if r is not None and bool(r.isnan().any()):
+            raise AutogradError(f"Function '{grad_name(node)}' returned nan values in its {i}th output.\n{_where(node)}")
+    return results
+
+
+def _where(node: Node) -> str:
+    """The forward call of a node as a traceback, without tensorlib's own frames."""
+    if node.trace is None:
+        return f"{node.rule.name}: the forward call was made outside anomaly mode, so its place is not known"
+    package = __name__.partition(".")[0]
+    root = sys.modules[package].__path__[0]
+    frames = [f for f in node.trace if not f.filename.startswith((root, "<operator"))]
+    return f"The forward call of '{node.rule.name}' was made here (most recent call last):\n{''.join(_format(frames))}"
+
+
+def _format(frames: Sequence[Any]) -> list[str]:
+    return [f'  File "{f.filename}", line {f.lineno}, in {f.name}\n    {f.line}\n' for f in frames]
+
+
+def grad_name(node: Node) -> str:
+    """A node's name as users see it: MulBackward0."""
+    name = node.rule.name
+    return name if not isinstance(node.rule, Op) else "".join(p.capitalize() for p in name.split("_")) + "Backward0"
+
+
+def _tensor_hooks(node: Node, slots: list[Any]) -> None:
+    """Hooks and ``retain_grad`` of this node's outputs, in the order they were registered."""
+    assert node.hooks is not None
+    for i, g in enumerate(slots):
+        for hook in list(node.hooks.get(i, {}).values()):
+            if g is not None:
+                replaced = hook(g)
+                if replaced is not None:
+                    g = slots[i] = replaced
+        keeper = node.hooks.get(("retain", i))
+        if keeper is not None and g is not None:
+            t = keeper()
+            if t is not None:
+                t._grad = g.detach() if t._grad is None else t._grad + g
+
+
+def _leaf_hooks(leaf: Tensor, g: Tensor) -> Tensor:
+    if leaf._hooks is not None:
+        for hook in list(leaf._hooks.get(0, {}).values()):
+            replaced = hook(g)
+            if replaced is not None:
+                g = replaced
+    return g
+
+
+def accumulate(leaf: Tensor, g: Tensor, create: bool, shared: bool) -> None:
+    """Add a gradient to a leaf's ``.grad``, which then owns its memory."""
+    hooked = _leaf_hooks(leaf, g)
+    shared = shared or hooked is not g
+    g = hooked
+    if g._array.shape != leaf._array.shape:
+        raise ShapeError(f"backward: a gradient of shape {g._array.shape} came for a leaf of shape {leaf._array.shape}")
+    have = leaf._grad
+    if create:
+        leaf._grad = g if have is None else have + g  # type: ignore[operator]
+    elif have is None:
+        x = g._array
+        # Of our own making and seen by nobody else: taken. Otherwise copied.
+        if shared or g._view is not None or (type(x) is ndarray and (x.base is not None or not x.flags.c_contiguous)):
+            leaf._grad = g.detach().clone()  # type: ignore[attr-defined]
+        else:
+            leaf._grad = wrap(x)
+    else:
+        before, modes.grad = modes.grad, False
+        try:
+            have.add_(g)  # type: ignore[attr-defined]
+        finally:
+            modes.grad = before
+    if leaf._hooks is not None:
+        for hook in list(leaf._hooks.get("post", {}).values()):
+            hook(leaf)
+
+
+# ----------------------------------------------------------------------------------------------- the public calls
+
+
+def _sequence(value: Any) -> tuple[Any, ...]:
+    return (value,) if isinstance(value, Tensor) or value is None else tuple(value)
+
+
+def _seeds(name: str, outputs: tuple[Tensor, ...], given: Any) -> list[Tensor]:
+    """The gradients to start from: those given, or 1 for scalar outputs."""
+    seeds = _sequence(given) if given is not None else (None,) * len(outputs)
+    if len(seeds) != len(outputs):
+        raise AutogradError(f"{name}: got {len(outputs)} tensors and {len(seeds)} gradients")
+    out = []
+    for t, g in zip(outputs, seeds, strict=True):
+        if not t._needs:
+            raise AutogradError(
+                f"{name}: element 0 of tensors does not require grad and does not have a grad_fn: "
+                f"nothing it was computed from has requires_grad=True"
+            )
+        if g is None:
+            if t._array.size != 1:
+                raise AutogradError(
+                    f"{name}: grad can be implicitly created only for scalar outputs, got shape "
+                    f"{tuple(t._array.shape)}: reduce it, as in .sum(), or pass its gradient"
+                )
+            g = t.detach().new_ones(t._array.shape)  # type: ignore[attr-defined]
+        elif g._array.shape != t._array.shape:
+            raise AutogradError(
+                f"{name}: Mismatch in shape: grad_output[0] has a shape of {tuple(g._array.shape)} and output[0] has "
+                f"a shape of {tuple(t._array.shape)}"
+            )
+        out.append(g)
+    return out
+
+
+def backward(
+    tensors: Any,
+    grad_tensors: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Any = None,
+) -> None:
+    """Sum of gradients of ``tensors`` into ``.grad`` of the leaves they were computed from (or of ``inputs`` only).
+
+    ``grad_tensors`` are the gradients to start from, 1 for scalars. AutogradError when nothing requires a gradient,
+    or when the graph was already freed: pass ``retain_graph=True`` to the first call to go back twice.
+    """
+    outputs = _sequence(tensors)
+    for t in outputs:
+        sync(t)
+    seeds = _seeds("backward", outputs, grad_tensors)
+    retain = create_graph if retain_graph is None else retain_graph
+    if inputs is None:
+        run(outputs, seeds, retain, create_graph, None)
+        return
+    targets = _sequence(inputs)
+    if not targets:
+        raise AutogradError("backward: `inputs` argument cannot be empty: pass the tensors that want a gradient, or None")
+    for t, g in zip(targets, run(outputs, seeds, retain, create_graph, targets), strict=True):
+        if g is not None:
+            accumulate(t, g, create_graph, True)
+
+
+def grad(
+    outputs: Any,
+    inputs: Any,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Any, ...]:
+    """Sum of gradients of ``outputs`` with respect to ``inputs``, as a tuple; ``.grad`` is not touched.
+
+    ``create_graph`` makes the result differentiable again. An input that was not used is an AutogradError, unless
+    ``allow_unused`` (None comes for it) or ``materialize_grads`` (zeros).
+    """
+    if is_grads_batched:
+        raise AutogradError("grad: is_grads_batched is not supported: call grad once for each row of grad_outputs")
+    results, targets = _sequence(outputs), _sequence(inputs)
+    for t in (*results, *targets):
+        sync(t)
+    for i, t in enumerate(targets):
+        if not t._needs:
+            raise AutogradError(f"grad: One of the differentiated Tensors does not require grad: inputs[{i}]")
+    seeds = _seeds("grad", results, grad_outputs)
+    retain = create_graph if retain_graph is None else retain_graph
+    found = run(results, seeds, retain, create_graph, targets)
+    for i, g in enumerate(found):
+        if g is None:
+            if materialize_grads:
+                t = targets[i]
+                found[i] = zeros(t._array.shape, t._array.dtype, _array.device_of(t._array))
+            elif not allow_unused:
+                raise AutogradError(
+                    f"grad: One of the differentiated Tensors appears to not have been used in the graph: inputs[{i}]. "
+                    f"Set allow_unused=True if this is the desired behavior."
+                )
+    return tuple(found)

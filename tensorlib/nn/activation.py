@@ -1,0 +1,272 @@
+"""Activations as modules: elementwise ones of any shape, and softmax over one dim."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensorlib._tensor import Tensor
+from tensorlib.nn import functional as F
+from tensorlib.nn.module import Module
+from tensorlib.nn.parameter import Parameter
+from tensorlib.ops import full
+
+__all__ = [
+    "ELU", "GELU", "GLU", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU", "LogSigmoid", "LogSoftmax", "Mish",
+    "PReLU", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softmax", "Softplus", "Softsign", "Tanh",
+]  # fmt: skip
+
+
+class _Inplace(Module):
+    """An activation that can write into its input."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
+
+    def extra_repr(self) -> str:
+        """Whether in place."""
+        return "inplace=True" if self.inplace else ""
+
+
+class ReLU(_Inplace):
+    """max(x, 0)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.relu(input, inplace=self.inplace)
+
+
+class ReLU6(_Inplace):
+    """min(max(x, 0), 6)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.relu6(input, inplace=self.inplace)
+
+
+class SELU(_Inplace):
+    """1.0507 (max(x, 0) + min(1.6733 (e^x - 1), 0)). Klambauer et al. 2017."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.selu(input, inplace=self.inplace)
+
+
+class SiLU(_Inplace):
+    """x sigmoid(x)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.silu(input, inplace=self.inplace)
+
+
+class Mish(_Inplace):
+    """x tanh(softplus(x))."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.mish(input, inplace=self.inplace)
+
+
+class Hardsigmoid(_Inplace):
+    """min(max(x / 6 + 1 / 2, 0), 1)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.hardsigmoid(input, inplace=self.inplace)
+
+
+class Hardswish(_Inplace):
+    """x hardsigmoid(x)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.hardswish(input, inplace=self.inplace)
+
+
+class Sigmoid(Module):
+    """1 / (1 + e^-x)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return input.sigmoid()
+
+
+class LogSigmoid(Module):
+    """log(1 / (1 + e^-x))."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.logsigmoid(input)
+
+
+class Tanh(Module):
+    """tanh(x)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return input.tanh()
+
+
+class Softsign(Module):
+    """x / (1 + |x|)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.softsign(input)
+
+
+class GELU(Module):
+    """x Phi(x) with the normal distribution function; ``approximate='tanh'``: 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))."""
+
+    def __init__(self, approximate: str = "none") -> None:
+        super().__init__()
+        self.approximate = approximate
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.gelu(input, approximate=self.approximate)
+
+    def extra_repr(self) -> str:
+        """Which formula."""
+        return f"approximate={self.approximate!r}"
+
+
+class Softplus(Module):
+    """log(1 + e^(beta x)) / beta; x itself where beta x > threshold."""
+
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
+        super().__init__()
+        self.beta, self.threshold = beta, threshold
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.softplus(input, self.beta, self.threshold)
+
+    def extra_repr(self) -> str:
+        """Its constants."""
+        return f"beta={self.beta}, threshold={self.threshold}"
+
+
+class LeakyReLU(Module):
+    """max(x, 0) + negative_slope min(x, 0)."""
+
+    def __init__(self, negative_slope: float = 1e-2, inplace: bool = False) -> None:
+        super().__init__()
+        self.negative_slope, self.inplace = negative_slope, inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.leaky_relu(input, self.negative_slope, self.inplace)
+
+    def extra_repr(self) -> str:
+        """Its constants."""
+        return f"negative_slope={self.negative_slope}{', inplace=True' if self.inplace else ''}"
+
+
+class PReLU(Module):
+    """max(x, 0) + weight min(x, 0) with a learned slope for all channels (1) or for each of dim 1."""
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        self.num_parameters, self.init = num_parameters, init
+        self.weight = Parameter(full((num_parameters,), init, device=device, dtype=dtype))
+
+    def reset_parameters(self) -> None:
+        """Set the slopes to their initial value."""
+        self.weight.data.fill_(self.init)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.prelu(input, self.weight)
+
+    def extra_repr(self) -> str:
+        """How many slopes."""
+        return f"num_parameters={self.num_parameters}"
+
+
+class ELU(Module):
+    """x where positive, alpha (e^x - 1) elsewhere."""
+
+    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
+        super().__init__()
+        self.alpha, self.inplace = alpha, inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.elu(input, self.alpha, self.inplace)
+
+    def extra_repr(self) -> str:
+        """Its constants."""
+        return f"alpha={self.alpha}{', inplace=True' if self.inplace else ''}"
+
+
+class Hardtanh(Module):
+    """min(max(x, min_val), max_val)."""
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
+        super().__init__()
+        self.min_val, self.max_val, self.inplace = min_val, max_val, inplace
+        if max_val <= min_val:
+            raise AssertionError(f"max_val ({max_val}) must be larger than min_val ({min_val})")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.hardtanh(input, self.min_val, self.max_val, self.inplace)
+
+    def extra_repr(self) -> str:
+        """Its constants."""
+        return f"min_val={self.min_val}, max_val={self.max_val}{', inplace=True' if self.inplace else ''}"
+
+
+class Softmax(Module):
+    """e^(x - max) / sum over ``dim``."""
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape; sums to 1 over ``dim``."""
+        return F.softmax(input, dim=_chosen("softmax", self.dim, input))
+
+    def extra_repr(self) -> str:
+        """The dim."""
+        return f"dim={self.dim}"
+
+
+class LogSoftmax(Module):
+    """x - max - log sum e^(x - max) over ``dim``."""
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.log_softmax(input, dim=_chosen("log_softmax", self.dim, input))
+
+    def extra_repr(self) -> str:
+        """The dim."""
+        return f"dim={self.dim}"
+
+
+def _chosen(name: str, dim: int | None, input: Tensor) -> int:
+    """PyTorch's implicit dim: 0 for 0-D, 1-D and 3-D inputs, 1 otherwise."""
+    return dim if dim is not None else (0 if input.ndim in (0, 1, 3) else 1)
+
+
+class GLU(Module):
+    """a sigmoid(b) with the input split in two halves along ``dim``: (…, 2 n, …) -> (…, n, …)."""
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Half the size along ``dim``."""
+        return F.glu(input, self.dim)
+
+    def extra_repr(self) -> str:
+        """The dim."""
+        return f"dim={self.dim}"

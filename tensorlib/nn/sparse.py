@@ -1,0 +1,110 @@
+"""Embedding: rows of a table, looked up by index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensorlib._tensor import Tensor
+from tensorlib.autograd import no_grad
+from tensorlib.errors import ArgumentError
+from tensorlib.nn import functional as F
+from tensorlib.nn import init
+from tensorlib.nn.module import Module
+from tensorlib.nn.parameter import Parameter
+from tensorlib.ops import empty
+
+__all__ = ["Embedding"]
+
+
+class Embedding(Module):
+    """weight[input]. input (*) of integers -> (*, embedding_dim); weight (num_embeddings, embedding_dim) from N(0, 1).
+
+    padding_idx: a row that starts at zero and receives no gradient. max_norm: before the lookup, the rows looked up
+    are scaled in place down to this ``norm_type`` norm, outside autograd. scale_grad_by_freq and sparse are for
+    gradients that are not dense, which do not exist here: True is an ArgumentError.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+        _weight: Tensor | None = None,
+        _freeze: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        if scale_grad_by_freq or sparse:
+            name = "scale_grad_by_freq" if scale_grad_by_freq else "sparse"
+            raise ArgumentError(f"Embedding: {name}=True: expected False: gradients of the weight are dense sums")
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        if padding_idx is not None:
+            if not -num_embeddings <= padding_idx < num_embeddings:
+                raise AssertionError("Padding_idx must be within num_embeddings")
+            padding_idx %= num_embeddings
+        self.padding_idx = padding_idx
+        self.max_norm, self.norm_type = max_norm, norm_type
+        self.scale_grad_by_freq, self.sparse = scale_grad_by_freq, sparse
+        if _weight is None:
+            table = empty((num_embeddings, embedding_dim), device=device, dtype=dtype)
+            self.weight = Parameter(table, requires_grad=not _freeze)
+            self.reset_parameters()
+        else:
+            if tuple(_weight.shape) != (num_embeddings, embedding_dim):
+                raise AssertionError("Shape of weight does not match num_embeddings and embedding_dim")
+            self.weight = Parameter(_weight, requires_grad=not _freeze)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        embeddings: Tensor,
+        freeze: bool = True,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+    ) -> Embedding:
+        """An Embedding over the table ``embeddings`` (n, d), not trained while ``freeze``."""
+        if embeddings.ndim != 2:
+            raise AssertionError("Embeddings parameter is expected to be 2-dimensional")
+        rows, columns = embeddings.shape
+        return cls(
+            rows, columns, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse, _weight=embeddings,
+            _freeze=freeze,
+        )  # fmt: skip
+
+    def reset_parameters(self) -> None:
+        """Draw the table, then clear the padding row."""
+        init.normal_(self.weight)
+        if self.padding_idx is not None:
+            with no_grad():
+                self.weight[self.padding_idx].fill_(0)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*, embedding_dim)."""
+        if self.max_norm is not None:
+            self._renormalise(input)
+        return F.embedding(input, self.weight, self.padding_idx)
+
+    def _renormalise(self, input: Tensor) -> None:
+        with no_grad():
+            rows = input.reshape(-1)
+            found = self.weight[rows]
+            norm = (found.abs() ** self.norm_type).sum(-1, keepdim=True) ** (1.0 / self.norm_type)
+            scale = (self.max_norm / (norm + 1e-7)).clamp(max=1.0)
+            self.weight[rows] = (found * scale).to(self.weight.dtype)
+
+    def extra_repr(self) -> str:
+        """Sizes and what differs from the defaults."""
+        text = f"{self.num_embeddings}, {self.embedding_dim}"
+        if self.padding_idx is not None:
+            text += f", padding_idx={self.padding_idx}"
+        if self.max_norm is not None:
+            text += f", max_norm={self.max_norm}"
+        return text if self.norm_type == 2 else text + f", norm_type={self.norm_type}"

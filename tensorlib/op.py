@@ -1,0 +1,469 @@
+"""Operators are declared once. A declaration is a NumPy function and a decorator; everything else is derived from it.
+
+The decorated function is the reference: the CPU implementation, the signature and the documentation of the public
+function. Its parameters say by their annotation what they are:
+
+==================  =====================================================================================
+``Array``           a tensor (a pointwise operator also takes a Python number there)
+``Array | None``    an optional tensor
+``Arrays``          a sequence of tensors
+``Dim``             a dimension of the first tensor; the body sees it counted from the front
+``NewDim``          a dimension that is about to be made
+``Dims``            one or several dimensions; the body sees a tuple, all of them for None
+``Ints``            a shape or another tuple of ints; methods also take them one by one
+``Scalar``          a Python number (a 0-d tensor is read)
+anything else       passed on as it is
+==================  =====================================================================================
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import namedtuple
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from tensorlib import _fast, random
+from tensorlib._core import Tensor
+from tensorlib._dispatch import apply, apply_view
+from tensorlib._promotion import Rule
+from tensorlib._samples import Sample
+from tensorlib.errors import ShapeError, TensorlibError
+from tensorlib.kernels import pointwise as pointwise_kernel
+
+__all__ = ["Array", "Arrays", "Dim", "Dims", "Ints", "NewDim", "Op", "Scalar", "composite", "composites", "op",
+           "pointwise", "registry", "view"]  # fmt: skip
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# What the annotations are to a type checker; a declaration's own meaning is in the table above.
+Array = Any
+Arrays = Sequence[Any]
+Dim = NewDim = int
+Dims = int | Sequence[int] | None
+Ints = int | Sequence[int]
+Scalar = bool | int | float | complex
+
+#: Every declared operator by name, public or not.
+registry: dict[str, Op] = {}
+#: Every public function that is written with other operators and has no Node of its own.
+composites: dict[str, Composite] = {}
+
+#: NumPy's spellings of PyTorch's parameter names.
+ALIASES = {"axis": "dim", "keepdims": "keepdim", "x1": "input", "x2": "other", "a": "input", "b": "other"}
+_STYLES = {"Dim": "dim", "Dim | None": "dim", "NewDim": "newdim", "Dims": "dims", "Ints": "ints",
+           "Ints | None": "ints", "Scalar": "scalar", "Scalar | None": "scalar"}  # fmt: skip
+_KINDS = {"Array": "array", "Array | None": "optional", "Arrays": "arrays"}
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "<required>"
+
+
+MISSING: Any = _Missing()
+
+
+class Param:
+    """One parameter of a declaration."""
+
+    __slots__ = ("default", "keyword_only", "kind", "name", "style")
+
+    def __init__(self, p: inspect.Parameter) -> None:
+        annotation = p.annotation if isinstance(p.annotation, str) else ""
+        self.name = p.name
+        self.kind = _KINDS.get(annotation, "attr")
+        self.style = _STYLES.get(annotation)
+        self.default = MISSING if p.default is p.empty else p.default
+        self.keyword_only = p.kind is p.KEYWORD_ONLY
+
+
+class Vjp:
+    """A gradient rule: a function of the names it needs. Pure arithmetic may also run on raw arrays."""
+
+    __slots__ = ("function", "names", "plan", "pure")
+
+    plan: tuple[tuple[str, str, int], ...]  # (name, source, index) for each of its names
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.names = tuple(inspect.signature(function).parameters)
+        code = getattr(function, "__code__", None)
+        # A body that uses no name but its parameters can only be operators on them.
+        self.pure = code is not None and not code.co_names and not code.co_freevars
+
+
+class Op:
+    """A declared operator. Call it as a function of tensors; read its attributes to derive something from it."""
+
+    def __init__(
+        self,
+        reference: Callable[..., Any],
+        *,
+        name: str | None = None,
+        kernel: Callable[..., Any] | None = None,
+        cpu: Callable[..., Any] | None = None,
+        promote: Rule | None = None,
+        spec: Callable[..., Any] | None = None,
+        vjp: Callable[..., Any] | dict[str, Callable[..., Any]] | None = None,
+        composite: Callable[..., Any] | None = None,
+        outputs: Sequence[str] = (),
+        aux: Sequence[str] = (),
+        mutates: Sequence[str] = (),
+        random: bool = False,
+        exact: bool = False,
+        pointwise: bool = False,
+        is_view: bool = False,
+        dynamic: bool = False,
+        on: str = "function method",
+        alias: Sequence[str] = (),
+        inplace: bool = False,
+        samples: Sequence[Sample] | None = None,
+        errors: Sequence[Sample] = (),
+        domain: Any = None,
+        tolerance: float | None = None,
+        bench: Any = (),
+        flops: Callable[..., float] | None = None,
+        bytes: Callable[..., float] | None = None,
+        scalar_function: Any = None,
+    ) -> None:
+        self.name = name or reference.__name__
+        self.reference = reference
+        self.cpu = cpu if cpu is not None else reference
+        self.kernel = kernel
+        self.promote = promote
+        self.spec = spec
+        self.composite = composite
+        self.outputs = tuple(outputs) or ("out",)
+        self.aux = tuple(aux)
+        self.random = random
+        self.exact = exact
+        self.pointwise = pointwise
+        self.broadcasts = pointwise
+        self.is_view = is_view
+        self.dynamic = dynamic  # output shapes depend on the data
+        self.where = frozenset(on.split())
+        self.alias = tuple(alias)
+        self.inplace = inplace
+        self.samples = tuple(samples) if samples is not None else None
+        self.errors = tuple(errors)
+        self.domain = domain
+        self.tolerance = tolerance
+        self.bench = bench
+        self.flops, self.bytes = flops, bytes
+        self.scalar_function = scalar_function
+        self.registry = registry
+        self.__doc__ = reference.__doc__
+        self.__name__ = self.name
+        self.__module__ = reference.__module__
+
+        self.signature = inspect.signature(reference)
+        self.params = tuple(Param(p) for p in self.signature.parameters.values())
+        if random:
+            if [p.name for p in self.params[-2:]] != ["seed", "offset"]:
+                raise TypeError(f"{self.name}: a random operator's last parameters are seed and offset")
+        self.tensors = tuple(p for p in self.params if p.kind != "attr")
+        self.attrs = tuple(p for p in self.params if p.kind == "attr")
+        self.styled = tuple((p.name, p.style) for p in self.attrs if p.style is not None)
+        self.variadic = any(p.kind == "arrays" for p in self.tensors)
+        self.lifts = any(style == "dim" for _, style in self.styled) and not is_view and not self.variadic
+        position = {p.name: i for i, p in enumerate(self.tensors)}
+        self.position = position
+        self.promoted = None
+        if promote is not None and promote.names is not None:
+            self.promoted = tuple(position[n] for n in promote.names)
+        self.mutates = tuple(position[n] for n in mutates)
+        self.n_public = 0 if mutates else len(self.outputs)
+        self.output_names = {n: i for i, n in enumerate(self.outputs + self.aux)}
+        if len(self.outputs) == 1:
+            self.output_names.setdefault("out", 0)
+        self.result_type: Any = namedtuple(self.name, self.outputs) if self.n_public > 1 else None  # type: ignore[misc]
+        if scalar_function is not None and kernel is None:
+            self.kernel = pointwise_kernel.Host(scalar_function, self.name, promote, self.promoted)
+        self.vjps = self._vjps(vjp)
+        self.differentiable = vjp is not None or not self.is_integral()
+        self._keeps: dict[tuple[bool, ...], tuple[tuple[str, str, int], ...]] = {}
+        self._check()
+        self.fast = _fast.closure(self)
+        self.public = _public(self)
+
+    def _vjps(self, vjp: Any) -> Any:
+        """{tensor parameter: Vjp}, or one Vjp for all of them, or None."""
+        if vjp is None:
+            return None
+        if isinstance(vjp, dict):
+            for key in vjp:
+                if key not in self.position:
+                    raise TypeError(f"{self.name}: vjp names {key!r}, which is not a tensor parameter: {[*self.position]}")
+            return {key: Vjp(f) for key, f in vjp.items()}
+        if len(self.tensors) == 1 and self.tensors[0].kind == "array":
+            return {self.tensors[0].name: Vjp(vjp)}
+        return Vjp(vjp)
+
+    def is_integral(self) -> bool:
+        """True when every result is bool by the promotion rule, so that no gradient can flow."""
+        return self.promote is not None and self.promote.name == "compare"
+
+    def _source(self, name: str) -> tuple[str, int] | None:
+        """Where a vjp's name comes from: ("input"|"shape"|"dtype"|"output"|"attr"|"grad", index)."""
+        if name == "needs":
+            return "needs", 0
+        if name == "g" or (name.startswith("g_") and name[2:] in self.output_names):
+            return "grad", 0 if name == "g" else self.output_names[name[2:]]
+        if name in self.position:
+            return "input", self.position[name]
+        for suffix in ("shape", "dtype"):
+            stem = name.removesuffix(f"_{suffix}")
+            if stem != name and stem in self.position:
+                return suffix, self.position[stem]
+        if any(p.name == name for p in self.attrs):
+            return "attr", 0
+        if name in self.output_names:
+            return "output", self.output_names[name]
+        return None
+
+    def _check(self) -> None:
+        """Everything that can be wrong with a declaration is an error when it is made."""
+        if self.name in registry or self.name in composites:
+            raise TypeError(f"operator {self.name!r} is declared twice: {registry.get(self.name, self).__module__}")
+        if self.spec is None and not (self.pointwise or self.is_view or self.mutates or self.dynamic):
+            raise TypeError(f"{self.name}: declare spec= (shape and dtype of the result)")
+        rules = self.vjps.values() if isinstance(self.vjps, dict) else [self.vjps] if self.vjps else []
+        for rule in rules:
+            for name in rule.names:
+                source = self._source(name)
+                if source is None:
+                    known = ["g", "needs", *self.position, *(p.name for p in self.attrs), *self.output_names]
+                    raise TypeError(f"{self.name}: a vjp asks for {name!r}, which is none of {', '.join(known)}")
+                if self.is_view and source[0] in ("input", "output"):
+                    raise TypeError(f"{self.name}: the vjp of a view may name {name}_shape, not {name}")
+            rule.plan = tuple((name, *(self._source(name) or ("", 0))) for name in rule.names)
+
+    def keeps(self, wanted: tuple[bool, ...]) -> tuple[tuple[str, str, int], ...]:
+        """(name, source, index) of what a Node must keep when these tensor parameters want gradients."""
+        found = self._keeps.get(wanted)
+        if found is None:
+            if isinstance(self.vjps, dict):
+                rules = [self.vjps[p.name] for p, w in zip(self.tensors, wanted, strict=True) if w and p.name in self.vjps]
+            else:
+                rules = [self.vjps] if self.vjps else []
+            names = {name: None for rule in rules for name in rule.names}
+            if self.composite is not None:
+                names |= dict.fromkeys(self.position)
+            kept = []
+            for name in names:
+                source = self._source(name)
+                assert source is not None
+                if source[0] not in ("grad", "attr", "needs"):
+                    kept.append((name, *source))
+            found = self._keeps[wanted] = tuple(kept)
+        return found
+
+    def names(self, flat: Sequence[Any]) -> list[str]:
+        """Parameter names of flattened operands, for messages."""
+        if not self.variadic:
+            return [p.name for p in self.tensors]
+        return [f"tensor {i}" for i in range(len(flat))]
+
+    def specs(self, inputs: Sequence[Any], attrs: dict[str, Any]) -> Any:
+        """[(shape, dtype)] of the outputs and auxiliary outputs; None when they depend on the data."""
+        if self.spec is None:
+            return None
+        result = self.spec(*inputs, **attrs)
+        if result is None:
+            return None
+        return [result] if type(result) is tuple else result
+
+    def shape_error(self, message: str) -> ShapeError:
+        """A ShapeError that begins with the operator's name."""
+        return ShapeError(f"{self.name}: {message}")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The public function."""
+        return self.public(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<operator {self.name}{self.signature}>"
+
+
+# --------------------------------------------------------------------------------------------- the public function
+
+
+def _public(op: Op) -> Callable[..., Any]:
+    """The function users call, with the declaration's own signature, ``out=`` and NumPy's names for parameters."""
+    params = op.params[:-2] if op.random else op.params
+    aliased = any(p.name in ALIASES.values() for p in params)
+    parts, shown, star = [], [], False
+    scope: dict[str, Any] = {"_op": op, "_apply": apply_view if op.is_view else apply, "_other": _other_names,
+                             "_missing": MISSING, "_into": _into, "_draw": random.draw, "_fast": op.fast}  # fmt: skip
+    optional = False
+    for p in params:
+        if p.keyword_only and not star:
+            star = True
+            parts.append("*")
+        default = p.default
+        if default is MISSING and (aliased or optional) and not p.keyword_only:
+            default = MISSING if aliased else default
+        if default is not MISSING:
+            scope[f"_d_{p.name}"] = default
+            parts.append(f"{p.name}=_d_{p.name}")
+            optional = True
+        elif aliased:
+            parts.append(f"{p.name}=_missing")
+        else:
+            parts.append(p.name)
+    if not star:
+        parts.append("*")
+    names = {p.name for p in params}
+    has_out = not (op.is_view or op.mutates or "out" in names)
+    if has_out:
+        parts.append("out=None")
+    if op.random and "generator" not in names:
+        parts.append("generator=None")
+    if parts[-1] == "*":
+        parts.pop()
+    parts.append("**_names")
+    tensors = [p.name for p in op.tensors]
+    operands = f"({', '.join(tensors)}{',' if len(tensors) == 1 else ''})"
+    attrs = "{" + ", ".join(f"'{p.name}': {p.name}" for p in params if p.kind == "attr") + "}"
+    lines = [f"def {op.name}({', '.join(parts)}):"]
+    if op.fast is not None:
+        free = [f"{p.name} is _d_{p.name}" for p in params if p.kind == "attr"] + (["out is None"] if has_out else [])
+        lines.append(f"    if not _names and {' and '.join(free) or 'True'}:")
+        lines.append(f"        return _fast({', '.join(tensors)})")
+    lines.append(f"    attrs = {attrs}")
+    lines.append(f"    operands = {operands}")
+    required = [p.name for p in params if aliased and p.default is MISSING]
+    check = " or ".join(["_names", *[f"{n} is _missing" for n in required]])
+    lines.append(f"    if {check}:")
+    lines.append("        operands = _other(_op, operands, attrs, _names)")
+    if op.random:
+        lines.append("    attrs['seed'], attrs['offset'] = _draw(generator)")
+    call = f"_apply(_op, {'operands[0]' if op.is_view else 'operands'}, attrs)"
+    if has_out:
+        lines.append("    if out is not None:")
+        lines.append(f"        return _into(_op, out, {call})")
+    lines.append(f"    return {call}")
+    exec(compile("\n".join(lines), f"<operator {op.name}>", "exec"), scope)
+    function: Callable[..., Any] = scope[op.name]
+    shown = [p for p in op.signature.parameters.values() if not (op.random and p.name in ("seed", "offset"))]
+    function.__signature__ = op.signature.replace(parameters=shown)  # type: ignore[attr-defined]
+    function.__doc__ = op.__doc__
+    function.__module__ = "tensorlib"
+    function.op = op  # type: ignore[attr-defined]
+    return function
+
+
+def _other_names(op: Op, operands: tuple[Any, ...], attrs: dict[str, Any], names: dict[str, Any]) -> tuple[Any, ...]:
+    """Take arguments given under NumPy's names; a name that nobody knows, or a required one missing, is a TypeError."""
+    given = list(operands)
+    for name, value in names.items():
+        target = ALIASES.get(name)
+        if target in attrs:
+            if attrs[target] is not MISSING and _default_of(op, target) is MISSING:
+                raise TypeError(f"{op.name}() got multiple values for argument '{target}' ({name})")
+            attrs[target] = value
+        elif target in op.position:
+            if given[op.position[target]] is not MISSING:
+                raise TypeError(f"{op.name}() got multiple values for argument '{target}' ({name})")
+            given[op.position[target]] = value
+        else:
+            raise TypeError(f"{op.name}() got an unexpected keyword argument '{name}'")
+    absent = [p.name for p, v in zip(op.tensors, given, strict=True) if v is MISSING]
+    absent += [n for n, v in attrs.items() if v is MISSING]
+    if absent:
+        raise TypeError(f"{op.name}() missing required argument: '{absent[0]}'")
+    return tuple(given)
+
+
+def _default_of(op: Op, name: str) -> Any:
+    return next(p.default for p in op.params if p.name == name)
+
+
+def _into(op: Op, out: Any, result: Any) -> Any:
+    """``out=``: the result written into given tensors, which may not take part in autograd."""
+    if isinstance(result, tuple):
+        return op.result_type(*[_into(op, o, r) for o, r in zip(out, result, strict=True)])
+    if not isinstance(out, Tensor):
+        raise TypeError(f"{op.name}(): argument 'out' must be Tensor, not {type(out).__name__}")
+    if result._needs or out._needs:
+        raise TensorlibOutError(
+            f"{op.name}(): functions with out=... arguments don't support automatic differentiation, "
+            f"but one of the arguments requires grad"
+        )
+    if out._array.shape != result._array.shape:
+        raise ShapeError(f"{op.name}: out has shape {tuple(out._array.shape)}, the result {tuple(result._array.shape)}")
+    return out.copy_(result)  # type: ignore[attr-defined]
+
+
+class TensorlibOutError(TensorlibError, RuntimeError):
+    """``out=`` was used where a gradient is wanted."""
+
+
+# ------------------------------------------------------------------------------------------------- the decorators
+
+
+def _declare(reference: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
+    made = Op(reference, **options)
+    registry[made.name] = made
+    return made.public
+
+
+def op(**options: Any) -> Callable[[F], F]:
+    """Declare an operator: ``spec`` gives (shape, dtype) of its result, ``kernel`` the host function of its kernel."""
+    return lambda reference: _declare(reference, options)  # type: ignore[return-value]
+
+
+def pointwise(scalar_function: Any, **options: Any) -> Callable[[F], F]:
+    """Declare an elementwise operator: ``scalar_function`` is the jitted function of one element of each input."""
+
+    def decorate(reference: F) -> F:
+        return _declare(reference, {"pointwise": True, "scalar_function": scalar_function, **options})  # type: ignore[return-value]
+
+    return decorate
+
+
+def view(**options: Any) -> Callable[[F], F]:
+    """Declare a view: the body gives an array over the same memory and serves NumPy and device arrays alike."""
+    return lambda reference: _declare(reference, {"is_view": True, **options})  # type: ignore[return-value]
+
+
+class Composite:
+    """A public function written with other operators: no Node, no kernel of its own."""
+
+    def __init__(self, function: Callable[..., Any], on: str, alias: Sequence[str], inplace: bool, samples: Any) -> None:
+        self.name = function.__name__
+        self.function = self.public = function
+        self.where = frozenset(on.split())
+        self.alias = tuple(alias)
+        self.inplace = inplace
+        self.samples = tuple(samples) if samples is not None else None
+        self.signature = inspect.signature(function)
+        self.__doc__ = function.__doc__
+        self.__module__ = function.__module__
+
+
+def composite(
+    *, on: str = "function method", alias: Sequence[str] = (), inplace: bool = False, samples: Any = None
+) -> Callable[[F], F]:
+    """Register a public function that is written with other operators."""
+
+    def decorate(function: F) -> F:
+        made = Composite(function, on, alias, inplace, samples)
+        if made.name in composites or made.name in registry:
+            raise TypeError(f"operator {made.name!r} is declared twice")
+        composites[made.name] = made
+        return function
+
+    return decorate
+
+
+def shape_str(shape: Sequence[int]) -> str:
+    """A shape as messages print it."""
+    return str(tuple(int(s) for s in shape))
+
+
+def require(condition: bool, error: type[TensorlibError], message: str) -> None:
+    """Raise ``error(message)`` unless the condition holds: for specs."""
+    if not condition:
+        raise error(message)

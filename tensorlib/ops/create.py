@@ -1,0 +1,310 @@
+"""Tensors from nothing: filled, counted, and copied from Python and NumPy data."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tensorlib import _array
+from tensorlib._core import Tensor, modes, wrap
+from tensorlib._device import cpu
+from tensorlib._device import device as Device
+from tensorlib._dispatch import as_ints
+from tensorlib._dtypes import OF_NUMPY, as_dtype
+from tensorlib._promotion import default_complex, default_dtype, of_number
+from tensorlib._samples import draw, each
+from tensorlib.errors import ArgumentError, DtypeError
+from tensorlib.kernels import create as kernels
+from tensorlib.op import Ints, Scalar, composite, op
+
+
+def numpy_dtype(dtype: Any, default: np.dtype[Any] | None = None) -> np.dtype[Any]:
+    """The NumPy dtype of a ``dtype=`` argument; ``default`` (else the default float dtype) for None."""
+    if dtype is None:
+        return default if default is not None else default_dtype()
+    return as_dtype(dtype).numpy
+
+
+def device_of(device: Any) -> Device:
+    """The device of a ``device=`` argument; the default device for None."""
+    if device is None:
+        return modes.device or cpu
+    return Device(device)
+
+
+def _size(name: str, size: tuple[Any, ...]) -> tuple[int, ...]:
+    """Sizes given one by one or as one sequence."""
+    shape = as_ints(name, "size", size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size)
+    for n in shape:
+        if n < 0:
+            raise ArgumentError(f"{name}: a size cannot be negative, got {shape}")
+    return shape
+
+
+def _finish(t: Tensor, requires_grad: bool) -> Tensor:
+    if requires_grad:
+        t.requires_grad_()  # type: ignore[attr-defined]
+    return t
+
+
+# ------------------------------------------------------------------------------------------------ declared operators
+
+
+@op(
+    spec=lambda size, fill_value, dtype, device: (size, dtype),
+    kernel=kernels.full,
+    on="",
+    samples=each(
+        draw(size=(3, 4), fill_value=2.5, dtype=np.dtype(np.float32), device=None),
+        draw(size=(), fill_value=7, dtype=np.dtype(np.int64), device=None),
+        draw(size=(0, 2), fill_value=True, dtype=np.dtype(np.bool_), device=None),
+    ),
+)
+def _full(size: Ints, fill_value: Scalar, dtype: Any, device: Any):
+    """A tensor of ``size`` with every element ``fill_value``."""
+    return np.full(size, np.asarray(fill_value).astype(dtype), dtype)
+
+
+def _arange_spec(start: Any, step: Any, length: int, dtype: Any, device: Any) -> Any:
+    return (length,), dtype
+
+
+@op(
+    spec=_arange_spec,
+    kernel=kernels.arange,
+    on="",
+    samples=each(
+        draw(start=0, step=1, length=5, dtype=np.dtype(np.int64), device=None),
+        draw(start=1.5, step=-0.25, length=1500, dtype=np.dtype(np.float32), device=None),
+        draw(start=3, step=2, length=0, dtype=np.dtype(np.int32), device=None),
+    ),
+)
+def _arange(start: Scalar, step: Scalar, length: Any, dtype: Any, device: Any):
+    """start + i * step for i in 0 … length - 1; floats are computed in float64."""
+    work = np.int64 if dtype.kind in "iub" else np.float64
+    return (np.asarray(start, work) + np.arange(length, dtype=work) * np.asarray(step, work)).astype(dtype)
+
+
+# --------------------------------------------------------------------------------------------------- public functions
+
+
+def _make(name: str, size: tuple[int, ...], value: Any, dtype: Any, device: Any) -> Tensor:
+    at = device_of(device)
+    if at is cpu:
+        if value == 0:
+            return wrap(np.zeros(size, dtype))
+        return wrap(np.full(size, value, dtype))
+    return _full(size, value, dtype, at)
+
+
+@composite(on="function")
+def zeros(*size: Any, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
+          pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """A tensor of zeros of ``size``, of ``dtype`` (the default float dtype for None)."""
+    t = _make("zeros", _size("zeros", size), 0, numpy_dtype(dtype), device)
+    return _finish(t if out is None else out.copy_(t), requires_grad)
+
+
+@composite(on="function")
+def ones(*size: Any, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
+         pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """A tensor of ones of ``size``, of ``dtype`` (the default float dtype for None)."""
+    t = _make("ones", _size("ones", size), 1, numpy_dtype(dtype), device)
+    return _finish(t if out is None else out.copy_(t), requires_grad)
+
+
+@composite(on="function")
+def empty(*size: Any, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
+          pin_memory: bool = False, requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
+    """A tensor of ``size`` whose elements are undefined."""
+    return _finish(wrap(_array.empty(_size("empty", size), numpy_dtype(dtype), device_of(device))), requires_grad)
+
+
+@composite(on="function")
+def full(size: Any, fill_value: Any, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
+         requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """A tensor of ``size`` with every element ``fill_value``; without ``dtype`` that of the value."""
+    if isinstance(fill_value, Tensor):
+        fill_value = fill_value.item()  # type: ignore[attr-defined]
+    shape = _size("full", (size,))
+    t = _make("full", shape, fill_value, numpy_dtype(dtype, of_number(fill_value)), device)
+    return _finish(t if out is None else out.copy_(t), requires_grad)
+
+
+def _like(input: Tensor, dtype: Any, device: Any) -> tuple[np.dtype[Any], Any]:
+    x = input._array
+    return numpy_dtype(dtype, x.dtype), _array.device_of(x) if device is None else device
+
+
+@composite(on="function")
+def zeros_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None,
+               requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
+    """Zeros of the shape, dtype and device of ``input``."""
+    return _finish(_make("zeros_like", input._array.shape, 0, *_like(input, dtype, device)), requires_grad)
+
+
+@composite(on="function")
+def ones_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None,
+              requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
+    """Ones of the shape, dtype and device of ``input``."""
+    return _finish(_make("ones_like", input._array.shape, 1, *_like(input, dtype, device)), requires_grad)
+
+
+@composite(on="function")
+def empty_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None,
+               requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
+    """A tensor of the shape, dtype and device of ``input`` whose elements are undefined."""
+    kind, at = _like(input, dtype, device)
+    return _finish(wrap(_array.empty(input._array.shape, kind, Device(at))), requires_grad)
+
+
+@composite(on="function")
+def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
+              requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
+    """A tensor of the shape, dtype and device of ``input`` with every element ``fill_value``."""
+    return _finish(_make("full_like", input._array.shape, fill_value, *_like(input, dtype, device)), requires_grad)
+
+
+@composite(on="function")
+def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dtype: Any = None, layout: Any = None,
+           device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """start, start + step, … up to but not including ``end``: ceil((end - start) / step) elements.
+
+    ``arange(end)`` starts at 0. int64 when all arguments are integers, otherwise the default float dtype.
+    """
+    if end is None:
+        start, end = 0, start
+    start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))  # type: ignore[attr-defined]
+    if step == 0:
+        raise ArgumentError("arange: step must be nonzero")
+    if (end - start) * step < 0:
+        raise ArgumentError(f"arange: upper bound and lower bound inconsistent with step sign: {start}, {end}, step {step}")
+    kind = numpy_dtype(dtype, of_number(0 if all(isinstance(x, int) for x in (start, end, step)) else 0.0))
+    length = math.ceil((end - start) / step)
+    return _finish(_arange(start, step, length, kind, device_of(device)), requires_grad)
+
+
+@composite(on="function")
+def linspace(start: Any, end: Any, steps: int, *, out: Any = None, dtype: Any = None, layout: Any = None,
+             device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """``steps`` numbers from ``start`` to ``end``, both included, evenly spaced."""
+    if steps < 0:
+        raise ArgumentError(f"linspace: number of steps must be non-negative, got {steps}")
+    kind = numpy_dtype(dtype)
+    start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))  # type: ignore[attr-defined]
+    t = wrap(np.linspace(start, end, steps, dtype=np.float64).astype(kind))
+    return _finish(t.to(device_of(device)), requires_grad)  # type: ignore[attr-defined]
+
+
+@composite(on="function")
+def eye(n: int, m: int | None = None, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
+        requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """The n × m matrix with ones on the diagonal and zeros elsewhere; m is n for None."""
+    at = device_of(device)
+    rows, columns = arange(n, device=at), arange(n if m is None else m, device=at)
+    return _finish((rows.unsqueeze(1) == columns).to(OF_NUMPY[numpy_dtype(dtype)]), requires_grad)  # type: ignore[attr-defined]
+
+
+def _infer(data: Any) -> np.dtype[Any] | None:
+    """The dtype of nested Python data: bool, int64, the default float or complex; None when it holds no numbers."""
+    if isinstance(data, bool):
+        return np.dtype(np.bool_)
+    if isinstance(data, int):
+        return np.dtype(np.int64)
+    if isinstance(data, float):
+        return default_dtype()
+    if isinstance(data, complex):
+        return default_complex()
+    if isinstance(data, Tensor):
+        return data._array.dtype  # type: ignore[no-any-return]
+    if isinstance(data, (np.ndarray, np.generic)):
+        return data.dtype
+    best = None
+    rank = {"b": 0, "i": 1, "u": 1, "f": 2, "V": 2, "c": 3}
+    for x in data:
+        d = _infer(x)
+        if d is not None and (best is None or rank[d.kind] > rank[best.kind]):
+            best = d
+    return best
+
+
+def _nested(data: Any) -> Any:
+    """Nested Python data with the tensors in it as lists or numbers."""
+    if isinstance(data, Tensor):
+        return data.tolist()  # type: ignore[attr-defined]
+    if isinstance(data, (list, tuple)):
+        return [_nested(x) for x in data]
+    return data
+
+
+def host_array(data: Any, dtype: Any, copy: bool = True) -> np.ndarray:
+    """NumPy array of anything ``tensor`` takes: numbers, nested sequences, arrays."""
+    if isinstance(data, (np.ndarray, np.generic)):
+        array = np.asarray(data)
+        if dtype is None and array.dtype not in OF_NUMPY:
+            native = array.dtype.newbyteorder("=")
+            if native not in OF_NUMPY:
+                raise TypeError(f"tensor: can't convert np.ndarray of type {array.dtype}; supported are numbers and bool")
+            array = array.astype(native)
+        want = array.dtype if dtype is None else numpy_dtype(dtype)
+        return array.astype(want, copy=copy)
+    if isinstance(data, (str, bytes)):
+        raise TypeError(f"tensor: new(): invalid data type '{type(data).__name__}': expected numbers")
+    if hasattr(data, "__array__") and not isinstance(data, (list, tuple)):
+        return host_array(np.asarray(data), dtype, copy)
+    if not isinstance(data, (list, tuple, bool, int, float, complex)):
+        if not hasattr(data, "__len__"):
+            raise TypeError(f"tensor: could not infer dtype of {type(data).__name__}")
+        data = list(data)
+    try:
+        inferred = _infer(data)
+    except (TypeError, KeyError):
+        raise TypeError("tensor: expected numbers, or nested sequences of numbers of equal length") from None
+    want = numpy_dtype(dtype, inferred)
+    try:
+        with np.errstate(all="ignore"):
+            array = np.array(_nested(data), dtype=want if want.kind not in "V" and want.itemsize > 1 else None)
+            return array.astype(want, copy=False)
+    except (ValueError, TypeError) as error:
+        raise ArgumentError(f"tensor: expected nested sequences of numbers of equal length ({error})") from None
+    except OverflowError as error:
+        raise DtypeError(f"tensor: a value does not fit {OF_NUMPY[want]} ({error})") from None
+
+
+@composite(on="function")
+def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+           pin_memory: bool = False) -> Tensor:  # fmt: skip
+    """A new tensor with a copy of ``data``: numbers, nested sequences, NumPy arrays, tensors.
+
+    Python floats take the default float dtype, ints int64, bools bool; NumPy arrays keep theirs.
+    """
+    if isinstance(data, Tensor):
+        t = data.detach().clone()  # type: ignore[attr-defined]
+        t = t.to(device=device, dtype=dtype)
+        return _finish(t, requires_grad)
+    at = device_of(device)
+    array = host_array(data, dtype)
+    return _finish(wrap(array if at is cpu else _array.to_device(array, at)), requires_grad)
+
+
+@composite(on="function", alias=("asarray",))
+def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """``data`` as a tensor, without a copy where dtype and device allow it."""
+    if isinstance(data, Tensor):
+        return data.to(device=device, dtype=dtype)  # type: ignore[attr-defined, no-any-return]
+    at = device_of(device)
+    array = host_array(data, dtype, copy=False)
+    return wrap(array if at is cpu else _array.to_device(array, at))
+
+
+@composite(on="function")
+def from_numpy(ndarray: np.ndarray) -> Tensor:
+    """A CPU tensor over the memory of a NumPy array: writes to one are seen in the other."""
+    if not isinstance(ndarray, np.ndarray):
+        raise TypeError(f"from_numpy: expected np.ndarray (got {type(ndarray).__name__})")
+    if ndarray.dtype not in OF_NUMPY:
+        raise TypeError(f"from_numpy: can't convert np.ndarray of type {ndarray.dtype}; supported are numbers and bool")
+    return wrap(ndarray)
+

@@ -1,0 +1,73 @@
+"""Copies: of another dtype, of another layout, on another device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tensorlib import _array
+from tensorlib._core import Tensor, modes, wrap
+from tensorlib._device import device as Device
+from tensorlib._dispatch import edge, make_node, sync
+from tensorlib._samples import draw, each, strided, transposed
+from tensorlib.kernels import pointwise as kernels
+from tensorlib.op import Array, composite, op
+
+
+@op(
+    spec=lambda input, dtype: (input.shape, dtype),
+    kernel=lambda out, input, dtype: kernels.copy(out, input),
+    vjp=lambda g, input_dtype: g.to(input_dtype),
+    on="",
+    samples=each(
+        draw((3, 4), dtype=np.dtype(np.float64)), draw((3, 4), dtype=np.dtype(np.int32)), draw((), dtype=np.dtype(np.bool_))
+    ),
+)
+def cast(input: Array, dtype: Any):
+    """The same numbers as another dtype: floats to ints cut off the fraction, anything but 0 is True."""
+    return input.astype(dtype)
+
+
+@op(
+    spec=lambda input: (input.shape, input.dtype),
+    kernel=kernels.copy,
+    vjp=lambda g: g,
+    on="",
+    samples=each(draw((3, 4)), draw(transposed(3, 4)), draw(strided(2, 5)), draw(()), draw((0, 3))),
+)
+def _clone(input: Array):
+    """A contiguous copy."""
+    return np.array(input, order="C")
+
+
+@composite()
+def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
+    """A copy with its own memory; gradients flow through it."""
+    return _clone(input)
+
+
+class _Transfer:
+    """The history of a tensor that came from another device."""
+
+    name = "ToCopyBackward0"
+
+    @staticmethod
+    def backward(node: Any, grads: list[Any], create: bool) -> tuple[Any, ...]:
+        """The gradient, on the device the tensor came from."""
+        return (transfer(grads[0], node.attrs),)
+
+
+def transfer(input: Tensor, device: Device) -> Tensor:
+    """A copy on another device."""
+    sync(input)
+    x = input._array
+    if isinstance(x, np.ndarray):
+        out = wrap(_array.to_device(x, device))
+    else:
+        host = _array.to_host(x)
+        out = wrap(host if device.type == "cpu" else _array.to_device(host, device))
+    if input._needs and modes.grad:
+        out._node = make_node(_Transfer, (edge(input),), None, _array.device_of(x))
+        out._needs = True
+    return out

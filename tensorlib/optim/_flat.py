@@ -1,0 +1,140 @@
+"""Optimizer state in flat buffers: one per quantity, group, dtype and device, whose slices are the state tensors.
+
+A fused update then reads and writes a few long arrays. The slices are what users see in ``state`` and ``state_dict``;
+when one of them is no longer the slice it was (a state_dict was loaded, an entry was replaced, the parameter was moved
+or cast, or a parameter received its first gradient), the group's buffers are made again from what ``state`` holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tensorlib._dtypes import float32
+from tensorlib._tensor import Tensor
+from tensorlib.ops import zeros
+
+#: Elements between slice starts: 64 bytes of float32, so that vector loads of a slice stay aligned.
+ALIGN = 16
+
+
+class Block:
+    """The state of parameters of one dtype on one device."""
+
+    __slots__ = ("buffers", "device", "dtype", "index", "offsets", "params", "step", "views", "where")
+
+    def __init__(self, params: Sequence[Tensor], names: Sequence[str], counted: bool) -> None:
+        self.params = list(params)
+        self.dtype, self.device = params[0].dtype, params[0].device
+        self.where = {id(p): i for i, p in enumerate(params)}
+        offsets, end = [], 0
+        for p in params:
+            offsets.append(end)
+            end += -(-p.numel() // ALIGN) * ALIGN
+        self.offsets, self.index = tuple(offsets), tuple(range(len(params)))
+        self.buffers = {n: zeros(end, dtype=self.dtype, device=self.device) for n in names}
+        self.views: dict[str, list[Tensor]] = {
+            n: [b[o : o + p.numel()].view(p.shape) for o, p in zip(offsets, params, strict=True)]
+            for n, b in self.buffers.items()
+        }
+        #: Steps made by each parameter.
+        self.step = zeros(len(params), dtype=float32, device=self.device) if counted else None
+        if self.step is not None:
+            self.views = {"step": [self.step[i : i + 1].view(()) for i in self.index], **self.views}
+
+
+class Update(NamedTuple):
+    """What one fused call works on: some parameters of a block, all with gradients."""
+
+    block: Block
+    params: list[Tensor]
+    grads: list[Tensor]
+    offsets: tuple[int, ...]
+    index: tuple[int, ...]
+    #: Positions in ``params`` of those whose state was made just now.
+    fresh: list[int]
+
+
+class Flat:
+    """The blocks of every group of an optimizer."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[int, list[Block]] = {}
+
+    def updates(self, number: int, group: dict[str, Any], state: Any, names: Sequence[str], counted: bool) -> list[Update]:
+        """The fused calls of group ``number``, its state up to date: parameters without a gradient are left out."""
+        active = [p for p in group["params"] if p.grad is not None]
+        if not active:
+            return []
+        blocks = self.blocks.get(number, [])
+        fresh: set[int] = set()
+        keys = ("step", *names) if counted else tuple(names)
+        if not self._current(blocks, active, state, keys):
+            fresh = {id(p) for p in active if state[p].get(names[0]) is None}
+            blocks = self.blocks[number] = self._rebuild(group["params"], active, state, names, counted)
+        if len(blocks) == 1 and len(active) == len(blocks[0].params):
+            block = blocks[0]
+            grads = [p.grad for p in active]
+            return [Update(block, active, grads, block.offsets, block.index, _places(active, fresh))]
+        out = []
+        for block in blocks:
+            index = tuple(block.where[id(p)] for p in active if id(p) in block.where)
+            if index:
+                params = [block.params[i] for i in index]
+                grads = [p.grad for p in params]
+                offsets = tuple(block.offsets[i] for i in index)
+                out.append(Update(block, params, grads, offsets, index, _places(params, fresh)))
+        return out
+
+    @staticmethod
+    def _current(blocks: list[Block], active: list[Tensor], state: Any, keys: tuple[str, ...]) -> bool:
+        """Whether every active parameter's state is still its slice of a block of its dtype and device."""
+        if not blocks:
+            return False
+        for p in active:
+            own = state.get(p)
+            if not own:
+                return False
+            for block in blocks:
+                i = block.where.get(id(p))
+                if i is not None and block.params[i] is p:
+                    break
+            else:
+                return False
+            if p.dtype != block.dtype or p.device != block.device:
+                return False
+            views = block.views
+            for key in keys:
+                kept = views.get(key)
+                if kept is None or own.get(key) is not kept[i] or kept[i].shape != p.shape:
+                    return False
+        return True
+
+    @staticmethod
+    def _rebuild(
+        params: Sequence[Tensor], active: list[Tensor], state: Any, names: Sequence[str], counted: bool
+    ) -> list[Block]:
+        """New blocks for the active parameters and those with state, filled from ``state``, which then shows them."""
+        running = {id(p) for p in active}
+        buckets: dict[Any, list[Tensor]] = {}
+        for p in params:
+            if id(p) in running or (p in state and state[p].get(names[0]) is not None):
+                buckets.setdefault((p.dtype, p.device), []).append(p)
+        blocks = []
+        for bucket in buckets.values():
+            block = Block(bucket, names, counted)
+            for i, p in enumerate(bucket):
+                own = state[p]
+                for key, views in block.views.items():
+                    old = own.get(key)
+                    if isinstance(old, Tensor):
+                        views[i].copy_(old.detach().reshape(views[i].shape))
+                    elif old is not None:
+                        views[i].fill_(float(old))
+                    own[key] = views[i]
+            blocks.append(block)
+        return blocks
+
+
+def _places(params: list[Tensor], fresh: set[int]) -> list[int]:
+    return [i for i, p in enumerate(params) if id(p) in fresh] if fresh else []

@@ -1,0 +1,92 @@
+"""SGD with momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tensorlib._tensor import Tensor
+from tensorlib.autograd import no_grad
+from tensorlib.ops.optim import sgd_
+from tensorlib.optim.optimizer import Optimizer, check_options, evaluate
+
+__all__ = ["SGD"]
+
+
+class SGD(Optimizer):
+    """b <- momentum b + (1 - dampening) (g + weight_decay p); p <- p - lr b. Sutskever et al. 2013.
+
+    The first b is g + weight_decay p. ``nesterov``: p <- p - lr (g + momentum b). ``maximize``: g <- -g. Without
+    momentum no state is kept. ``foreach`` and ``fused`` are accepted and change nothing: a step is always one fused
+    update. ValueError for options out of range, and for ``differentiable=True``.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        check_options(lr, foreach, fused, differentiable)
+        if momentum < 0.0:
+            raise ValueError(f"Invalid momentum value: {momentum}")
+        if weight_decay < 0.0:
+            raise ValueError(f"Invalid weight_decay value: {weight_decay}")
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+        defaults = {
+            "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov,
+            "maximize": maximize, "foreach": foreach, "differentiable": differentiable, "fused": fused,
+        }  # fmt: skip
+        super().__init__(params, defaults)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in (("nesterov", False), ("maximize", False), ("foreach", None), ("differentiable", False),
+                                ("fused", False)):  # fmt: skip
+                group.setdefault(name, value)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update; returns the closure's loss."""
+        loss = evaluate(closure)
+        with no_grad():
+            for number, group in enumerate(self.param_groups):
+                self._step(number, group)
+        return loss
+
+    def _step(self, number: int, group: dict[str, Any]) -> None:
+        options = {
+            "momentum": float(group["momentum"]), "weight_decay": float(group["weight_decay"]),
+            "nesterov": bool(group["nesterov"]), "maximize": bool(group["maximize"]),
+        }  # fmt: skip
+        lr, dampening = group["lr"], float(group["dampening"])
+        if not options["momentum"]:
+            kinds: dict[Any, list[Tensor]] = {}
+            for p in group["params"]:
+                if p.grad is not None:
+                    kinds.setdefault((p.dtype, p.device), []).append(p)
+            for params in kinds.values():
+                grads = [p.grad for p in params]
+                sgd_(params, grads, None, lr, offsets=(0,) * len(params), dampening=0.0, **options)
+            return
+        for update in self._flat.updates(number, group, self.state, ("momentum_buffer",), False):
+            buffer = update.block.buffers["momentum_buffer"]
+            parts = [(range(len(update.params)), dampening)]
+            if dampening and update.fresh:  # a first buffer is the gradient itself: zeros, without dampening
+                fresh = set(update.fresh)
+                parts = [(update.fresh, 0.0), ([i for i in range(len(update.params)) if i not in fresh], dampening)]
+            for chosen, damp in parts:
+                if len(chosen):
+                    sgd_(
+                        [update.params[i] for i in chosen], [update.grads[i] for i in chosen], buffer, lr,
+                        offsets=tuple(update.offsets[i] for i in chosen), dampening=damp, **options,
+                    )  # fmt: skip

@@ -1,0 +1,203 @@
+"""The random stream: Philox 4x32-10, counted, the same integers on every device.
+
+A Generator is a seed and the number of draws made so far (its offset). Element ``i`` of a draw is word ``i % 4`` of
+Philox at counter ``(i // 4, offset)`` under key ``seed``: any element can be computed anywhere, in any order, again.
+Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from typing import Any
+
+import numpy as np
+
+from tensorlib._core import Tensor, wrap
+from tensorlib._device import cpu, device
+
+_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_W0, _W1 = 0x9E3779B9, 0xBB67AE85
+_LOW = np.uint64(0xFFFFFFFF)
+_32 = np.uint64(32)
+_CHUNK = 1 << 14  # counters at a time: the eight uint64 work arrays stay in a 2 MB cache
+
+
+class Generator:
+    """A random stream. ``manual_seed`` restarts it; ``get_state`` and ``set_state`` carry it into checkpoints."""
+
+    def __init__(self, device: Any = cpu) -> None:
+        self._device = device_of(device)
+        self._lock = threading.Lock()
+        self._seed = 67280421310721  # PyTorch's default, so that an unseeded run is a stated one too
+        self._offset = 0
+
+    @property
+    def device(self) -> device:
+        """The device it draws for: the stream itself is the same on all."""
+        return self._device
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Restart the stream at ``seed``; negative seeds count from 2**64."""
+        seed = int(seed)
+        if not -(1 << 63) <= seed < 1 << 64:
+            raise RuntimeError(f"manual_seed: expected a seed in -2**63 .. 2**64 - 1, got {seed}: Overflow")
+        with self._lock:
+            self._seed, self._offset = seed % (1 << 64), 0
+        return self
+
+    def seed(self) -> int:
+        """Restart the stream at a seed taken from the operating system, and return it."""
+        value = secrets.randbits(53)
+        self.manual_seed(value)
+        return value
+
+    def initial_seed(self) -> int:
+        """The seed of the stream."""
+        return self._seed
+
+    def get_state(self) -> Tensor:
+        """Seed and offset as 16 bytes in a uint8 tensor."""
+        with self._lock:
+            return wrap(np.array([self._seed, self._offset], "<u8").view(np.uint8))
+
+    def set_state(self, new_state: Tensor) -> None:
+        """Continue where ``get_state`` was taken."""
+        raw = np.ascontiguousarray(new_state._array)
+        if raw.dtype != np.uint8 or raw.shape != (16,):
+            raise RuntimeError(f"set_state: expected a uint8 tensor of 16 bytes, got {raw.dtype} of shape {raw.shape}")
+        seed, offset = raw.view("<u8")
+        with self._lock:
+            self._seed, self._offset = int(seed), int(offset)
+
+    def draw(self) -> tuple[int, int]:
+        """(seed, offset) of the next draw."""
+        with self._lock:
+            offset = self._offset
+            self._offset = offset + 1
+            return self._seed, offset
+
+
+def device_of(value: Any) -> device:
+    """A device given as a device or a name."""
+    return value if isinstance(value, device) else device(value)
+
+
+default_generator = Generator()
+
+
+def draw(generator: Generator | None) -> tuple[int, int]:
+    """(seed, offset) of the next draw from a generator, the default one for None."""
+    if generator is None:
+        return default_generator.draw()
+    if not isinstance(generator, Generator):
+        raise TypeError(f"argument 'generator' must be tensorlib.Generator, not {type(generator).__name__}")
+    return generator.draw()
+
+
+def manual_seed(seed: int) -> Generator:
+    """Restart the default stream of every device at ``seed``."""
+    return default_generator.manual_seed(seed)
+
+
+def seed() -> int:
+    """Restart the default stream at a seed from the operating system, and return it."""
+    return default_generator.seed()
+
+
+def initial_seed() -> int:
+    """The seed of the default stream."""
+    return default_generator.initial_seed()
+
+
+def get_rng_state() -> Tensor:
+    """The default stream's state as a uint8 tensor."""
+    return default_generator.get_state()
+
+
+def set_rng_state(new_state: Tensor) -> None:
+    """Continue the default stream where ``get_rng_state`` was taken."""
+    default_generator.set_state(new_state)
+
+
+# ------------------------------------------------------------------------------------------------ the numbers, NumPy
+
+
+def words(n: int, seed: int, offset: int) -> np.ndarray:
+    """The first ``n`` uint32 words of draw ``offset`` under key ``seed``."""
+    counters = -(-n // 4)
+    out = np.empty((counters, 4), np.uint32)
+    for start in range(0, counters, _CHUNK):
+        stop = min(start + _CHUNK, counters)
+        _philox(np.arange(start, stop, dtype=np.uint64), offset, seed, out[start:stop])
+    return out.reshape(-1)[:n]
+
+
+def _philox(index: np.ndarray, offset: int, seed: int, out: np.ndarray) -> None:
+    """Ten rounds at counters (index low, index high, offset low, offset high)."""
+    c0, c1 = index & _LOW, index >> _32
+    c2 = np.full_like(c0, offset & 0xFFFFFFFF)
+    c3 = np.full_like(c0, offset >> 32)
+    p0, p1 = np.empty_like(c0), np.empty_like(c0)
+    k0, k1 = seed & 0xFFFFFFFF, seed >> 32
+    for _ in range(10):
+        np.multiply(c0, _M0, out=p0)
+        np.multiply(c2, _M1, out=p1)
+        # c0, c2 <- high(p1) ^ c1 ^ k0, high(p0) ^ c3 ^ k1 ; c1, c3 <- low(p1), low(p0)
+        np.right_shift(p1, _32, out=c0)
+        np.bitwise_xor(c0, c1, out=c0)
+        np.bitwise_xor(c0, np.uint64(k0), out=c0)
+        np.right_shift(p0, _32, out=c2)
+        np.bitwise_xor(c2, c3, out=c2)
+        np.bitwise_xor(c2, np.uint64(k1), out=c2)
+        np.bitwise_and(p1, _LOW, out=c1)
+        np.bitwise_and(p0, _LOW, out=c3)
+        k0, k1 = (k0 + _W0) & 0xFFFFFFFF, (k1 + _W1) & 0xFFFFFFFF
+    out[:, 0], out[:, 1], out[:, 2], out[:, 3] = c0, c1, c2, c3
+
+
+#: Bits of a uniform number that its dtype holds exactly: fewer, so that rounding never gives 1.
+_MANTISSA = {"float16": 11, "bfloat16": 8}
+
+
+def uniform01(shape: tuple[int, ...], dtype: np.dtype[Any], seed: int, offset: int) -> np.ndarray:
+    """Uniform numbers in [0, 1): float32 from one word as ``tl.rand`` makes them, float64 from 53 bits of two."""
+    n = int(np.prod(shape, dtype=np.int64))
+    if dtype == np.float64:
+        pairs = words(2 * n, seed, offset).reshape(-1, 2)
+        high, low = (pairs[:, 0] >> 5).astype(np.float64), (pairs[:, 1] >> 6).astype(np.float64)
+        return ((high * 67108864.0 + low) / 9007199254740992.0).reshape(shape)
+    signed = words(n, seed, offset).view(np.int32)
+    out = np.where(signed < 0, ~signed, signed).astype(np.float32)
+    out *= np.float32(4.6566127342e-10)
+    bits = _MANTISSA.get(dtype.name)
+    if bits is not None:
+        out = np.floor(out * np.float32(1 << bits)) * np.float32(2.0**-bits)
+    return out.astype(dtype, copy=False).reshape(shape)
+
+
+def normal01(shape: tuple[int, ...], dtype: np.dtype[Any], seed: int, offset: int) -> np.ndarray:
+    """Standard normal numbers: Box-Muller on pairs of uniforms, in float32 (float64 for float64)."""
+    n = int(np.prod(shape, dtype=np.int64))
+    work = np.dtype(np.float64 if dtype == np.float64 else np.float32)
+    u = uniform01((n + n % 2,), work, seed, offset).reshape(-1, 2)
+    radius = np.sqrt(-2.0 * np.log(np.maximum(u[:, 0], work.type(1e-7))))
+    angle = u[:, 1] * work.type(6.283185307179586)
+    out = np.empty_like(u)
+    np.multiply(radius, np.cos(angle), out=out[:, 0])
+    np.multiply(radius, np.sin(angle), out=out[:, 1])
+    return out.reshape(-1)[:n].reshape(shape).astype(dtype, copy=False)
+
+
+def integers(shape: tuple[int, ...], low: int, high: int, dtype: np.dtype[Any], seed: int, offset: int) -> np.ndarray:
+    """Integers in [low, high): a word modulo the range; two words where the range passes 32 bits."""
+    n = int(np.prod(shape, dtype=np.int64))
+    span = high - low
+    if span <= 1 << 32:
+        drawn = words(n, seed, offset).astype(np.uint64)
+    else:
+        pairs = words(2 * n, seed, offset).reshape(-1, 2).astype(np.uint64)
+        drawn = pairs[:, 0] << _32 | pairs[:, 1]
+    if span < 1 << 64:
+        drawn %= np.uint64(span)
+    return (drawn.view(np.int64) + np.int64(low)).astype(dtype).reshape(shape)

@@ -1,0 +1,1 @@
+"""Bytes and launches: memory, compilation and the ways a kernel is run. Knows no tensor."""

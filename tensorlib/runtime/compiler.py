@@ -1,0 +1,547 @@
+"""The one shim over Triton: a deferred `jit`, the specialisation key, and compilation for any target.
+
+Importing this module imports no triton: a declaration costs nothing, and works where Triton has no wheel. The versions
+from 3.6 to 3.9 are served by the same code. Nothing here touches a device or needs one.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dis
+import functools
+import inspect
+import io
+import linecache
+import re
+import threading
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from tensorlib import _dtypes
+from tensorlib.errors import DtypeError, KernelError
+
+#: Held while Triton compiles and while a kernel is interpreted: the interpreter patches `triton.language` globally.
+LOCK = threading.RLock()
+
+#: NumPy dtype -> Triton's name of the type in a kernel signature.
+TYPES: dict[np.dtype[Any], str] = {
+    np.dtype(d): name
+    for d, name in {
+        np.bool_: "u1", np.int8: "i8", np.int16: "i16", np.int32: "i32", np.int64: "i64",
+        np.uint8: "u8", np.uint16: "u16", np.uint32: "u32", np.uint64: "u64",
+        np.float16: "fp16", ml_dtypes.bfloat16: "bf16", np.float32: "fp32", np.float64: "fp64",
+        ml_dtypes.float8_e4m3fn: "fp8e4nv", ml_dtypes.float8_e5m2: "fp8e5",
+    }.items()
+}  # fmt: skip
+#: Bytes of a value of that type.
+BYTES = {name: d.itemsize for d, name in TYPES.items()}
+_LANGUAGE_NAMES = {
+    "u1": "int1", "i8": "int8", "i16": "int16", "i32": "int32", "i64": "int64",
+    "u8": "uint8", "u16": "uint16", "u32": "uint32", "u64": "uint64",
+    "fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "fp64": "float64",
+    "fp8e4nv": "float8e4nv", "fp8e5": "float8e5",
+}  # fmt: skip
+
+
+def triton() -> Any:
+    """The triton module, imported when first needed. KernelError where it is not installed."""
+    try:
+        import triton
+        import triton.language
+    except ImportError as error:
+        raise KernelError(
+            "Triton kernels need the package 'triton' (pip install triton; it has wheels for Linux); "
+            "without it, device 'cpu' runs every operator on NumPy"
+        ) from error
+    if triton.knobs.runtime.interpret:
+        raise KernelError(
+            "TRITON_INTERPRET is set: Triton then cannot compile; unset it, 'interpret' has no need of it"
+        )
+    return triton
+
+
+def language_dtype(dtype: Any) -> Any:
+    """`tl.float32` and so on, for a NumPy dtype or one of ours. DtypeError where Triton has no such type."""
+    numpy = dtype.numpy if isinstance(dtype, _dtypes.dtype) else np.dtype(dtype)
+    name = TYPES.get(numpy)
+    if name is None:
+        raise DtypeError(f"Triton has no element type for {numpy}; kernels take {', '.join(map(str, TYPES))}")
+    return getattr(triton().language, _LANGUAGE_NAMES[name])
+
+
+# -- deferred jit ------------------------------------------------------------------------------------------------------
+
+#: Every Jit that was declared, by (module, name).
+registry: dict[tuple[str, str], Jit] = {}
+
+
+class Parameter(NamedTuple):
+    """A kernel's parameter: its name, and whether it is a constexpr."""
+
+    name: str
+    constexpr: bool
+
+
+class Jit:
+    """A Triton function that is still plain Python: Triton's JITFunction is built at first use.
+
+    Its body may use `tl` and `libdevice` without importing them, other Jit functions of its module or closure defined
+    before or after it, and numbers or dtypes in globals, which it sees as constexpr with their value at first use.
+    """
+
+    def __init__(self, fn: Callable[..., Any], do_not_specialize: tuple[str, ...] = (), stock: Any = None) -> None:
+        self.fn = fn
+        self.do_not_specialize = frozenset(do_not_specialize)
+        signature = inspect.signature(fn).parameters.values()
+        self.parameters = tuple(Parameter(p.name, _is_constexpr(p.annotation)) for p in signature)
+        self.arguments = tuple(p.name for p in self.parameters if not p.constexpr)
+        self.constants = frozenset(p.name for p in self.parameters if p.constexpr)
+        self.defaults = {p.name: p.default for p in signature if p.name in self.constants and p.default is not p.empty}
+        self.__name__, self.__qualname__, self.__module__ = fn.__name__, fn.__qualname__, fn.__module__
+        self.__doc__ = fn.__doc__
+        unknown = self.do_not_specialize - set(self.arguments)
+        if unknown:
+            raise KernelError(f"{fn.__name__}: do_not_specialize names {sorted(unknown)}, which it has no argument for")
+        self._jit_function = stock
+        self._dependencies: frozenset[Jit] | None = None
+        self.interpreted: Any = None  # the function rewritten for the interpreter, kept by interpreter.py
+
+    def __repr__(self) -> str:
+        return f"<jit {self.__module__}.{self.__qualname__}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """A Triton function runs on a device only."""
+        raise TypeError(f"{self.__name__} is a Triton function: call it in a kernel, or run it by launch(kernel, grid)")
+
+    def __getitem__(self, grid: Any) -> Any:
+        raise TypeError(f"{self.__name__}: write launch({self.__name__}, grid, ...) for {self.__name__}[grid](...)")
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """The globals and closure variables the body uses, as they are now."""
+        return names_used(self.fn)
+
+    @property
+    def dependencies(self) -> frozenset[Jit]:
+        """Every Jit that the body reaches, directly or through another."""
+        if self._dependencies is None:
+            found: set[Jit] = set()
+            pending = [self]
+            while pending:
+                for value in pending.pop().names.values():
+                    for other in _jits_in(value):
+                        if other not in found:
+                            found.add(other)
+                            pending.append(other)
+            self._dependencies = frozenset(found)
+        return self._dependencies
+
+    @property
+    def jit_function(self) -> Any:
+        """Triton's JITFunction of this function, with every name in its body resolved."""
+        if self._jit_function is None:
+            with LOCK:
+                if self._jit_function is None:
+                    self._jit_function = self._build()
+        return self._jit_function
+
+    def _build(self) -> Any:
+        from triton.runtime.jit import JITFunction
+
+        fn = self.fn
+        scope: dict[str, Any] = {"__name__": fn.__module__, "__builtins__": __builtins__}
+        copy = types.FunctionType(fn.__code__, scope, fn.__name__, fn.__defaults__, _closure(fn))
+        copy.__kwdefaults__, copy.__annotations__ = fn.__kwdefaults__, dict(fn.__annotations__)
+        copy.__module__, copy.__doc__ = fn.__module__, fn.__doc__
+        # Triton tells the functions of one kernel apart by this name alone: two of one factory must not share it.
+        name = fn.__qualname__.replace(".<locals>", "")
+        _times_built[fn.__module__, name] += 1
+        times = _times_built[fn.__module__, name]
+        copy.__qualname__ = name if times == 1 else f"{name}__{times}"
+        built = JITFunction(copy)
+        self._jit_function = built  # before the names are resolved: they may lead back here
+        scope.update({name: _resolve(value) for name, value in self.names.items()})
+        return built
+
+    # Triton's disk cache asks a constant for its key.
+    @property
+    def cache_key(self) -> str:
+        """A hash of the source and of everything it reaches."""
+        return str(self.jit_function.cache_key)
+
+
+_times_built: collections.Counter[tuple[str, str]] = collections.Counter()
+
+
+class FunctionTuple(tuple[Any, ...]):
+    """A tuple of constants, functions among them, that Triton's disk cache keys by the functions' sources."""
+
+    @property
+    def cache_key(self) -> str:
+        """Key of each element: a function's source hash, else its repr."""
+        return "(" + ",".join(v.cache_key if hasattr(v, "cache_key") else repr(v) for v in self) + ")"
+
+    def __repr__(self) -> str:
+        return self.cache_key  # in a global, it is keyed by its text
+
+    def __deepcopy__(self, memo: Any) -> FunctionTuple:
+        return self  # Triton copies the globals of a kernel; a function holds a lock
+
+
+def jit(fn: Any = None, *, do_not_specialize: tuple[str, ...] = ()) -> Any:
+    """Declare a Triton function: ``@jit`` as ``@triton.jit``, with triton imported at first use only.
+
+    do_not_specialize names integer arguments that change from launch to launch (a seed, a step count): their value
+    then never causes another compilation.
+    """
+    if fn is None:
+        return functools.partial(jit, do_not_specialize=do_not_specialize)
+    declared = Jit(fn, do_not_specialize)
+    registry[fn.__module__, fn.__qualname__] = declared
+    return declared
+
+
+def define(source: str, namespace: dict[str, Any], module: str = __name__) -> Jit:
+    """A Jit from source text, for code that is generated: fused chains and compositions of scalar functions.
+
+    source holds one function definition; namespace the Jit functions and numbers that its body uses.
+    """
+    name = re.match(r"\s*def\s+(\w+)", source)
+    if name is None:
+        raise KernelError(f"define: expected the source of one function, got {source[:60]!r}")
+    filename = f"<tensorlib {name[1]} {len(linecache.cache)} {hash(source) & 0xFFFFFFFF:08x}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    scope = {**namespace, "__name__": module}
+    exec(compile_source(source, filename), scope)
+    return Jit(scope[name[1]])
+
+
+def compile_source(source: str, filename: str) -> types.CodeType:
+    """Python code of a source text whose annotations stay strings."""
+    return compile(source, filename, "exec")
+
+
+_of_stock: dict[int, Jit] = {}
+
+
+def as_jit(fn: Any) -> Jit:
+    """A Jit for a Jit, or for Triton's own JITFunction. KernelError for anything else."""
+    if isinstance(fn, Jit):
+        return fn
+    if hasattr(fn, "fn") and hasattr(fn, "cache_key"):
+        known = _of_stock.get(id(fn))
+        if known is None:
+            stock = fn
+            known = _of_stock[id(fn)] = Jit(stock.fn, stock=stock)  # keeps stock alive, so its id stays its own
+        return known
+    raise KernelError(f"expected a function declared with @jit or @triton.jit, got {fn!r}")
+
+
+def names_used(fn: Callable[..., Any]) -> dict[str, Any]:
+    """The globals and closure variables that a function's body loads, and `tl` and `libdevice` in any case."""
+    found: dict[str, Any] = {}
+    if "tl" not in fn.__globals__:
+        found["tl"] = triton().language  # even if the body has it not: annotations do
+    code = [fn.__code__]
+    for block in code:
+        code.extend(c for c in block.co_consts if isinstance(c, types.CodeType))
+        for step in dis.get_instructions(block):
+            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+                name = step.argval
+                if name in fn.__globals__:
+                    found[name] = fn.__globals__[name]
+                elif name == "libdevice":
+                    found[name] = _libdevice()
+    for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # a cell that is still empty
+            found[name] = cell.cell_contents
+    return found
+
+
+def _libdevice() -> Any:
+    triton()
+    from triton.language.extra import libdevice
+
+    return libdevice
+
+
+def _is_constexpr(annotation: Any) -> bool:
+    name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return name.rpartition(".")[2] == "constexpr"
+
+
+def _jits_in(value: Any) -> Iterator[Jit]:
+    if isinstance(value, Jit):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _jits_in(item)
+
+
+def _closure(fn: Callable[..., Any]) -> tuple[types.CellType, ...] | None:
+    """The function's cells with their contents resolved."""
+    if fn.__closure__ is None:
+        return None
+    return tuple(types.CellType(_resolve(c.cell_contents)) for c in fn.__closure__)
+
+
+def _resolve(value: Any) -> Any:
+    """A global as Triton's compiler wants it: Jit -> JITFunction, number -> constexpr, dtype -> tl dtype."""
+    if isinstance(value, Jit):
+        return value.jit_function
+    if isinstance(value, (bool, int, float, str, tuple, np.generic, np.dtype, _dtypes.dtype)):
+        return triton().language.constexpr(constant(value))
+    return value
+
+
+def constant(value: Any) -> Any:
+    """A constexpr's value as Triton's compiler wants it: dtypes, functions and NumPy scalars translated, tuples too."""
+    if isinstance(value, Jit):
+        return value.jit_function
+    if isinstance(value, (np.dtype, _dtypes.dtype)):
+        return language_dtype(value)
+    if isinstance(value, type) and issubclass(value, np.generic):
+        return language_dtype(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, tuple):
+        return FunctionTuple(constant(v) for v in value)
+    return value
+
+
+# -- specialisation ----------------------------------------------------------------------------------------------------
+
+#: The key of one argument: a string such as "*fp32 16", "i32 16", "=1", "=None"; of a tuple, a tuple of keys.
+Key = Any
+
+
+def specialise(value: Any, wide_range: bool = False, plain: bool = False) -> Key:
+    """What a compiled kernel depends on in an argument: type, alignment, the values 1 and None.
+
+    wide_range: also say whether 32-bit offsets reach the whole array (AMD). plain: the type alone.
+    """
+    kind = type(value)
+    if kind is int:
+        return _specialise_int(value, plain)
+    if kind is tuple:
+        return tuple([specialise(v, wide_range, plain) for v in value])
+    if hasattr(value, "data_ptr"):
+        name = TYPES.get(value.dtype)
+        if name is None:
+            raise DtypeError(f"Triton has no element type for {value.dtype}; kernels take {', '.join(map(str, TYPES))}")
+        key = f"*{name} 16" if not plain and value.data_ptr() % 16 == 0 else f"*{name}"
+        return key + " range32" if wide_range and _in_range32(value) else key
+    if value is None:
+        return "=None"
+    if kind is bool:
+        return "u1"
+    if kind is float:
+        return "fp32"
+    if isinstance(value, np.generic):
+        name = TYPES.get(value.dtype)
+        if name is not None:
+            divisible = not plain and name[0] in "iu" and name != "u1" and int(value) % 16 == 0
+            return f"{name} 16" if divisible else name
+    if isinstance(value, int):
+        return _specialise_int(int(value), plain)
+    if isinstance(value, tuple):
+        return tuple([specialise(v, wide_range, plain) for v in value])
+    raise KernelError(
+        f"a kernel argument is an array, int, float, bool, NumPy scalar, None or a tuple of those, got {value!r}; "
+        f"pass anything else as a constexpr, by keyword"
+    )
+
+
+def _specialise_int(value: int, plain: bool) -> str:
+    if value == 1 and not plain:
+        return "=1"
+    if -(2**31) <= value < 2**31:
+        name = "i32"
+    elif -(2**63) <= value < 2**63:
+        name = "i64"
+    elif 0 <= value < 2**64:
+        name = "u64"
+    else:
+        raise KernelError(f"an integer kernel argument must fit 64 bits, got {value}")
+    return f"{name} 16" if not plain and value % 16 == 0 else name
+
+
+def _in_range32(array: Any) -> bool:
+    """Whether every element lies within 2 GiB after ptr, so that AMD's buffer instructions reach it."""
+    if min(array.strides, default=0) < 0:
+        return False
+    last = sum((n - 1) * s for n, s in zip(array.shape, array.strides, strict=True))
+    return bool(last * array.dtype.itemsize < 2**31 - array.dtype.itemsize)
+
+
+def constant_key(value: Any) -> Any:
+    """A hashable key of a constexpr's value that tells 1 from 1.0 and True, and -0.0 from 0.0."""
+    if isinstance(value, tuple):
+        return tuple([constant_key(v) for v in value])
+    if isinstance(value, float):
+        return "float", repr(value)
+    return type(value), value
+
+
+def constants_key(constants: dict[str, Any]) -> tuple[Any, ...]:
+    """A hashable key of constexprs by name."""
+    return tuple(sorted((name, constant_key(value)) for name, value in constants.items()))
+
+
+def runtime_types(key: Key) -> list[str]:
+    """The types of the parameters that are passed at run time, in order, tuples flattened."""
+    if isinstance(key, tuple):
+        return [t for k in key for t in runtime_types(k)]
+    return [] if key[0] == "=" else [key.partition(" ")[0]]
+
+
+# -- targets and compilation -------------------------------------------------------------------------------------------
+
+
+def target(name: str) -> Any:
+    """Triton's GPUTarget for 'sm_90', 'gfx942', ...: wavefronts of 64 on CDNA (gfx9), 32 elsewhere."""
+    triton()
+    from triton.backends.compiler import GPUTarget
+
+    if name.startswith("sm_"):
+        return GPUTarget("cuda", int(name[3:]), 32)
+    return GPUTarget("hip", name, 64 if name.startswith("gfx9") else 32)
+
+
+class Compiled:
+    """A kernel compiled for one target: its binary and what a launch must know."""
+
+    __slots__ = ("asm", "binary", "block_warps", "kernel", "metadata", "name", "shared", "target", "types")
+
+    def __init__(self, kernel: Jit, target: str, types: list[str], result: Any) -> None:
+        self.kernel = kernel
+        self.target = target
+        #: Triton types of the run-time parameters in order, without the two trailing scratch pointers.
+        self.types = types
+        self.metadata = result.metadata
+        self.asm = result.asm
+        self.name: str = result.metadata.name
+        self.binary: bytes = result.asm["cubin" if target.startswith("sm_") else "hsaco"]
+        self.shared: int = result.metadata.shared
+        self.block_warps: int = result.metadata.num_warps  # what the compiler made of it, not what was asked
+
+
+def compile_kernel(
+    kernel: Jit,
+    keys: tuple[Key, ...],
+    constants: dict[str, Any],
+    target_name: str,
+    num_warps: int = 4,
+    num_stages: int = 2,
+    options: dict[str, Any] | None = None,
+) -> Compiled:
+    """Compile for a target. keys: one specialisation key per argument; constants: every constexpr by name.
+
+    KernelError names the kernel, its types, constants and target, with Triton's error as its cause.
+    """
+    key = _Request(
+        kernel, keys, constants_key(constants), target_name, num_warps, num_stages, constants_key(options or {})
+    )
+    found = _compiled.get(key)
+    if found is None:
+        with LOCK:
+            found = _compiled.get(key)
+            if found is None:
+                found = _compiled[key] = _compile(key, constants, options or {})
+    return found
+
+
+class _Request(NamedTuple):
+    kernel: Jit
+    keys: tuple[Key, ...]
+    constants: tuple[Any, ...]
+    target: str
+    num_warps: int
+    num_stages: int
+    options: tuple[Any, ...]
+
+
+_compiled: dict[_Request, Compiled] = {}
+
+
+def _compile(request: _Request, constants: dict[str, Any], options: dict[str, Any]) -> Compiled:
+    kernel = request.kernel
+    triton_compile, ast_source = triton().compile, triton().compiler.ASTSource
+    function = kernel.jit_function
+    signature: dict[str, Any] = {}
+    constexprs: dict[tuple[int, ...], Any] = {}
+    attributes: dict[tuple[int, ...], list[list[Any]]] = {}
+    arguments = iter(request.keys)
+    for i, parameter in enumerate(kernel.parameters):
+        if parameter.constexpr:
+            signature[parameter.name] = "constexpr"
+            constexprs[i,] = constant(constants[parameter.name])
+        else:
+            signature[parameter.name] = _signature(next(arguments), (i,), constexprs, attributes)
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):  # ptxas' failure prints the whole PTX
+            result = triton_compile(
+                ast_source(function, signature, constexprs, attributes),
+                target=target(request.target),
+                options={
+                    "num_warps": request.num_warps,
+                    "num_stages": request.num_stages,
+                    "enable_fp_fusion": True,
+                    **options,
+                },
+            )
+    except Exception as error:
+        raise KernelError(
+            f"{kernel.__name__}: does not compile for {request.target}: {_first_lines(error)}\n"
+            f"  arguments: {describe_keys(kernel, request.keys)}\n"
+            f"  constants: {constants}\n"
+            f"  num_warps={request.num_warps}, num_stages={request.num_stages}, options={options}"
+        ) from error
+    return Compiled(kernel, request.target, [t for k in request.keys for t in runtime_types(k)], result)
+
+
+def _signature(
+    key: Key,
+    path: tuple[int, ...],
+    constexprs: dict[tuple[int, ...], Any],
+    attributes: dict[tuple[int, ...], list[list[Any]]],
+) -> Any:
+    """Triton's signature entry for a key; values and attributes go to their tables under the argument's path."""
+    if isinstance(key, tuple):
+        return tuple(_signature(k, (*path, i), constexprs, attributes) for i, k in enumerate(key))
+    if key[0] == "=":
+        constexprs[path] = 1 if key == "=1" else None
+        return "constexpr"
+    name, *flags = key.split(" ")
+    found: list[list[Any]] = []
+    if "16" in flags:
+        found.append(["tt.divisibility", 16])
+    if "range32" in flags:
+        found.append(["tt.pointer_range", 32])
+    if found:
+        attributes[path] = found
+    return name
+
+
+def describe_keys(kernel: Jit, keys: tuple[Key, ...]) -> str:
+    """`out: *fp32 16, n: i32`."""
+    return ", ".join(f"{name}: {key}" for name, key in zip(kernel.arguments, keys, strict=False))
+
+
+def _first_lines(error: BaseException, limit: int = 30) -> str:
+    """An error's text, cut, with the reason that Triton hides behind it."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    if len(lines) > limit:
+        lines[limit:] = [f"... ({len(lines) - limit} more lines)"]
+    reason = error.__cause__
+    while reason is not None and reason.__cause__ is not None:
+        reason = reason.__cause__
+    if reason is not None and not (str(reason) and str(reason) in str(error)):
+        lines.append(f"{type(reason).__name__}: {reason}")
+    return "\n".join(lines)

@@ -1,0 +1,63 @@
+"""Launches run by Triton's interpreter over host memory, with its defects repaired; no environment variable needed.
+
+Triton's interpreter replaces the functions of `triton.language` by ones that compute with NumPy. Here that replacement
+holds only while a launch runs, under the compiler's lock: one process can interpret some launches, compile others.
+
+Repairs and additions, each with a test in tests/runtime/test_interpreter.py:
+- bfloat16 and float8 are carried as ml_dtypes' own types instead of raw bits, so that arithmetic, comparisons, casts,
+  reductions, scans, atomics and dot compute on values; conversions round to nearest even.
+- reductions and scans with a user's function combine whole blocks, in log2(n) steps instead of one element at a time.
+- lanes that a masked load leaves undefined hold NaN or a large odd integer; an access outside every live allocation is
+  an error that names the address, not a crash.
+- libdevice functions compute; comparisons are int1; fma rounds once; NaN in max, min and clamp as on a GPU.
+- device functions need no decorator state: each is rewritten once, and a nested call patches nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tensorlib.errors import KernelError
+from tensorlib.runtime import compiler
+from tensorlib.runtime.compiler import Jit
+
+
+def run(kernel: Jit, grid: tuple[int, ...], args: tuple[Any, ...], constants: dict[str, Any]) -> None:
+    """Run every program of the grid, one after another. KernelError carries what a program raised as its cause."""
+    engine = _engine()
+    program: tuple[int, ...] = (0, 0, 0)
+    with compiler.LOCK, engine.patched(), np.errstate(all="ignore"):
+        try:
+            function = engine.interpretable(kernel)
+            values = dict(zip(kernel.arguments, map(engine.argument, args), strict=True))
+            values |= {name: engine.constant(value) for name, value in constants.items()}
+            sizes = grid + (1,) * (3 - len(grid))
+            engine.builder.set_grid_dim(*sizes)
+            for program in np.ndindex(*sizes):
+                engine.builder.set_grid_idx(*program)
+                function(**values)
+        except Exception as error:
+            described = (f"{name}: {_describe(arg)}" for name, arg in zip(kernel.arguments, args, strict=True))
+            raise KernelError(
+                f"{kernel.__name__}: failed in the interpreter at program {tuple(program)} of grid {grid}: "
+                f"{type(error).__name__}: {error}\n"
+                f"  arguments: {', '.join(described)}\n"
+                f"  constants: {constants}"
+            ) from error
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(_describe, value)) + ")"
+    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "data_ptr") else repr(value)
+
+
+@cache
+def _engine() -> Any:
+    """The module that derives from Triton's interpreter: loaded at the first launch, as it imports triton."""
+    compiler.triton()
+    return importlib.import_module("tensorlib.runtime._interpreter")

@@ -1,0 +1,143 @@
+"""Where the bytes of a DeviceArray come from: one allocator per kind of device, looked up in one table.
+
+An allocator answers three calls: ``allocate(nbytes)`` gives an address and the object that keeps it alive,
+``read`` and ``write`` move contiguous bytes between that memory and a one-dimensional uint8 array on the host.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from typing import Any, Protocol
+
+import numpy as np
+
+from tensorlib._device import device as Device
+from tensorlib.errors import DeviceError
+
+ALIGNMENT = 64  #: of host memory: a cache line, and the widest vector register
+_FAKE_ALIGNMENT = 256  # what cudaMalloc and hipMalloc give
+
+
+class Allocator(Protocol):
+    """What a kind of device must offer."""
+
+    def allocate(self, nbytes: int) -> tuple[int, Any]:
+        """Address of nbytes of uninitialised memory, and its owner."""
+
+    def read(self, ptr: int, owner: Any, out: np.ndarray) -> None:
+        """Copy ``out.nbytes`` bytes at ptr into out."""
+
+    def write(self, ptr: int, owner: Any, data: np.ndarray) -> None:
+        """Copy data to ptr."""
+
+
+def poison_value(dtype: np.dtype[Any]) -> Any:
+    """What undefined memory of that dtype is made to hold where it is to be noticed: NaN, a large odd integer, True."""
+    if dtype.kind == "b":
+        return True
+    return np.iinfo(dtype).max // 2 | 1 if dtype.kind in "iu" else np.nan
+
+
+class HostBlock:
+    """A piece of host memory, known to the interpreter's bounds check for as long as it lives."""
+
+    __slots__ = ("__weakref__", "bytes", "start")
+
+    def __init__(self, nbytes: int) -> None:
+        raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+        offset = -raw.ctypes.data % ALIGNMENT
+        self.bytes = raw[offset : offset + nbytes]
+        self.start = raw.ctypes.data + offset
+        with _Live.lock:
+            _Live.ends[self.start] = self.start + nbytes
+            _Live.table = None
+
+    def __del__(self) -> None:
+        with _Live.lock:
+            _Live.ends.pop(self.start, None)
+            _Live.table = None
+
+
+class _Live:
+    """The live host blocks: start -> end, and the same as two sorted lists, made when asked for."""
+
+    # Reentrant: a collection that starts inside the lock may run HostBlock.__del__ on this very thread.
+    lock = threading.RLock()
+    ends: dict[int, int] = {}  # noqa: RUF012  one for the process
+    table: tuple[list[int], list[int]] | None = None
+
+
+def out_of_bounds(addresses: np.ndarray, itemsize: int) -> np.ndarray | None:
+    """Which addresses do not have itemsize bytes of one live host block behind them: (n,) bool, or None for none."""
+    if not addresses.size:
+        return None
+    with _Live.lock:
+        if _Live.table is None:
+            pairs = sorted(_Live.ends.items())
+            _Live.table = [s for s, _ in pairs], [e for _, e in pairs]
+        starts, ends = _Live.table
+    low, high = int(addresses.min()), int(addresses.max())
+    at = bisect.bisect_right(starts, low) - 1
+    if at >= 0 and high + itemsize <= ends[at]:
+        return None  # all in one block, as nearly always
+    if not starts:
+        return np.ones(addresses.shape, bool)
+    block = np.searchsorted(np.array(starts, np.uint64), addresses, side="right")
+    bad = (block == 0) | (addresses > np.array(ends, np.uint64)[block - 1] - np.uint64(itemsize))
+    return bad if bad.any() else None
+
+
+class HostMemory:
+    """64-byte aligned NumPy memory, for the devices that run over host memory."""
+
+    def allocate(self, nbytes: int) -> tuple[int, Any]:
+        """Address and owner of nbytes of host memory."""
+        block = HostBlock(nbytes)
+        return block.start, block
+
+    def read(self, ptr: int, owner: HostBlock, out: np.ndarray) -> None:
+        """Copy from the block."""
+        offset = ptr - owner.start
+        out[...] = owner.bytes[offset : offset + out.nbytes]
+
+    def write(self, ptr: int, owner: HostBlock, data: np.ndarray) -> None:
+        """Copy to the block."""
+        offset = ptr - owner.start
+        owner.bytes[offset : offset + data.nbytes] = data
+
+
+class NoMemory:
+    """Addresses without memory, for compile-only targets: distinct and aligned as a GPU's would be."""
+
+    def __init__(self) -> None:
+        self._next = 1 << 40
+        self._lock = threading.Lock()
+
+    def allocate(self, nbytes: int) -> tuple[int, Any]:
+        """An address nobody else has; no owner, as there is nothing to free."""
+        with self._lock:
+            start = self._next
+            self._next += max(1, -(-nbytes // _FAKE_ALIGNMENT)) * _FAKE_ALIGNMENT
+        return start, None
+
+    def read(self, ptr: int, owner: None, out: np.ndarray) -> None:
+        """Nothing was run, so there is nothing to read."""
+        raise DeviceError("cannot read from a compile-only target: its kernels are compiled and nothing is run")
+
+    def write(self, ptr: int, owner: None, data: np.ndarray) -> None:
+        """Nothing to write to: kernels for this target are never run."""
+
+
+ALLOCATORS: dict[str, Allocator] = {"interpret": HostMemory(), "compile-only": NoMemory()}
+
+
+def allocator(device: Device) -> Allocator:
+    """The allocator of a device. DeviceError where this version has no driver for it."""
+    found = ALLOCATORS.get("compile-only" if device.compile_only else device.type)
+    if found is None:
+        raise DeviceError(
+            f"device {str(device)!r}: this version of tensorlib has no GPU driver yet; use 'cpu', 'interpret' "
+            f"(Triton's interpreter over host memory), or a compile-only target such as 'sm_90'"
+        )
+    return found

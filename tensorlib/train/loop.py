@@ -1,0 +1,305 @@
+"""The training loop: steps, evaluations and checkpoints of one run, from its start or from a checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+import tensorlib as tl
+from tensorlib import nn
+from tensorlib.errors import ArgumentError, CheckpointError, DeviceError, TensorlibError
+from tensorlib.io.safetensors import replacing
+from tensorlib.nn import functional as F
+from tensorlib.train.checkpoint import FILE, Checkpoint
+from tensorlib.train.config import TrainConfig
+from tensorlib.train.gpt import GPT, VOCABULARY
+from tensorlib.train.plot import loss_curve
+from tensorlib.train.progress import Progress
+from tensorlib.train.signals import StopRequest
+from tensorlib.train.text import Corpus
+
+LOG, CURVE = "log.jsonl", "loss.png"
+
+
+class DivergenceError(TensorlibError, ArithmeticError):
+    """The loss or a gradient stopped being a finite number."""
+
+
+class Run:
+    """A model in training, with all that makes it the same run tomorrow.
+
+    ``out`` holds checkpoint.safetensors (see Checkpoint), log.jsonl (one line an evaluation) and loss.png.
+    """
+
+    def __init__(self, config: TrainConfig, out: Path, stream: TextIO | None = None) -> None:
+        self.config, self.out, self.stream = config, out, stream or sys.stdout
+        self.corpus = Corpus.read(config.data, config.block)
+        self.device = usable_device(config.device)
+        tl.manual_seed(config.seed)
+        self.model = GPT(config.model).to(device=self.device, dtype=config.parameter_dtype)
+        weights = [p for p in self.model.parameters() if p.ndim >= 2]
+        others = [p for p in self.model.parameters() if p.ndim < 2]  # biases and norms are not pulled towards zero
+        self.optimizer = tl.optim.AdamW(
+            [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=config.lr,
+            betas=(0.9, 0.99),
+        )
+        self.step = 0
+        self.seconds = 0.0
+        self.losses: list[float] = []
+        self.history: list[dict[str, Any]] = []
+        self._unread: list[tuple[tl.Tensor, tl.Tensor]] = []  # loss and gradient norm of steps not looked at yet
+        self._held_out = [
+            tl.from_numpy(batch).to(self.device) for batch in self.corpus.validation_batches(config.batch, config.block)
+        ]
+
+    @classmethod
+    def start(cls, config: TrainConfig, out: Path, *, overwrite: bool = False, stream: TextIO | None = None) -> Run:
+        """A run from its first step. CheckpointError when ``out`` holds one already and ``overwrite`` is not given."""
+        run = cls(config, out, stream)
+        run._occupy(overwrite)
+        run.save()
+        return run
+
+    @classmethod
+    def resume(
+        cls,
+        path: Path,
+        given: dict[str, Any],
+        out: Path | None,
+        *,
+        overwrite: bool = False,
+        stream: TextIO | None = None,
+    ) -> Run:
+        """The run that ``path`` (a checkpoint or a run's directory) holds, to go on in ``out`` or where it was."""
+        checkpoint = Checkpoint.load(path)
+        home = path if path.is_dir() else path.parent
+        run = cls(TrainConfig.from_dict(checkpoint.config).resumed(given), out or home, stream)
+        run._restore(checkpoint)
+        if run.out.resolve() != home.resolve():
+            run._occupy(overwrite)
+            run.save()
+        # A run that was killed may have logged evaluations that are newer than its checkpoint: they will come again.
+        with replacing(run.out / LOG) as file:
+            file.write("".join(json.dumps(entry) + "\n" for entry in run.history).encode())
+        return run
+
+    def _occupy(self, overwrite: bool) -> None:
+        """Make ``out`` this run's, refusing to write over another run that nobody said may go."""
+        held = [self.out / name for name in (FILE, LOG, CURVE) if (self.out / name).exists()]
+        if held and not overwrite:
+            raise CheckpointError(
+                f"{self.out} holds a run already: continue it with --resume, replace it with --overwrite, "
+                f"or choose another --out"
+            )
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            for path in held:
+                path.unlink()
+            (self.out / LOG).touch()
+        except OSError as error:
+            raise ArgumentError(f"cannot write to --out {self.out}: {error.strerror or error}") from error
+
+    @property
+    def best(self) -> float:
+        """The lowest validation loss so far; infinity before the first evaluation."""
+        return min((entry["validation_loss"] for entry in self.history), default=math.inf)
+
+    @property
+    def validation_loss(self) -> float | None:
+        """The latest validation loss."""
+        return self.history[-1]["validation_loss"] if self.history else None
+
+    def describe(self) -> str:
+        """Two lines: the model and the text."""
+        c = self.config
+        return (
+            f"{c.layers} layers, {c.heads} heads, width {c.width}, block {c.block}: "
+            f"{_short(c.model.parameters)} parameters, {c.dtype} on {self.device}\n"
+            f"{self.corpus.name}: {_short(len(self.corpus.train))}B to train on, "
+            f"{_short(len(self.corpus.validation))}B to validate with"
+        )
+
+    def fit(self) -> int | None:
+        """Train to the last step, or to the step in which SIGINT or SIGTERM came: then return the signal's number."""
+        config = self.config
+        progress = Progress(self.stream, config.steps, config.batch * config.block)
+        try:
+            with StopRequest() as stop:
+                while self.step < config.steps and stop.signal is None:
+                    begun = time.perf_counter()
+                    self._train_step()
+                    evaluating = self.step % config.eval_interval == 0 or self.step == config.steps
+                    saving = self.step % config.checkpoint_interval == 0 or self.step == config.steps
+                    due = progress.due(time.perf_counter() - begun) or evaluating
+                    if due or saving:
+                        self._read_losses()
+                    self.seconds += time.perf_counter() - begun
+                    if evaluating:
+                        self._evaluate(progress.rate)
+                    if due:
+                        progress.show(self.step, self.losses[-1], self.validation_loss)
+                    if saving:
+                        self.save()
+                if stop.signal is not None:
+                    self._read_losses()
+                    self.save()
+        finally:
+            progress.end()
+        return stop.signal
+
+    def _train_step(self) -> None:
+        config = self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate(self.step)
+        tokens = tl.from_numpy(self.corpus.batch(self.step, config.seed, config.batch, config.block)).to(self.device)
+        self.optimizer.zero_grad()
+        loss = self._loss(tokens)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        self.optimizer.step()
+        self._unread.append((loss.detach(), norm))
+        self.step += 1
+
+    def _loss(self, tokens: tl.Tensor) -> tl.Tensor:
+        """Mean cross-entropy in nats a byte: each byte of the window from those before it."""
+        with self._precision():
+            logits = self.model(tokens[:, :-1])
+        return F.cross_entropy(logits.reshape(-1, VOCABULARY), tokens[:, 1:].reshape(-1))
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.config.dtype == "bfloat16":  # weights and optimizer stay float32
+            autocast: contextlib.AbstractContextManager[Any] = tl.autocast(self.device.type, dtype=tl.bfloat16)
+            return autocast
+        return contextlib.nullcontext()
+
+    def _read_losses(self) -> None:
+        """Fetch what the last steps left on the device, which waits for it; DivergenceError at the first non-finite."""
+        for loss, norm in self._unread:
+            value = loss.item()
+            if not (math.isfinite(value) and math.isfinite(norm.item())):
+                step = len(self.losses) + 1
+                what = f"loss is {value}" if not math.isfinite(value) else f"gradient's norm is {norm.item()}"
+                raise DivergenceError(
+                    f"the {what} at step {step}: training stopped and the checkpoint of an earlier step is "
+                    f"kept; start again with a lower --lr than {self.config.lr:g} or a longer --warmup"
+                )
+            self.losses.append(value)
+        self._unread.clear()
+
+    def _evaluate(self, rate: float) -> None:
+        """Measure the validation loss, note it in the history and the log, and redraw the curve."""
+        self.model.eval()
+        with tl.no_grad():
+            sums = [self._loss(tokens).double() * len(tokens) for tokens in self._held_out]
+        self.model.train()
+        since = self.history[-1]["step"] if self.history else 0
+        entry = {
+            "step": self.step,
+            "train_loss": float(np.mean(self.losses[since:])),
+            "validation_loss": sum(loss.item() for loss in sums) / sum(map(len, self._held_out)),
+            "learning_rate": self.config.learning_rate(self.step - 1),
+            "tokens_per_second": round(rate, 1),
+            "seconds": round(self.seconds, 3),
+        }
+        self.history.append(entry)
+        try:
+            with open(self.out / LOG, "a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+            with replacing(self.out / CURVE) as file:
+                file.write(loss_curve(self.losses, [(e["step"], e["validation_loss"]) for e in self.history]))
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write to {self.out}: {error.strerror or error}; the last checkpoint is intact, "
+                f"and --resume continues from it"
+            ) from error
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        Checkpoint(
+            step=self.step,
+            config=self.config.as_dict(),
+            model={name: tensor.detach().cpu().numpy() for name, tensor in self.model.state_dict().items()},
+            optimizer={
+                f"{index}.{name}": tl.as_tensor(value).detach().cpu().numpy()
+                for index, slots in self.optimizer.state_dict()["state"].items()
+                for name, value in slots.items()
+            },
+            random=tl.get_rng_state().numpy(),
+            losses=np.array(self.losses, np.float64),
+            history=self.history,
+            seconds=self.seconds,
+            corpus=self.corpus.digest,
+        ).save(self.out / FILE)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.corpus != self.corpus.digest:
+            raise CheckpointError(
+                f"the text is not the one the checkpoint was trained on (now {self.corpus.name}): "
+                f"give the same files with --data, or start anew in another --out"
+            )
+        if checkpoint.step > self.config.steps:
+            raise CheckpointError(
+                f"the checkpoint is at step {checkpoint.step} already: --steps {self.config.steps} is behind it"
+            )
+        load_model(self.model, checkpoint)
+        self._load_optimizer(checkpoint.optimizer)
+        tl.set_rng_state(tl.from_numpy(checkpoint.random))
+        self.step, self.seconds, self.history = checkpoint.step, checkpoint.seconds, checkpoint.history
+        self.losses = checkpoint.losses.tolist()
+
+    def _load_optimizer(self, arrays: dict[str, np.ndarray]) -> None:
+        state: dict[int, dict[str, tl.Tensor]] = {}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for key, array in arrays.items():
+            index, _, name = key.partition(".")
+            if (
+                not index.isdecimal()
+                or int(index) >= len(parameters)
+                or array.shape not in ((), parameters[int(index)].shape)
+            ):
+                raise CheckpointError(
+                    f"the checkpoint's optimizer state {key!r} of shape {array.shape} fits no parameter"
+                )
+            state.setdefault(int(index), {})[name] = tl.from_numpy(array)
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+
+def load_model(model: GPT, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint's weights into a model; CheckpointError where a name, a shape or a dtype differs."""
+    wanted = {name: (tuple(t.shape), t.detach().cpu().numpy().dtype) for name, t in model.state_dict().items()}
+    found = {name: (array.shape, array.dtype) for name, array in checkpoint.model.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise CheckpointError(
+                f"the checkpoint is of another model: {name} is {_described(found.get(name))} in it "
+                f"and {_described(wanted.get(name))} here"
+            )
+    model.load_state_dict({name: tl.from_numpy(array) for name, array in checkpoint.model.items()})
+
+
+def _described(entry: tuple[tuple[int, ...], np.dtype[Any]] | None) -> str:
+    return "missing" if entry is None else f"{entry[1]} of shape {entry[0]}"
+
+
+def _short(n: int) -> str:
+    return f"{n / 1e6:.2f} M" if n >= 1e6 else f"{n / 1e3:.1f} k"
+
+
+def usable_device(name: str) -> Any:
+    """The device of that name, tried with one small tensor; DeviceError when it is unknown or not there."""
+    device = tl.device(name)
+    if getattr(device, "compile_only", False):
+        raise DeviceError(
+            f"--device {name} is a compile-only target, which has no memory to train in: "
+            f"expected cpu, cuda[:i] or hip[:i]"
+        )
+    tl.zeros(1, device=device)
+    return device

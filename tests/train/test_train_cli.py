@@ -1,0 +1,102 @@
+"""The command itself: help, version, doctor, the choice of BLAS kernels, a reader that leaves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import tensorlib
+from tensorlib import cli, doctor
+
+
+def test_without_arguments_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in ("train", "generate", "doctor"))
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["--version"])
+    assert raised.value.code == 0
+    assert capsys.readouterr().out == f"tensorlib {tensorlib.__version__}\n"
+
+
+def test_help_shows_the_defaults_that_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", "gpt", "--help"])
+    shown = " ".join(capsys.readouterr().out.partition("examples:")[0].split())
+    for name, field in cli.TrainConfig.__dataclass_fields__.items():
+        if name != "data":
+            described = shown.rpartition(f" --{name.replace('_', '-')} ")[2].partition(" --")[0]
+            assert f"({field.default})" in described, name
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("tensorlib", "python", "numpy", "triton", "BLAS", "devices"):
+        assert f"\n{name} " in "\n" + shown
+
+
+_FLAGS = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl", "fma"}
+
+
+@pytest.mark.parametrize(
+    ("core", "flags", "better"),
+    [
+        ("Haswell", _FLAGS, "SkylakeX"),
+        ("Zen", _FLAGS, "SkylakeX"),
+        ("SkylakeX", _FLAGS, None),
+        ("Haswell", _FLAGS - {"avx512bw"}, None),
+        (None, _FLAGS, None),
+    ],
+)
+def test_the_better_core(
+    monkeypatch: pytest.MonkeyPatch, core: str | None, flags: set[str], better: str | None
+) -> None:
+    monkeypatch.setattr(doctor, "blas", lambda: core and doctor.Blas("lib", core, 2))
+    monkeypatch.setattr(doctor, "_processor_flags", lambda: flags)
+    assert doctor.better_core() == better
+    assert any("OPENBLAS_CORETYPE=SkylakeX" in line for line in doctor.report()) == (better is not None)
+
+
+def test_blas_kernels_are_chosen_once_and_only_where_the_user_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(os, "execve", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(doctor, "better_core", lambda: "SkylakeX")
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    cli._with_the_right_blas()
+    ((path, arguments, environment),) = calls
+    assert path == sys.executable
+    assert arguments == [sys.executable, *sys.orig_argv[1:]]
+    assert environment == {**os.environ, "OPENBLAS_CORETYPE": "SkylakeX"}
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    cli._with_the_right_blas()
+    assert len(calls) == 1
+
+
+def test_a_reader_that_leaves(train: Callable[..., int], tmp_path: Path) -> None:
+    assert train("--steps", "1") == 0
+    command = [
+        sys.executable,
+        "-m",
+        "tensorlib.cli",
+        "generate",
+        "--checkpoint",
+        str(tmp_path / "run"),
+        "--tokens",
+        "5000",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.read(4) == b"def "
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait(30) == 141
