@@ -3,7 +3,9 @@
 The names are PyTorch's: ``import tensorlib as torch`` carries ordinary model code over.
 """
 
+import importlib as _importlib
 import warnings as _warnings
+from typing import Any as _Any
 
 from tensorlib import _dtypes, _malloc, autograd, cuda, errors, random
 from tensorlib._core import Tensor
@@ -39,3 +41,17 @@ for _made in (*registry.values(), *composites.values()):
     if "function" in _made.where:
         for _name in (_made.name, *_made.alias):
             globals()[_name] = _made.public
+
+
+_SUBMODULES = ("io", "nn", "ops", "optim", "testing", "utils")
+
+
+def __getattr__(name: str) -> _Any:
+    """Submodules load when they are first named, so that ``import tensorlib`` stays quick."""
+    if name in _SUBMODULES:
+        return _importlib.import_module(f"tensorlib.{name}")
+    raise AttributeError(f"module 'tensorlib' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SUBMODULES})

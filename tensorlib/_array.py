@@ -231,13 +231,12 @@ def is_contiguous(array: Array) -> bool:
     """Whether the elements lie in C order with no gaps; true for every array with no elements."""
     if isinstance(array, np.ndarray):
         return array.flags.c_contiguous
+    if 0 in array.shape:
+        return True
     step = 1
     for n, s in zip(reversed(array.shape), reversed(array.strides), strict=True):
-        if n == 0:
-            return True
-        step_ok = n == 1 or s == step
-        if not step_ok:
-            return 0 in array.shape
+        if n != 1 and s != step:
+            return False
         step *= n
     return True
 

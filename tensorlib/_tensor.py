@@ -581,7 +581,7 @@ def _with_sizes(public: Callable[..., Any], name: str) -> Callable[..., Any]:
 def _method(made: Op | Composite) -> Callable[..., Any]:
     params = list(made.signature.parameters.values())
     second = params[1] if len(params) > 1 else None
-    if isinstance(made, Op) and second is not None and str(second.annotation).startswith("Ints"):
+    if second is not None and str(second.annotation).startswith("Ints"):
         return _with_sizes(made.public, made.name)
     return made.public
 
@@ -601,6 +601,8 @@ def attach() -> None:
             if made.inplace:
                 ufunc = made.cpu if isinstance(made, Op) and isinstance(made.cpu, np.ufunc) else None
                 setattr(Tensor, f"{name}_", _inplace.method(made.public, name, ufunc))
+    for name, getter in ops.views.PROPERTIES.items():
+        setattr(Tensor, name, property(getter))
     for special, name in _UNARY.items():
         if hasattr(Tensor, name):
             setattr(Tensor, special, getattr(Tensor, name))

@@ -377,7 +377,7 @@ def interpretable(fn: Any) -> Any:
 
 
 class Transformer(stock.ASTTransformer):  # type: ignore[misc]
-    """Assignments and comparisons as Triton's transformation has them, and `and`, `or`, `not` of blocks, which Python would decide by their truth value."""
+    """Assignments and comparisons as Triton has them; `and`, `or`, `not`, which Python decides by a truth value."""
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST:
         self.generic_visit(node)  # 3.6 leaves the value as it is
@@ -443,6 +443,8 @@ def rewrite(fn: Any, names: dict[str, Any], keep: Callable[[Any], None]) -> Any:
     ast.increment_lineno(tree, first - 1)
     scope: dict[str, Any] = {
         "__name__": fn.__module__,
+        "tl": tl,
+        "libdevice": libdevice,
         "interpreter_semantic": semantic,
         "_InterpreterComparison": getattr(stock, "_InterpreterComparison", None),
         "_tensorlib_logic": logic,

@@ -151,10 +151,12 @@ class Jit:
         return self._jit_function
 
     def _build(self) -> Any:
+        tl = triton().language
+        from triton.language.extra import libdevice
         from triton.runtime.jit import JITFunction
 
         fn = self.fn
-        scope: dict[str, Any] = {"__name__": fn.__module__, "__builtins__": __builtins__}
+        scope = {"__name__": fn.__module__, "__builtins__": __builtins__, "tl": tl, "libdevice": libdevice}
         copy = types.FunctionType(fn.__code__, scope, fn.__name__, fn.__defaults__, _closure(fn))
         copy.__kwdefaults__, copy.__annotations__ = fn.__kwdefaults__, dict(fn.__annotations__)
         copy.__module__, copy.__doc__ = fn.__module__, fn.__doc__
@@ -243,31 +245,19 @@ def as_jit(fn: Any) -> Jit:
 
 
 def names_used(fn: Callable[..., Any]) -> dict[str, Any]:
-    """The globals and closure variables that a function's body loads, and `tl` and `libdevice` in any case."""
+    """The globals and closure variables that a function's body loads. `tl` is often not one: nobody imported it."""
     found: dict[str, Any] = {}
-    if "tl" not in fn.__globals__:
-        found["tl"] = triton().language  # even if the body has it not: annotations do
     code = [fn.__code__]
     for block in code:
         code.extend(c for c in block.co_consts if isinstance(c, types.CodeType))
         for step in dis.get_instructions(block):
             if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-                name = step.argval
-                if name in fn.__globals__:
-                    found[name] = fn.__globals__[name]
-                elif name == "libdevice":
-                    found[name] = _libdevice()
+                if step.argval in fn.__globals__:
+                    found[step.argval] = fn.__globals__[step.argval]
     for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # a cell that is still empty
             found[name] = cell.cell_contents
     return found
-
-
-def _libdevice() -> Any:
-    triton()
-    from triton.language.extra import libdevice
-
-    return libdevice
 
 
 def _is_constexpr(annotation: Any) -> bool:

@@ -132,7 +132,7 @@ def _bind(kernel: Jit, args: tuple[Any, ...], constants: dict[str, Any]) -> None
 
 
 def _device(kernel: Jit, args: tuple[Any, ...]) -> Device:
-    found = None
+    found: Device | None = None
     for array in _arrays(args):
         if found is None:
             found = array.device

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import struct
 import subprocess
 import sys
 
@@ -127,6 +129,67 @@ def test_functions_change_the_code_and_the_key():
     again = define("def _triple(x):\n    return inner(x) * 2.5\n", {"inner": _double})
     assert constant((triple,)).cache_key != constant((again,)).cache_key
     assert two.binary != compile_kernel(_tuples, keys, {"fns": (again,), "N": 64}, "sm_80").binary
+
+
+def _times(factor):
+    @jit
+    def scaled(x):
+        return x * factor
+
+    return scaled
+
+
+@jit
+def _through(x, fn: tl.constexpr):  # no tl in its body: only an annotation names it
+    return fn(x)
+
+
+@jit
+def _sum_of_two(out, f: tl.constexpr, g: tl.constexpr):
+    tl.store(out, f(tl.load(out)) + g(tl.load(out + 1)))
+
+
+@jit
+def _sum_of_two_nested(out, f: tl.constexpr, g: tl.constexpr):
+    tl.store(out, _through(tl.load(out), f) + _through(tl.load(out + 1), g))
+
+
+PAIR = (_times(3.0), _times(7.0))
+
+
+@jit
+def _sum_of_global_pair(out):
+    tl.store(out, PAIR[0](tl.load(out)) + PAIR[1](tl.load(out + 1)))
+
+
+def test_functions_of_one_name_are_told_apart(tmp_path, monkeypatch):
+    # Triton reuses a compiled function by its name: with one name for both, the second would compute the first.
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    x = empty((2,), np.float32, device("sm_90"))
+    generated = [define(f"def _g(x):\n    return x * {c}\n", {}) for c in (3.0, 7.0)]
+    for kernel, functions in (
+        (_sum_of_two, (_times(3.0), _times(7.0))),
+        (_sum_of_two, generated),
+        (_sum_of_two_nested, (_times(3.0), _times(7.0))),
+        (_sum_of_two_nested, generated),
+        (_sum_of_global_pair, ()),
+    ):
+        compiled = _compiled(kernel, (x,), "sm_90", **dict(zip("fg", functions, strict=False)))
+        found = re.findall(r"arith\.constant (\d)\.0+e\+00", compiled.asm["ttir"])
+        assert sorted(found) == ["3", "7"], kernel
+
+
+def test_the_values_of_a_launch_follow_its_key():
+    x = empty((8,), np.float32, device("sm_90"))
+    args = (x, (x[4:], None), (8, 1), np.float64(0.5), 2**40)
+    keys = tuple(specialise(a) for a in args)
+    types = [t for k in keys for t in compiler.runtime_types(k)]
+    values = [v for k, a in zip(keys, args, strict=True) for v in abi.runtime_values(k, a)]
+    assert types == ["*fp32", "*fp32", "i32", "fp64", "i64"]
+    assert values == [x.ptr, x.ptr + 16, 8, 0.5, 2**40]
+    block = abi.packed(types, values)
+    assert [offset for offset, _ in block.layout] == [0, 8, 16, 24, 32, 40, 48]
+    assert struct.unpack("<QQi4xdqQQ", block.data) == (x.ptr, x.ptr + 16, 8, 0.5, 2**40, 0, 0)
 
 
 def test_the_key_of_an_argument():

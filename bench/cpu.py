@@ -1,0 +1,244 @@
+"""tensorlib beside PyTorch on the CPU, in one process, interleaved: training steps, single operators, overhead.
+
+    python bench/cpu.py [--threads N] [--json FILE] [--only NAME]
+
+Needs torch installed beside (it is the peer, never a dependency). The same program runs under both modules; ratios are
+tensorlib's median time over PyTorch's: below 1 is faster. Both with their default settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--threads", type=int, default=1)
+parser.add_argument("--json", type=Path)
+parser.add_argument("--only", default="")
+parser.add_argument("--seconds", type=float, default=2.0, help="measuring time per entry and library")
+args = parser.parse_args()
+for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ[name] = str(args.threads)
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+import tensorlib  # noqa: E402
+
+torch.set_num_threads(args.threads)
+LIBRARIES = {"tensorlib": tensorlib, "torch": torch}
+
+
+def mlp(T: Any) -> Callable[[], Any]:
+    """784-512-512-10, batch 128, SGD with momentum."""
+    nn = T.nn
+    T.manual_seed(0)
+    model = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
+    optimizer = T.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    rng = np.random.default_rng(0)
+    x = T.from_numpy(rng.standard_normal((128, 784)).astype(np.float32))
+    y = T.from_numpy(rng.integers(0, 10, 128))
+
+    def step() -> Any:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+def lenet(T: Any) -> Callable[[], Any]:
+    """LeNet on 28 x 28, batch 64, Adam."""
+    nn = T.nn
+    T.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
+    )  # fmt: skip
+    optimizer = T.optim.Adam(model.parameters(), lr=1e-3)
+    rng = np.random.default_rng(0)
+    x = T.from_numpy(rng.standard_normal((64, 1, 28, 28)).astype(np.float32))
+    y = T.from_numpy(rng.integers(0, 10, 64))
+
+    def step() -> Any:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+def gpt(T: Any) -> Callable[[], Any]:
+    """A GPT-2-shaped model: 4 layers, width 128, 4 heads, length 64, batch 8, vocabulary 256, AdamW."""
+    nn, F = T.nn, T.nn.functional
+    T.manual_seed(0)
+    width, heads, length, batch, vocabulary = 128, 4, 64, 8, 256
+
+    class Block(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+            self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+        def forward(self, x: Any) -> Any:
+            b, t, c = x.shape
+            q, k, v = (
+                h.view(b, t, heads, c // heads).transpose(1, 2) for h in self.qkv(self.ln_1(x)).split(width, dim=2)
+            )
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + self.proj(y.transpose(1, 2).reshape(b, t, c))
+            return x + self.down(F.gelu(self.up(self.ln_2(x)), approximate="tanh"))
+
+    class GPT(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.wte, self.wpe = nn.Embedding(vocabulary, width), nn.Embedding(length, width)
+            self.blocks = nn.ModuleList([Block() for _ in range(4)])
+            self.ln_f, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+
+        def forward(self, ids: Any) -> Any:
+            x = self.wte(ids) + self.wpe(T.arange(ids.shape[1]))
+            for block in self.blocks:
+                x = block(x)
+            return self.head(self.ln_f(x))
+
+    model = GPT()
+    optimizer = T.optim.AdamW(model.parameters(), lr=1e-3)
+    rng = np.random.default_rng(0)
+    ids = T.from_numpy(rng.integers(0, vocabulary, (batch, length + 1)))
+    x, y = ids[:, :-1], ids[:, 1:]
+
+    def step() -> Any:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x).view(-1, vocabulary), y.reshape(-1))
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+def _tensor(T: Any, *shape: int, grad: bool = False, seed: int = 0) -> Any:
+    t = T.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+    return t.requires_grad_() if grad else t
+
+
+def both_ways(T: Any, f: Callable[..., Any], *tensors: Any) -> Callable[[], Any]:
+    """Forward and backward of f."""
+    seed = T.ones_like(f(*tensors).detach())
+
+    def run() -> None:
+        for t in tensors:
+            t.grad = None
+        f(*tensors).backward(seed)
+
+    return run
+
+
+def operators(T: Any) -> dict[str, Callable[[], Any]]:
+    F = T.nn.functional
+    small, other = _tensor(T, 8), _tensor(T, 8, seed=1)
+    wanted = _tensor(T, 8, grad=True)
+    row, square = _tensor(T, 4096, 1024), _tensor(T, 1024, 1024)
+    x, w = _tensor(T, 512, 128, grad=True), _tensor(T, 512, 128, grad=True)
+    scale, shift = _tensor(T, 1024, grad=True), _tensor(T, 1024, grad=True)
+    tall = _tensor(T, 4096, 1024, grad=True)
+    q, k, v = (_tensor(T, 8, 4, 64, 32, grad=True, seed=i) for i in range(3))
+    image, kernel = _tensor(T, 64, 6, 14, 14, grad=True), _tensor(T, 16, 6, 5, 5, grad=True)
+    logits = _tensor(T, 512, 256, grad=True)
+    target = T.from_numpy(np.random.default_rng(0).integers(0, 256, 512))
+    ids = T.from_numpy(np.random.default_rng(0).integers(0, 256, (8, 64)))
+    table = _tensor(T, 256, 128, grad=True)
+    return {
+        "overhead: add of 8": lambda: small + other,
+        "overhead: mul of 8, recorded": lambda: wanted * other,
+        "overhead: mul, sum, backward of 8": lambda: (wanted * other).sum().backward(),
+        "overhead: view of 8": lambda: small.view(2, 4),
+        "overhead: x[1:3]": lambda: small[1:3],
+        "add 1024²": lambda: square + square,
+        "exp 1024²": lambda: square.exp(),
+        "gelu 4096×1024": lambda: F.gelu(row),
+        "sum(-1) 4096×1024": lambda: row.sum(-1),
+        "softmax 4096×1024": lambda: F.softmax(row, -1),
+        "layer_norm 4096×1024": lambda: F.layer_norm(row, (1024,)),
+        "matmul 1024³": lambda: square @ square,
+        "linear 512×128 → 512, both ways": both_ways(T, F.linear, x, w),
+        "gelu 4096×1024, both ways": both_ways(T, F.gelu, tall),
+        "softmax 4096×1024, both ways": both_ways(T, lambda t: F.softmax(t, -1), tall),
+        "layer_norm 4096×1024, both ways": both_ways(T, lambda t, s, b: F.layer_norm(t, (1024,), s, b), tall, scale, shift),
+        "attention 8×4×64×32 causal, both ways": both_ways(
+            T, lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), q, k, v
+        ),
+        "cross_entropy 512×256, both ways": both_ways(T, lambda t: F.cross_entropy(t, target), logits),
+        "embedding 8×64 of 256×128, both ways": both_ways(T, lambda t: F.embedding(ids, t), table),
+        "conv2d 64×6×14×14, 16 of 5×5, both ways": both_ways(T, F.conv2d, image, kernel),
+        "max_pool2d 64×6×14×14, both ways": both_ways(T, lambda t: F.max_pool2d(t, 2), image),
+    }  # fmt: skip
+
+
+def measure(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Median seconds of each, in turns."""
+    loops = {}
+    for name, run in runs.items():
+        run()
+        start = time.perf_counter()
+        run()
+        loops[name] = max(1, int(0.01 / max(time.perf_counter() - start, 1e-7)))
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    stop = time.perf_counter() + args.seconds * len(runs)
+    while time.perf_counter() < stop or len(next(iter(times.values()))) < 5:
+        for name, run in runs.items():
+            start = time.perf_counter()
+            for _ in range(loops[name]):
+                run()
+            times[name].append((time.perf_counter() - start) / loops[name])
+    return {name: median(t) for name, t in times.items()}
+
+
+def main() -> None:
+    entries: dict[str, dict[str, Callable[[], Any]]] = {}
+    for title, make in {"step: MLP 784-512-512-10, batch 128": mlp, "step: LeNet 28×28, batch 64": lenet,
+                        "step: GPT 4×128, length 64, batch 8": gpt}.items():  # fmt: skip
+        if args.only in title:
+            entries[title] = {name: make(T) for name, T in LIBRARIES.items()}
+    made = {name: operators(T) for name, T in LIBRARIES.items()}
+    for title in made["torch"]:
+        if args.only in title:
+            entries[title] = {name: made[name][title] for name in LIBRARIES}
+    report: dict[str, Any] = {
+        "python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__,
+        "tensorlib": tensorlib.__version__, "threads": args.threads, "machine": platform.machine(),
+        "cpu": next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "?")
+        if sys.platform == "linux" else platform.processor(),
+        "results": {},
+    }  # fmt: skip
+    print(f"{args.threads} thread(s), {report['cpu']}, torch {torch.__version__}, numpy {np.__version__}")
+    print(f"{'':46}{'tensorlib':>12}{'torch':>12}{'ratio':>8}")
+    for title, runs in entries.items():
+        seconds = measure(runs)
+        ratio = seconds["tensorlib"] / seconds["torch"]
+        print(f"{title:46}{_time(seconds['tensorlib']):>12}{_time(seconds['torch']):>12}{ratio:8.2f}", flush=True)
+        report["results"][title] = {**seconds, "ratio": ratio}
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e6:.2f} µs" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""The calls an operator is tried on: the declared samples, and what every operator of its kind is tried on besides.
+
+A pointwise operator needs no samples: from its number of tensors follow broadcast pairs, no elements, no dimensions,
+several blocks, layouts that are not contiguous, ties, infinities, NaN, huge and tiny values, Python numbers and mixed
+dtypes. Any other operator's samples are repeated with inputs that are not contiguous.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from tensorlib._samples import Draw, Sample
+from tensorlib.errors import DtypeError, ShapeError
+from tensorlib.op import Composite, Op
+from tensorlib.testing import calls
+
+FLOAT32, BFLOAT16, FLOAT16 = np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16)
+FLOAT64 = np.dtype(np.float64)
+#: What kernels are compiled and interpreted in.
+KERNEL_DTYPES = (FLOAT32, BFLOAT16, FLOAT16)
+#: The dtypes an operator is tried on; each takes those that it does not refuse with a DtypeError.
+DTYPES = (*KERNEL_DTYPES, FLOAT64, *(np.dtype(t) for t in (np.int64, np.int32, np.uint8, np.bool_)))
+
+Declared = Op | Composite
+
+#: Around the kinks of relu, abs, clamp, floor and of ties between two operands.
+TIES = (-2.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 2.0)
+#: What only IEEE arithmetic settles.
+SPECIAL = (float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 1e30, -1e30, 1e-30, -1e-30, 6e4, 88.0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of an operator."""
+
+    label: str
+    sample: Sample
+    #: Infinities, NaN and huge values: results are compared, gradients and the float64 evaluation are not.
+    special: bool = False
+    #: All its dtypes are its own, so that one dtype under test is enough.
+    fixed: bool = False
+
+    def arguments(self, dtype: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """(positional arguments with arrays, keyword arguments) for a dtype under test."""
+        with np.errstate(all="ignore"):  # 1e30 overflows in float16, as it should
+            args = self.sample.arrays(dtype)
+            attrs = dict(self.sample.attrs)
+            for name, value in attrs.items():
+                if isinstance(value, Draw):
+                    rng = np.random.default_rng(zlib.crc32(f"{name} {value!r}".encode()))
+                    attrs[name] = value.array(rng, np.dtype(dtype))
+        return args, attrs
+
+    def draws(self) -> list[Draw]:
+        """The Draws among its arguments, sequences opened."""
+        found = []
+        for a in (*self.sample.args, *self.sample.attrs.values()):
+            found.extend(x for x in (a if isinstance(a, list) else [a]) if isinstance(x, Draw))
+        return found
+
+    def __str__(self) -> str:
+        return f"{self.label} {self.sample!r}"
+
+
+def depends_on_dtype(case: Case) -> bool:
+    """Whether some tensor takes the dtype under test."""
+    return not case.fixed and any(d.dtype is None for d in case.draws())
+
+
+@cache
+def cases(made: Declared) -> tuple[Case, ...]:
+    """Every call an operator is tried on."""
+    declared = [Case(f"sample {i}", s) for i, s in enumerate(made.samples or ())]
+    declared = [replace(c, fixed=not depends_on_dtype(c)) for c in declared]
+    if isinstance(made, Op) and made.pointwise:
+        return (*declared, *_pointwise(made))
+    return (*declared, *_not_contiguous(made, declared))
+
+
+# --------------------------------------------------------------------------------------------------------- pointwise
+
+
+def _domain(op: Op, position: int) -> tuple[float, float]:
+    """The range of one tensor's numbers."""
+    domain = op.domain
+    if isinstance(domain, dict):
+        domain = domain.get(op.tensors[position].name)
+    elif domain is not None and len(domain) == len(op.tensors) and not isinstance(domain[0], (int, float)):
+        domain = domain[position]
+    if domain is None:
+        return -3.0, 3.0
+    return (-3.0 if domain[0] is None else domain[0]), (3.0 if domain[1] is None else domain[1])
+
+
+def _number(low: float, high: float, at: float) -> float:
+    low, high = max(low, -3.0), min(high, 3.0) if high > low else high
+    return low + (high - low) * at
+
+
+def _pointwise(op: Op) -> Iterator[Case]:
+    n = len(op.tensors)
+    if op.variadic or n == 0:
+        return
+    attrs: dict[str, Any] = {}
+    required = [p.name for p in op.attrs if p.default is not p.default and p.name not in ("seed", "offset")]
+    if op.samples:
+        attrs = {k: v for k, v in op.samples[0].attrs.items() if k not in op.position}
+    elif required:
+        return
+    ranges = [_domain(op, i) for i in range(n)]
+
+    def draws(*shapes: Any, layout: str = "contiguous", dtypes: Sequence[Any] = ()) -> Sample:
+        args = []
+        for i, shape in enumerate(shapes):
+            low, high = ranges[i]
+            dtype = dtypes[i] if dtypes else None
+            # Normal numbers fill an open range, uniform ones a given range.
+            kind = "normal" if op.domain is None else "uniform"
+            low, high = max(low, -1e3), min(high, 1e3)
+            args.append(Draw(shape, kind, low, high, dtype, None, layout))
+        return Sample(tuple(args), attrs)
+
+    def cycled(*shapes: Any) -> list[Any]:
+        return [shapes[i % len(shapes)] for i in range(n)]
+
+    yield Case("plain", draws(*cycled((3, 4))))
+    yield Case("several blocks", draws(*cycled((1030,))))
+    yield Case("no dimensions", draws(*cycled(())))
+    yield Case("no elements", draws(*cycled((0, 3))))
+    yield Case("transposed", draws(*cycled((4, 3)), layout="transposed"))
+    yield Case("strided", draws(*cycled((3, 5)), layout="strided"))
+    yield Case("expanded", draws(*cycled((3, 5)), layout="expanded"))
+    if n > 1:
+        yield Case("broadcast", draws(*cycled((3, 1), (4,))))
+        yield Case("broadcast, three dimensions", draws(*cycled((2, 1, 3), (4, 1), (1,))))
+        yield Case("broadcast to no elements", draws(*cycled((0, 1), (3,))))
+        yield Case("with no dimensions", draws(*cycled((3, 4), ())))
+    grids = [[v for v in TIES if low <= v <= high] for low, high in ranges]
+    if all(grids) and op.domain is None:
+        yield Case("ties", _grid(grids[: min(n, 3)] + grids[3:], attrs))
+    specials = [_specials(op, r) for r in ranges]
+    if n > 2:
+        specials = [s[:6] for s in specials]
+    yield Case("special values", _grid(specials, attrs), special=True)
+    if n > 1:
+        for i in range(n):
+            tensor: list[Any] = list(draws(*cycled((3, 4))).args)
+            for number in (_number(*ranges[i], 0.75), 2, True):
+                if ranges[i][0] <= number <= ranges[i][1]:
+                    args = [*tensor[:i], number, *tensor[i + 1 :]]
+                    yield Case(f"{op.tensors[i].name} {number!r}", Sample(tuple(args), attrs), fixed=number is True)
+    mixed = [("int64", "float32"), ("float32", "float64"), ("bool", "int32"), ("float16", "bfloat16"), ("uint8", "int8")]
+    if n == 1:
+        return
+    for a, b in mixed:
+        dtypes = [(a, b)[i % 2] for i in range(n)]
+        yield Case(f"{a} with {b}", draws(*cycled((2, 3)), dtypes=dtypes), fixed=True)
+    for a, b in (("float32", "float64"), ("int32", "float64"), ("int32", "int64"), ("bfloat16", "float32")):
+        dtypes = [(a, b)[i % 2] for i in range(n)]
+        yield Case(f"{a} with {b} of no dimensions", draws(*cycled((2, 3), ()), dtypes=dtypes), fixed=True)
+
+
+def _specials(op: Op, limits: tuple[float, float]) -> list[float]:
+    if op.domain is None:
+        return list(SPECIAL)
+    low, high = limits
+    inside = [v for v in SPECIAL if low <= v <= high]
+    return [*inside, *(v for v in limits if np.isfinite(v) and v not in inside)] or [(low + high) / 2]
+
+
+def _grid(axes: Sequence[Sequence[float]], attrs: dict[str, Any]) -> Sample:
+    """Every combination of the values, one array for each axis."""
+    points = list(product(*axes))
+    columns = [[p[i] for p in points] for i in range(len(axes))]
+    return Sample(tuple(Draw((len(c),), "values", values=c) for c in columns), attrs)
+
+
+# ------------------------------------------------------------------------------------------------ the layout variants
+
+
+def _not_contiguous(made: Declared, declared: Sequence[Case]) -> Iterator[Case]:
+    for layout in ("transposed", "strided"):
+        found = 0
+        for case in declared:
+            args = tuple(_laid_out(a, layout) for a in case.sample.args)
+            if args == case.sample.args or found == 2:
+                continue
+            variant = Case(f"{case.label} {layout}", replace(case.sample, args=args), case.special, case.fixed)
+            if isinstance(made, Op) and made.is_view and not _takes(made, variant):
+                continue  # view() refuses some strides, as PyTorch's does
+            found += 1
+            yield variant
+
+
+def _takes(made: Declared, case: Case) -> bool:
+    try:
+        calls.run(made, *case.arguments(FLOAT32))
+    except ShapeError:
+        return False
+    return True
+
+
+def _laid_out(a: Any, layout: str) -> Any:
+    if isinstance(a, list):
+        return [_laid_out(x, layout) for x in a]
+    if not isinstance(a, Draw) or a.layout != "contiguous" or a.kind == "values" or 0 in a.shape:
+        return a
+    if len(a.shape) < (2 if layout == "transposed" else 1):
+        return a
+    return replace(a, layout=layout)
+
+
+# ------------------------------------------------------------------------------------------------------------- dtypes
+
+
+@cache
+def dtypes(made: Declared) -> tuple[np.dtype[Any], ...]:
+    """The dtypes it takes: those that its first calls do not refuse with a DtypeError. The first is the usual one."""
+    tried = [c for c in cases(made) if depends_on_dtype(c) and not c.special][:2]
+    if not tried:
+        return (FLOAT32,)
+    found = []
+    for dtype in DTYPES:
+        try:
+            for case in tried:
+                calls.run(made, *case.arguments(dtype))
+        except DtypeError:
+            continue
+        except Exception:  # noqa: BLE001  not a refusal: the checks will run into it and say so
+            pass
+        found.append(dtype)
+    return tuple(found)
+
+
+def usual(made: Declared) -> np.dtype[Any]:
+    """float32, or for operators that do not take it the first dtype they take."""
+    found = dtypes(made)
+    return found[0] if found else FLOAT32
+
+
+def each_case(made: Declared, others: Sequence[Any] = DTYPES, few: int = 2) -> Iterator[tuple[Case, np.dtype[Any]]]:
+    """Every case in the usual dtype, then the first ``few`` and the special ones in each other dtype it takes."""
+    first = usual(made)
+    everything = cases(made)
+    for case in everything:
+        yield case, first
+    ordinary = [c for c in everything if depends_on_dtype(c)]
+    chosen = [c for c in ordinary if not c.special][:few] + [c for c in ordinary if c.special]
+    for dtype in dtypes(made):
+        if dtype != first and dtype in others:
+            for case in chosen:
+                yield case, dtype
