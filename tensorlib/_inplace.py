@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib import _array
-from tensorlib._core import KINDS, Node, Tensor, listening, modes, version_of
+from tensorlib._core import KINDS, Node, Tensor, listening, modes, version_of, wrap
 from tensorlib._dispatch import apply_view, dtype_name, edge, make_node, sync
 from tensorlib._promotion import category
 from tensorlib.errors import AutogradError, DtypeError, ShapeError
@@ -58,14 +58,14 @@ class _Identity:
 
 
 class _Overwritten:
-    """The history of values that no tensor with a gradient gave: it ends here."""
+    """The history of values that no tensor with a gradient gave: what was there before gets zeros."""
 
     name = "FillBackward0"
 
     @staticmethod
     def backward(node: Node, grads: list[Any], create: bool) -> Sequence[Any]:
-        """Nothing flows on."""
-        return (None,)
+        """Zeros."""
+        return (grads[0] * 0,)
 
 
 class _CopySlices:
@@ -122,7 +122,6 @@ def assign(target: Tensor, source: Tensor, op: str, own: bool = False) -> Tensor
                 f"operator keeps the shape of its tensor"
             )
         try:
-            np.broadcast_to(np.empty((), np.bool_), ())
             fits = np.broadcast_shapes(x.shape, y.shape) == x.shape
         except ValueError:
             fits = False
@@ -158,7 +157,7 @@ def follow(target: Tensor, source: Tensor, own: bool) -> None:
             0,
         )  # fmt: skip
     if view is None:
-        node, index = origin if origin is not None else (make_node(_Overwritten, (None,)), 0)
+        node, index = origin if origin is not None else (make_node(_Overwritten, (edge(target),)), 0)
         _keep_grad_hooks(target, node)
         target._node, target._index, target._needs = node, index, True
         return
@@ -179,8 +178,24 @@ def _keep_grad_hooks(target: Tensor, node: Node) -> None:
         node.hooks["retain", 0] = keeper
 
 
-def method(public: Callable[..., Any], name: str, ufunc: Any = None) -> Callable[..., Tensor]:
-    """The in-place method of an operator: ``x.add_(y)`` writes ``add(x, y)`` into x."""
+def _before_write(t: Tensor) -> Tensor:
+    """The same values and history in other memory, for an operator that keeps what is about to be overwritten."""
+    x = t._array
+    if type(x) is ndarray:
+        copied: Any = np.array(x)
+    else:
+        copied = _array.empty(x.shape, x.dtype, x.device)
+        pointwise.copy(copied, x)
+    out = wrap(copied)
+    out._node, out._index, out._needs = t._node, t._index, t._needs
+    return out
+
+
+def method(public: Callable[..., Any], name: str, ufunc: Any, keeps_input: bool) -> Callable[..., Tensor]:
+    """The in-place method of an operator: ``x.add_(y)`` writes ``add(x, y)`` into x.
+
+    ``keeps_input``: its gradient may need x as it was, which is then computed with (and kept) as a copy.
+    """
 
     def inplace(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if (
@@ -216,7 +231,9 @@ def method(public: Callable[..., Any], name: str, ufunc: Any = None) -> Callable
                         self._version[0] += 1
                     return self
         check_writable(self, f"{name}_")
-        return assign(self, public(self, *args, **kwargs), f"{name}_", own=True)
+        recorded = modes.grad and (self._needs or any(isinstance(a, Tensor) and a._needs for a in args))
+        before = _before_write(self) if keeps_input and recorded else self
+        return assign(self, public(before, *args, **kwargs), f"{name}_", own=True)
 
     inplace.__name__ = inplace.__qualname__ = f"{name}_"
     inplace.__doc__ = f"In-place form of ``{name}``: the result is written into this tensor, which is returned."

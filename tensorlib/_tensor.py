@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import functools
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -315,11 +316,11 @@ class _Methods:
         if self._node is None:
             if self._hooks is None:
                 self._hooks = {}
-            hooks = self._hooks.setdefault(0, {})
+            hooks = self._hooks.setdefault(0, OrderedDict())
         else:
             if self._node.hooks is None:
                 self._node.hooks = {}
-            hooks = self._node.hooks.setdefault(self._index, {})
+            hooks = self._node.hooks.setdefault(self._index, OrderedDict())
         handle = RemovableHandle(hooks)
         hooks[handle.id] = hook
         return handle
@@ -330,7 +331,7 @@ class _Methods:
             raise AutogradError("register_post_accumulate_grad_hook: post accumulate grad hooks need a leaf tensor")
         if self._hooks is None:
             self._hooks = {}
-        hooks = self._hooks.setdefault("post", {})  # type: ignore[call-overload]
+        hooks = self._hooks.setdefault("post", OrderedDict())  # type: ignore[call-overload]
         handle = RemovableHandle(hooks)
         hooks[handle.id] = hook
         return handle
@@ -599,8 +600,12 @@ def attach() -> None:
         for name in (made.name, *made.alias):
             setattr(Tensor, name, method)
             if made.inplace:
-                ufunc = made.cpu if isinstance(made, Op) and isinstance(made.cpu, np.ufunc) else None
-                setattr(Tensor, f"{name}_", _inplace.method(made.public, name, ufunc))
+                declared = isinstance(made, Op)
+                ufunc = made.cpu if declared and isinstance(made.cpu, np.ufunc) else None
+                keeps = not declared or any(
+                    source == "input" and index == 0 for _, source, index in made.keeps((True,) * len(made.tensors))
+                )
+                setattr(Tensor, f"{name}_", _inplace.method(made.public, name, ufunc, keeps))
     for name, getter in ops.views.PROPERTIES.items():
         setattr(Tensor, name, property(getter))
     for special, name in _UNARY.items():

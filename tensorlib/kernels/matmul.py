@@ -172,12 +172,9 @@ def matmul(out: DeviceArray, input: DeviceArray, other: DeviceArray) -> None:
 
 def linear(out: DeviceArray, input: DeviceArray, weight: DeviceArray, bias: DeviceArray | None) -> None:
     """out = input @ weight.T + bias: one product over all rows of input."""
-    n = weight.shape[0] if weight.ndim == 2 else 1
     if bias is not None:
-        bias = rows(expand(bias, out.shape)) if out.ndim else bias[None, None]
-    b = weight.T if weight.ndim == 2 else weight[:, None]
-    product(out, rows(input), b, None if bias is None else expand(bias, (input.size // max(input.shape[-1], 1), n))
-            if input.size else bias)  # fmt: skip
+        bias = rows(expand(bias, out.shape))
+    product(out, rows(input), weight.T if weight.ndim == 2 else weight[:, None], bias)
 
 
 def gram(out: DeviceArray, input: DeviceArray, other: DeviceArray) -> None:

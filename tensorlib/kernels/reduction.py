@@ -7,6 +7,7 @@ A reduction is a state of one to three numbers: ``map`` makes the state of one e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 
 if TYPE_CHECKING:
     import triton.language as tl
+    from triton.language.extra import libdevice
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _INT32, _INT64, _BOOL = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.bool_)
@@ -57,7 +59,7 @@ def _fill(shape: tl.constexpr, INIT: tl.constexpr, TYPES: tl.constexpr):
 def reduce_kernel(
     outs, inputs, M, N, chunk, count, arg,
     kept_shape, kept_strides, reduced_shape, reduced_strides,
-    map_fn: tl.constexpr, combine: tl.constexpr, finish: tl.constexpr,
+    map_fn: tl.constexpr, combine: tl.constexpr, join: tl.constexpr, finish: tl.constexpr,
     INIT: tl.constexpr, TYPES: tl.constexpr, COMPUTE: tl.constexpr,
     KEPT: tl.constexpr, REDUCED: tl.constexpr, WIDE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -82,13 +84,12 @@ def reduce_kernel(
             columns = strided(n, reduced_shape, reduced_strides[k], REDUCED)
             v = tl.load(inputs[k] + (rows[k][:, None] + columns[None, :]), mask=mask)
             values = values + (v.to(COMPUTE[k]),)
-        new = map_fn(*values, n[None, :])
+        new = map_fn(*values, n[None, :], arg)
         taken = ()
         for k in tl.static_range(len(INIT)):
             taken = taken + (tl.where(mask, tl.cast(new[k], TYPES[k]), tl.full((1, 1), INIT[k], TYPES[k])),)
         state = combine(*state, *taken)
-    total = tl.reduce(state, 1, combine)
-    results = finish(*total, count, arg)
+    results = finish(*join(state), count, arg)
     at = m.to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
     for k in tl.static_range(len(outs)):
         tl.store(outs[k] + at, tl.cast(results[k], outs[k].dtype.element_ty), mask=m < M)
@@ -99,52 +100,57 @@ def reduce_kernel(
 
 
 @jit
-def _map(x, n):
+def _map(x, n, arg):
     return (x,)
 
 
 @jit
-def _map_nonzero(x, n):
+def _map_nonzero(x, n, arg):
     return (x != 0,)
 
 
 @jit
-def _map_square(x, n):
+def _map_square(x, n, arg):
     return (x * x,)
 
 
 @jit
-def _map_abs(x, n):
+def _map_abs(x, n, arg):
     return (tl.abs(x),)
 
 
 @jit
-def _map_indexed(x, n):
+def _map_power(x, n, arg):
+    return (libdevice.pow(tl.abs(x), tl.full(x.shape, 0.0, x.dtype) + arg),)
+
+
+@jit
+def _map_indexed(x, n, arg):
     return (x, n + tl.zeros_like(x).to(tl.int32))
 
 
 @jit
-def _map_moments(x, n):
+def _map_moments(x, n, arg):
     return (x, tl.zeros_like(x), tl.full(x.shape, 1.0, x.dtype))
 
 
 @jit
-def _map_exp(x, n):
+def _map_exp(x, n, arg):
     return (x, tl.full(x.shape, 1.0, x.dtype))
 
 
 @jit
-def _map_state1(a, n):
+def _map_state1(a, n, arg):
     return (a,)
 
 
 @jit
-def _map_state2(a, b, n):
+def _map_state2(a, b, n, arg):
     return (a, b)
 
 
 @jit
-def _map_state3(a, b, c, n):
+def _map_state3(a, b, c, n, arg):
     return (a, b, c)
 
 
@@ -245,6 +251,11 @@ def _sqrt(a, count, arg):
 
 
 @jit
+def _root(a, count, arg):
+    return (libdevice.pow(a, 1.0 / (tl.full(a.shape, 0.0, a.dtype) + arg)),)
+
+
+@jit
 def _index(value, index, count, arg):
     return (index,)
 
@@ -279,6 +290,17 @@ def _log_sum(m, s, count, arg):
     return (m + tl.log(s),)
 
 
+@cache
+def lanes(combine: Jit) -> Jit:
+    """The function that joins the states along the last dimension of a tile: tl.reduce takes no constexpr function."""
+
+    @jit
+    def join(state):
+        return tl.reduce(state, 1, combine)
+
+    return join
+
+
 class Reduction(NamedTuple):
     """What a reduction computes. ``init`` is the state of nothing: numbers, or "lowest", "highest", "last"."""
 
@@ -307,8 +329,21 @@ STD = Reduction(_map_moments, _moments, _deviation, (0.0, 0.0, 0.0), (None,) * 3
 VAR_MEAN = Reduction(_map_moments, _moments, _variance_mean, (0.0, 0.0, 0.0), (None,) * 3)
 STD_MEAN = Reduction(_map_moments, _moments, _deviation_mean, (0.0, 0.0, 0.0), (None,) * 3)
 LOGSUMEXP = Reduction(_map_exp, _logaddexp, _log_sum, (float("-inf"), 0.0), (None,) * 2)
-NORM = Reduction(_map_square, _add, _sqrt, (0.0,), (None,))
-SUM_ABS = Reduction(_map_abs, _add, _state1, (0.0,), (None,))
+
+_NORMS = {
+    2: Reduction(_map_square, _add, _sqrt, (0.0,), (None,)),
+    1: Reduction(_map_abs, _add, _state1, (0.0,), (None,)),
+    0: Reduction(_map_nonzero, _add, _state1, (0.0,), (None,)),
+    float("inf"): Reduction(_map_abs, _max, _state1, (0.0,), (None,)),
+    float("-inf"): Reduction(_map_abs, _min, _state1, ("highest",), (None,)),
+}
+_POWER_NORM = Reduction(_map_power, _add, _root, (0.0,), (None,))
+
+
+def norm(ord: float) -> Reduction:
+    """(Σ |x|**ord)**(1/ord), ``arg`` being ord, and its limits at 0 and ±inf."""
+    return _NORMS.get(ord, _POWER_NORM)
+
 
 _MAP_STATE = (_map_state1, _map_state2, _map_state3)
 _STATE = (_state1, _state2, _state3)
@@ -393,7 +428,7 @@ def reduce(
     launch(
         reduce_kernel, (programs, splits), tuple(partial), tuple(inputs), M, N, chunk, N, number,
         kept_shape, tuple(kept), reduced_shape, tuple(reduced),
-        map_fn=reduction.map, combine=reduction.combine,
+        map_fn=reduction.map, combine=reduction.combine, join=lanes(reduction.combine),
         finish=reduction.finish if splits == 1 else _STATE[len(init) - 1],
         INIT=init, TYPES=types, COMPUTE=compute, KEPT=len(kept_shape), REDUCED=len(reduced_shape), WIDE=wide,
         BLOCK_M=block_m, BLOCK_N=block_n, num_warps=warps,
@@ -405,7 +440,7 @@ def reduce(
     launch(
         reduce_kernel, (cdiv(M, block_m), 1), tuple(outs), tuple(partial), M, splits, splits, N, number,
         (M,), ((splits,),) * k, (splits,), ((1,),) * k,
-        map_fn=_MAP_STATE[k - 1], combine=reduction.combine, finish=reduction.finish,
+        map_fn=_MAP_STATE[k - 1], combine=reduction.combine, join=lanes(reduction.combine), finish=reduction.finish,
         INIT=init, TYPES=types, COMPUTE=types, KEPT=1, REDUCED=1, WIDE=wide,
         BLOCK_M=block_m, BLOCK_N=block_n,
     )  # fmt: skip

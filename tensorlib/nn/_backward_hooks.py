@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tensorlib._tensor import Tensor
-from tensorlib.autograd import Function, is_grad_enabled
+from tensorlib.autograd import Function
+from tensorlib.autograd.modes import is_grad_enabled
 
 
 class _Watch(Function):

@@ -11,8 +11,26 @@ from tensorlib.nn.parameter import Parameter
 from tensorlib.ops import full
 
 __all__ = [
-    "ELU", "GELU", "GLU", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU", "LogSigmoid", "LogSoftmax", "Mish",
-    "PReLU", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softmax", "Softplus", "Softsign", "Tanh",
+    "ELU",
+    "GELU",
+    "GLU",
+    "SELU",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
+    "LeakyReLU",
+    "LogSigmoid",
+    "LogSoftmax",
+    "Mish",
+    "PReLU",
+    "ReLU",
+    "ReLU6",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Tanh",
 ]  # fmt: skip
 
 
@@ -117,7 +135,7 @@ class Softsign(Module):
 
 
 class GELU(Module):
-    """x Phi(x) with the normal distribution function; ``approximate='tanh'``: 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))."""
+    """x Phi(x), Phi the normal distribution; ``approximate='tanh'``: 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))."""
 
     def __init__(self, approximate: str = "none") -> None:
         super().__init__()

@@ -19,7 +19,7 @@ __all__ = ["MultiheadAttention"]
 
 
 class MultiheadAttention(Module):
-    """concat_h softmax(q_h k_h^T / sqrt(d)) v_h W_o, with q, k, v projected from query, key, value. Vaswani et al. 2017.
+    """concat_h softmax(q_h k_h^T / sqrt(d)) v_h W_o, q, k, v projected from query, key, value. Vaswani et al. 2017.
 
     query (l, n, e), key (s, n, kdim), value (s, n, vdim) -> output (l, n, e), weights (n, l, s); batch first with
     ``batch_first``; the batch dim may be left out. in_proj_weight (3 e, e) holds q, k, v one after the other;
@@ -125,7 +125,13 @@ class MultiheadAttention(Module):
         if is_causal and attn_mask is None:
             raise RuntimeError("Need attn_mask if specifying the is_causal hint.")
         source = k.shape[1]
-        if is_causal and key_padding_mask is None and not need_weights and self.bias_k is None and not self.add_zero_attn:
+        if (
+            is_causal
+            and key_padding_mask is None
+            and not need_weights
+            and self.bias_k is None
+            and not self.add_zero_attn
+        ):
             attn_mask = None
         else:
             is_causal = False
@@ -203,9 +209,7 @@ class MultiheadAttention(Module):
             mask = _additive("attn_mask", attn, like)
         if padding is not None:
             if tuple(padding.shape) != (n, source):
-                raise ShapeError(
-                    f"MultiheadAttention: key_padding_mask {tuple(padding.shape)}: expected {(n, source)}"
-                )
+                raise ShapeError(f"MultiheadAttention: key_padding_mask {tuple(padding.shape)}: expected {(n, source)}")
             added = _additive("key_padding_mask", padding.reshape(n, 1, 1, source), like)
             mask = added if mask is None else mask + added
         return mask

@@ -163,16 +163,16 @@ class ModuleList(_Numbered):
                 runs[-1][1] = i
             else:
                 runs.append([i, i, text])
-        lines = [
-            _indent(f"({a}): {text}" if a == b else f"({a}-{b}): {b - a + 1} x {text}", 2) for a, b, text in runs
-        ]
+        lines = [_indent(f"({a}): {text}" if a == b else f"({a}-{b}): {b - a + 1} x {text}", 2) for a, b, text in runs]
         return self._get_name() + "(\n  " + "\n  ".join(lines) + "\n)"
 
 
 def _pairs(kind: str, items: Any) -> Iterable[tuple[Any, Any]]:
     """(key, value) pairs of a mapping or of an iterable of pairs."""
     if not isinstance(items, Iterable):
-        raise TypeError(f"{kind}.update should be called with an iterable of key/value pairs, but got {_typename(items)}")
+        raise TypeError(
+            f"{kind}.update should be called with an iterable of key/value pairs, but got {_typename(items)}"
+        )
     if hasattr(items, "items"):
         return list(items.items())
     pairs = []
@@ -293,6 +293,7 @@ class ParameterList(Module):
         return "\n".join(f"  ({i}): {_described(p, str(getattr(p, 'dtype', '')))}" for i, p in enumerate(self))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """RuntimeError: there is nothing to compute."""
         raise RuntimeError("ParameterList should not be called.")
 
 
@@ -400,6 +401,7 @@ class ParameterDict(Module):
         return "\n".join(f"  ({k}): {_described(p, _typename(p))}" for k, p in self.items())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """RuntimeError: there is nothing to compute."""
         raise RuntimeError("ParameterDict should not be called.")
 
     def __or__(self, other: Any) -> ParameterDict:

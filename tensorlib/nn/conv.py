@@ -23,8 +23,8 @@ def _pair(value: Any) -> tuple[int, int]:
 class Conv2d(Module):
     """Cross-correlation in two dims. input (n, in, h, w) or (in, h, w) -> (n, out, h', w').
 
-    h' = floor((h + 2 padding - dilation (kernel - 1) - 1) / stride + 1). weight (out, in / groups, kh, kw), bias (out,),
-    both from U(-k, k) with k = 1 / sqrt(in / groups kh kw). padding: ints, ``'valid'`` or ``'same'`` (stride 1 only),
+    h' = floor((h + 2 padding - dilation (kernel - 1) - 1) / stride + 1). weight (out, in / groups, kh, kw) and bias
+    (out,), both from U(-k, k) with k = 1 / sqrt(in / groups kh kw). padding: ints, ``'valid'`` or ``'same'`` (stride 1 only),
     with zeros.
     """
 

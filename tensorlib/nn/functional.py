@@ -14,7 +14,7 @@ for _made in (*_registry.values(), *_composites.values()):
     if "functional" in _made.where:
         for _name in (_made.name, *_made.alias):
             globals()[_name] = _made.public
-            __all__.append(_name)  # noqa: PYI056
+            __all__.append(_name)
 __all__.sort()
 
 

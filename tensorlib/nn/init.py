@@ -12,7 +12,8 @@ import numpy as np
 
 from tensorlib._tensor import Tensor
 from tensorlib.autograd import no_grad
-from tensorlib.ops import empty_like, randperm, tensor as _tensor, where
+from tensorlib.ops import empty_like, randperm, where
+from tensorlib.ops import tensor as _tensor
 
 __all__ = [
     "calculate_gain", "constant_", "dirac_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_",

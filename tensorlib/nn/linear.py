@@ -10,7 +10,7 @@ from tensorlib.nn import functional as F
 from tensorlib.nn import init
 from tensorlib.nn.module import Module
 from tensorlib.nn.parameter import Parameter
-from tensorlib.ops import einsum, empty
+from tensorlib.ops import empty
 
 __all__ = ["Bilinear", "Identity", "Linear"]
 
@@ -92,8 +92,7 @@ class Bilinear(Module):
 
     def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
         """(…, in1), (…, in2) -> (…, out)."""
-        out = einsum("...i,kij,...j->...k", input1, self.weight, input2)
-        return out if self.bias is None else out + self.bias
+        return F.bilinear(input1, input2, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """Sizes."""

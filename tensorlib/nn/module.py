@@ -36,7 +36,9 @@ class _IncompatibleKeys(namedtuple("_IncompatibleKeys", ["missing_keys", "unexpe
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return "<All keys matched successfully>" if not (self.missing_keys or self.unexpected_keys) else super().__repr__()
+        return (
+            "<All keys matched successfully>" if not (self.missing_keys or self.unexpected_keys) else super().__repr__()
+        )
 
     __str__ = __repr__
 
@@ -51,7 +53,9 @@ def _typename(value: Any) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _add_hook(hooks: Any, hook: Any, prepend: bool = False, marks: tuple[tuple[Any, bool], ...] = ()) -> RemovableHandle:
+def _add_hook(
+    hooks: Any, hook: Any, prepend: bool = False, marks: tuple[tuple[Any, bool], ...] = ()
+) -> RemovableHandle:
     """Register ``hook``; ``marks`` are the dictionaries that note a property of it, each with whether it has it."""
     handle = RemovableHandle(hooks, extra=tuple(mark for mark, _ in marks))
     hooks[handle.id] = hook
@@ -95,6 +99,7 @@ class Module:
     # ------------------------------------------------------------------------------------------------ call
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """``forward`` between the hooks."""
         if not (self._forward_pre_hooks or self._forward_hooks or self._backward_hooks or self._backward_pre_hooks):
             return self.forward(*args, **kwargs)
         return self._call_with_hooks(args, kwargs)
@@ -109,7 +114,8 @@ class Module:
                     if changed is not None:
                         if not (isinstance(changed, tuple) and len(changed) == 2):
                             raise RuntimeError(
-                                f"forward pre-hook must return None or a tuple of (new_args, new_kwargs), but got {changed}."
+                                "forward pre-hook must return None or a tuple of (new_args, new_kwargs), "
+                                f"but got {changed}."
                             )
                         args, kwargs = changed
                 else:
@@ -231,7 +237,8 @@ class Module:
         elif params is not None and name in params:
             if value is not None:
                 raise TypeError(
-                    f"cannot assign '{_typename(value)}' as parameter '{name}' (tensorlib.nn.Parameter or None expected)"
+                    f"cannot assign '{_typename(value)}' as parameter '{name}' "
+                    "(tensorlib.nn.Parameter or None expected)"
                 )
             self.register_parameter(name, value)
         elif isinstance(value, Module):
@@ -242,7 +249,8 @@ class Module:
         elif params is not None and name in self._modules:
             if value is not None:
                 raise TypeError(
-                    f"cannot assign '{_typename(value)}' as child module '{name}' (tensorlib.nn.Module or None expected)"
+                    f"cannot assign '{_typename(value)}' as child module '{name}' "
+                    "(tensorlib.nn.Module or None expected)"
                 )
             self._modules[name] = value
         elif isinstance(value, Buffer) or (params is not None and name in self._buffers):
@@ -428,7 +436,9 @@ class Module:
         """
         device, dtype, non_blocking = _parse_to(*args, **kwargs)
         if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
-            raise TypeError(f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={dtype}")
+            raise TypeError(
+                f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={dtype}"
+            )
 
         def convert(t: Tensor) -> Tensor:
             cast = dtype if t.is_floating_point() or t.is_complex() else None
@@ -586,7 +596,9 @@ class Module:
         """``hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)``."""
         return self._register_load_state_dict_pre_hook(hook, with_module=True)
 
-    def _register_load_state_dict_pre_hook(self, hook: Callable[..., Any], with_module: bool = False) -> RemovableHandle:
+    def _register_load_state_dict_pre_hook(
+        self, hook: Callable[..., Any], with_module: bool = False
+    ) -> RemovableHandle:
         return _add_hook(self._load_state_dict_pre_hooks, _LoadHook(hook, self if with_module else None))
 
     def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:

@@ -5,12 +5,14 @@ from tensorlib.op import composites as _composites
 from tensorlib.op import registry as _registry
 from tensorlib.ops import (
     create,
+    linalg,
     memory,
     pointwise,
+    reduction,
     views,
 )
 
-__all__ = ["create", "memory", "pointwise", "views", "wrap_dim"]
+__all__ = ["create", "linalg", "memory", "pointwise", "reduction", "views", "wrap_dim"]
 
 for _made in (*_registry.values(), *_composites.values()):
     if _made.where & {"function", "functional"}:

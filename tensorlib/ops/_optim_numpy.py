@@ -18,7 +18,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-#: Elements a span: 32768 float32 of parameter, gradient, two states and two scratch rows are 768 KiB, within an L2 of 1 MiB.
+#: Elements a span: 32768 float32 of parameter, gradient, two states and two scratch rows are 768 KiB, within L2.
 SPAN = 32768
 #: Parameters below this size are gathered with their neighbours: above it, the copies cost more than the calls.
 SMALL = 4096
@@ -28,7 +28,7 @@ _local = threading.local()
 
 
 class _Span(NamedTuple):
-    """Elements ``[lo, hi)`` of the flat state. ``members``: (parameter, first element in it, first in the span, size)."""
+    """Elements ``[lo, hi)`` of the flat state. ``members``: (parameter, start in it, start in the span, size)."""
 
     lo: int
     hi: int
@@ -187,7 +187,7 @@ def adam_(
             if not wide:
                 row_x[:n] = x
                 x = row_x[:n]
-            np.maximum(x, v, x)
+            np.maximum(x, v, out=x)
             if not wide:
                 max_exp_avg_sq[lo:hi] = x
             np.sqrt(x, denom)

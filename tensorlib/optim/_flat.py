@@ -21,11 +21,12 @@ ALIGN = 16
 class Block:
     """The state of parameters of one dtype on one device."""
 
-    __slots__ = ("buffers", "device", "dtype", "index", "offsets", "params", "step", "views", "where")
+    __slots__ = ("buffers", "device", "dtype", "index", "offsets", "params", "shapes", "step", "views", "where")
 
     def __init__(self, params: Sequence[Tensor], names: Sequence[str], counted: bool) -> None:
         self.params = list(params)
         self.dtype, self.device = params[0].dtype, params[0].device
+        self.shapes = [p.shape for p in params]
         self.where = {id(p): i for i, p in enumerate(params)}
         offsets, end = [], 0
         for p in params:
@@ -34,13 +35,13 @@ class Block:
         self.offsets, self.index = tuple(offsets), tuple(range(len(params)))
         self.buffers = {n: zeros(end, dtype=self.dtype, device=self.device) for n in names}
         self.views: dict[str, list[Tensor]] = {
-            n: [b[o : o + p.numel()].view(p.shape) for o, p in zip(offsets, params, strict=True)]
+            n: [b.narrow(0, o, p.numel()).view(p.shape) for o, p in zip(offsets, params, strict=True)]
             for n, b in self.buffers.items()
         }
         #: Steps made by each parameter.
         self.step = zeros(len(params), dtype=float32, device=self.device) if counted else None
         if self.step is not None:
-            self.views = {"step": [self.step[i : i + 1].view(()) for i in self.index], **self.views}
+            self.views = {"step": [self.step.select(0, i) for i in self.index], **self.views}
 
 
 class Update(NamedTuple):
@@ -61,7 +62,9 @@ class Flat:
     def __init__(self) -> None:
         self.blocks: dict[int, list[Block]] = {}
 
-    def updates(self, number: int, group: dict[str, Any], state: Any, names: Sequence[str], counted: bool) -> list[Update]:
+    def updates(
+        self, number: int, group: dict[str, Any], state: Any, names: Sequence[str], counted: bool
+    ) -> list[Update]:
         """The fused calls of group ``number``, its state up to date: parameters without a gradient are left out."""
         active = [p for p in group["params"] if p.grad is not None]
         if not active:
@@ -101,12 +104,12 @@ class Flat:
                     break
             else:
                 return False
-            if p.dtype != block.dtype or p.device != block.device:
+            if p.dtype != block.dtype or p.device != block.device or p.shape != block.shapes[i]:
                 return False
             views = block.views
             for key in keys:
                 kept = views.get(key)
-                if kept is None or own.get(key) is not kept[i] or kept[i].shape != p.shape:
+                if kept is None or own.get(key) is not kept[i]:
                     return False
         return True
 

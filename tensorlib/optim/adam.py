@@ -58,9 +58,10 @@ class Adam(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
-            for name, value in (("amsgrad", False), ("maximize", False), ("foreach", None), ("capturable", False),
-                                ("differentiable", False), ("decoupled_weight_decay", False), ("fused", None)):  # fmt: skip
-                group.setdefault(name, value)
+            for name in ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay"):
+                group.setdefault(name, False)
+            for name in ("foreach", "fused"):
+                group.setdefault(name, None)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update; returns the closure's loss."""

@@ -51,9 +51,9 @@ class SGD(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
-            for name, value in (("nesterov", False), ("maximize", False), ("foreach", None), ("differentiable", False),
-                                ("fused", False)):  # fmt: skip
-                group.setdefault(name, value)
+            for name in ("nesterov", "maximize", "differentiable", "fused"):
+                group.setdefault(name, False)
+            group.setdefault("foreach", None)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update; returns the closure's loss."""

@@ -40,7 +40,9 @@ def integers(*values: Any) -> np.ndarray:
 CASES: list[Case] = []
 
 
-def add(layer: str, *args: Any, inputs: tuple[np.ndarray, ...], call: dict[str, Any] | None = None, **options: Any) -> None:
+def add(
+    layer: str, *args: Any, inputs: tuple[np.ndarray, ...], call: dict[str, Any] | None = None, **options: Any
+) -> None:
     """Append one case."""
     CASES.append(Case(layer, args, options, inputs, call or {}))
 

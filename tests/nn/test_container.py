@@ -37,7 +37,7 @@ def test_sequential():
         (lambda: m[7], IndexError),
         (lambda: m.insert(9, nn.ReLU()), IndexError),
         (lambda: m.insert(0, 3), AssertionError),
-        (lambda: m + [nn.ReLU()], ValueError),
+        (lambda: m + nn.ReLU(), ValueError),
         (lambda: m * 0, ValueError),
         (lambda: m * 1.5, TypeError),
     ):
@@ -55,7 +55,7 @@ def test_module_list():
     del m[1:3]
     assert kinds(m) == ["Sigmoid", "ReLU", "Tanh"] and list(m._modules) == ["0", "1", "2"]
     m[0] = nn.ReLU()
-    assert kinds(m + [nn.ELU()]) == ["ReLU", "ReLU", "Tanh", "ELU"] and type(m.pop(2)) is nn.Tanh
+    assert kinds(m + iter([nn.ELU()])) == ["ReLU", "ReLU", "Tanh", "ELU"] and type(m.pop(2)) is nn.Tanh
     m += [nn.Tanh()]
     assert repr(m) == "ModuleList(\n  (0-1): 2 x ReLU()\n  (2): Tanh()\n)" and repr(nn.ModuleList()) == "ModuleList()"
     with pytest.raises(TypeError, match="iterable, but got int"):

@@ -47,7 +47,7 @@ def test_dropout_zeroes_and_scales():
     assert abs((values == 0).mean() - 0.25) < 0.02
     layer.eval()
     assert np.array_equal(layer(x).numpy(), x.numpy())
-    with pytest.raises(ValueError, match="between 0 and 1, but got 1.5"):
+    with pytest.raises(ValueError, match=r"between 0 and 1, but got 1\.5"):
         nn.Dropout(1.5)
 
 

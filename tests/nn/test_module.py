@@ -143,7 +143,7 @@ def test_state_dict_shares_memory_and_leaves_out_what_is_not_persistent():
         m.a.scale.fill_(5.0)
     assert state["a.scale"].tolist() == [5.0, 5.0]
     assert m.state_dict(keep_vars=True)["a.scale"] is m.a.scale
-    assert list(m.a.state_dict(prefix="x."))[0] == "x.scale"
+    assert next(iter(m.a.state_dict(prefix="x."))) == "x.scale"
 
 
 def test_load_state_dict_copies_or_assigns():
@@ -177,7 +177,7 @@ def test_load_state_dict_reports_everything_at_once():
     with pytest.raises(RuntimeError) as caught:
         m.load_state_dict(state)
     text = str(caught.value)
-    assert text.startswith("Error(s) in loading state_dict for Block:\n\tMissing key(s) in state_dict: \"scale\". \n\t")
+    assert text.startswith('Error(s) in loading state_dict for Block:\n\tMissing key(s) in state_dict: "scale". \n\t')
     assert 'Unexpected key(s) in state_dict: "other.x", "lin.extra". ' in text
     assert "size mismatch for lin.weight: copying a param with shape" in text
     assert "[3, 2]) from checkpoint, the shape in current model is" in text and text.endswith("[2, 2]).")
@@ -233,7 +233,7 @@ def test_state_dict_hooks():
     assert seen[1:] == [("load", "Linear", "0.")]
     handle.remove()
     forgive.remove()
-    with pytest.raises(RuntimeError, match='"0.bias"'):
+    with pytest.raises(RuntimeError, match=r'"0\.bias"'):
         m.load_state_dict(state)
     assert len(seen) == 2
 

@@ -64,7 +64,7 @@ def clip_grad_norm_(
     error_if_nonfinite: bool = False,
     foreach: bool | None = None,
 ) -> Tensor:
-    """g <- g min(1, max_norm / (norm + 1e-6)), norm taken over all gradients together; returns it. Pascanu et al. 2013."""
+    """g <- g min(1, max_norm / (norm + 1e-6)), norm over all gradients together; returns it. Pascanu et al. 2013."""
     if not isinstance(parameters, Tensor):
         parameters = list(parameters)
     total = get_total_norm(_gradients(parameters), norm_type, error_if_nonfinite, foreach)
@@ -73,9 +73,7 @@ def clip_grad_norm_(
 
 
 @no_grad()
-def clip_grad_value_(
-    parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None
-) -> None:
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None) -> None:
     """g <- min(max(g, -clip_value), clip_value), elementwise."""
     clip_value = float(clip_value)
     for grad in _gradients(parameters):
