@@ -23,7 +23,7 @@ from tensorlib.autograd.modes import (
     no_grad,
     set_grad_enabled,
 )
-from tensorlib.op import composites, registry
+from tensorlib.op import declared as _declared
 from tensorlib.random import Generator, default_generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
 
 # NumPy warns of log(0), 0/0 and overflow; a tensor library gives inf and NaN, as PyTorch does. An errstate around each
@@ -37,10 +37,12 @@ inf, nan, pi, e = float("inf"), float("nan"), 3.141592653589793, 2.7182818284590
 for _d in _dtypes.ALL:
     globals()[_d.name] = _d
 globals().update(_dtypes.ALIASES)
-for _made in (*registry.values(), *composites.values()):
+for _made in _declared():
     if "function" in _made.where:
         for _name in (_made.name, *_made.alias):
             globals()[_name] = _made.public
+            if _made.inplace:
+                globals()[f"{_name}_"] = getattr(Tensor, f"{_name}_")
 
 
 _SUBMODULES = ("io", "nn", "ops", "optim", "testing", "utils")

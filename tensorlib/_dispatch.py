@@ -257,6 +257,9 @@ def promote(op: Op, flat: Sequence[Any], attrs: dict[str, Any], device: Any) -> 
         elif isinstance(x, NUMBERS):
             if device is None or device is cpu:
                 if compute in HALF:
+                    if seen is arrays:
+                        seen = list(arrays)
+                    seen[i] = Meta((), compute)
                     arrays[i] = np.asarray(x, work)
                 elif compute.kind in "iub":
                     arrays[i] = np.asarray(x).astype(compute)  # wraps, where np.asarray(x, compute) would raise

@@ -65,7 +65,7 @@ class _Overwritten:
     @staticmethod
     def backward(node: Node, grads: list[Any], create: bool) -> Sequence[Any]:
         """Zeros."""
-        return (grads[0] * 0,)
+        return (grads[0].new_zeros(grads[0].shape),)
 
 
 class _CopySlices:

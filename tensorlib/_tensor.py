@@ -22,7 +22,7 @@ from tensorlib._dtypes import OF_NUMPY, as_dtype, dtype
 from tensorlib._hooks import RemovableHandle
 from tensorlib.autograd import engine
 from tensorlib.errors import ArgumentError, AutogradError
-from tensorlib.op import Composite, Op, composites, registry
+from tensorlib.op import Composite, Op, composites, declared, registry
 from tensorlib.ops import create, memory
 
 
@@ -49,7 +49,7 @@ class Size(tuple):  # type: ignore[type-arg]
         return Size(tuple.__add__(self, tuple(other)))
 
 
-class _Methods:
+class _Methods(Tensor):
     """Copied into Tensor below."""
 
     # NumPy arrays leave ``array + tensor`` to Tensor.
@@ -589,20 +589,19 @@ def _method(made: Op | Composite) -> Callable[..., Any]:
 
 def attach() -> None:
     """Give Tensor its methods."""
-    skip = {"__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__"}
+    skip = {"__dict__", "__weakref__", "__slots__", "__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__"}
     for name, value in vars(_Methods).items():
         if name not in skip:
             setattr(Tensor, name, value)
-    for made in (*registry.values(), *composites.values()):
+    for made in declared():
         if "method" not in made.where:
             continue
         method = _method(made)
         for name in (made.name, *made.alias):
             setattr(Tensor, name, method)
             if made.inplace:
-                declared = isinstance(made, Op)
-                ufunc = made.cpu if declared and isinstance(made.cpu, np.ufunc) else None
-                keeps = not declared or any(
+                ufunc = made.cpu if isinstance(made, Op) and isinstance(made.cpu, np.ufunc) else None
+                keeps = not isinstance(made, Op) or any(
                     source == "input" and index == 0 for _, source, index in made.keeps((True,) * len(made.tensors))
                 )
                 setattr(Tensor, f"{name}_", _inplace.method(made.public, name, ufunc, keeps))

@@ -31,8 +31,8 @@ from tensorlib._samples import Sample
 from tensorlib.errors import ShapeError, TensorlibError
 from tensorlib.kernels import pointwise as pointwise_kernel
 
-__all__ = ["Array", "Arrays", "Dim", "Dims", "Ints", "NewDim", "Op", "Scalar", "composite", "composites", "op",
-           "pointwise", "registry", "view"]  # fmt: skip
+__all__ = ["Array", "Arrays", "Dim", "Dims", "Ints", "NewDim", "Op", "Scalar", "composite", "composites", "declared",
+           "op", "pointwise", "registry", "view"]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -456,6 +456,11 @@ def composite(
         return function
 
     return decorate
+
+
+def declared() -> list[Op | Composite]:
+    """Every operator and composite, in order of declaration."""
+    return [*registry.values(), *composites.values()]
 
 
 def shape_str(shape: Sequence[int]) -> str:

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 import tensorlib  # noqa: E402
 import tensorlib.nn.functional  # noqa: E402
 from tensorlib import _core  # noqa: E402
-from tensorlib.op import MISSING, Composite, Op, composites, registry  # noqa: E402
+from tensorlib.op import MISSING, Composite, Op, declared  # noqa: E402
 
 TYPES = {
     "Array": "Tensor", "Array | None": "Tensor | None", "Arrays": "Sequence[Tensor]", "Dim": "int", "NewDim": "int",
@@ -35,7 +35,7 @@ PLAIN = (int, float, bool, str, type(None))
 
 def made() -> list[Op | Composite]:
     """All declared operators and composites, by name."""
-    return sorted([*registry.values(), *composites.values()], key=lambda m: m.name)
+    return sorted(declared(), key=lambda m: m.name)
 
 
 def kind(annotation: Any, pointwise: bool) -> str:

@@ -25,10 +25,8 @@ ARRAY, NUMBER, CONSTANT = 0, 1, 2  # what a value handed to the scalar function 
 
 
 @jit
-def _value(inputs, offsets, mask, k: tl.constexpr, KINDS: tl.constexpr, TYPES: tl.constexpr, CONSTANTS: tl.constexpr):
-    if KINDS[k] == 2:
-        v = CONSTANTS[k]
-    elif KINDS[k] == 1:
+def _value(inputs, offsets, mask, k: tl.constexpr, KINDS: tl.constexpr, TYPES: tl.constexpr):
+    if KINDS[k] == 1:
         if TYPES[k] is None:
             v = inputs[k]
         else:
@@ -73,7 +71,12 @@ def pointwise_kernel(
             offsets = moved
     values = ()
     for k in tl.static_range(len(KINDS)):
-        values = values + (_value(inputs, offsets, mask, k, KINDS, TYPES, CONSTANTS),)
+        if KINDS[k] == 2 and CONSTANTS[k] is not None:
+            values = values + (CONSTANTS[k],)
+        elif KINDS[k] == 2:  # None in a tuple must be an argument: a tuple built of a literal one does not compile
+            values = values + (inputs[k],)
+        else:
+            values = values + (_value(inputs, offsets, mask, k, KINDS, TYPES),)
     result = fn(*values)
     tl.store(out + at, tl.cast(result, out.dtype.element_ty), mask=mask)
 
@@ -166,6 +169,7 @@ class Host:
 
     def __call__(self, out: DeviceArray, *inputs: Any, **attrs: Any) -> None:
         """out = fn(inputs, attributes in the order of the declaration), elementwise."""
+        inputs = tuple([int(x) if isinstance(x, bool) else x for x in inputs])  # a number, where an attribute is a flag
         where = range(len(inputs)) if self.promoted is None else self.promoted
         chosen = [inputs[i] for i in where if inputs[i] is not None]
         compute = self.promote(self.name, chosen, attrs)[0] if self.promote is not None else out.dtype

@@ -19,8 +19,6 @@ from tensorlib.kernels.reduction import (
     _fill,
     _initial,
     _map,
-    _map_exp,
-    _map_indexed,
     _map_state1,
     _map_state2,
     _mul,
@@ -95,10 +93,11 @@ def scan_kernel(
         edge = BLOCK_N - 1
         if REVERSE:
             edge = 0
-        carry = ()
+        after = ()
         for k in tl.static_range(len(INIT)):
             last = tl.where((lane == edge)[None, :], state[k], tl.zeros((BLOCK_M, BLOCK_N), TYPES[k]))
-            carry = carry + (tl.sum(last, 1),)
+            after = after + (tl.sum(last, 1),)
+        carry = after
         if not TOTALS:
             for k in tl.static_range(len(outs)):
                 result = tl.cast(state[PICK[k]], outs[k].dtype.element_ty)
@@ -106,3 +105,112 @@ def scan_kernel(
     if TOTALS:
         for k in tl.static_range(len(INIT)):
             tl.store(states[k] + m.to(tl.int64) * parts + part, carry[k], mask=m < M)
+
+
+# s -> a s + b, one after the other.
+@jit
+def _compose(a, b, a2, b2):
+    return a * a2, a2 * b + b2
+
+
+@cache
+def _along(combine: Jit, reverse: bool) -> Jit:
+    """The function that scans the states along the last dimension of a tile: tl.associative_scan takes no constexpr one."""
+    if reverse:
+
+        @jit
+        def backward(state):
+            return tl.associative_scan(state, 1, combine, reverse=True)
+
+        return backward
+
+    @jit
+    def forward(state):
+        return tl.associative_scan(state, 1, combine)
+
+    return forward
+
+
+class Scan(NamedTuple):
+    """A running reduction: as kernels.reduction.Reduction; ``pick`` says which numbers of the state are the results."""
+
+    map: Jit
+    combine: Jit
+    init: tuple[Any, ...]
+    types: tuple[Any, ...]
+    pick: tuple[int, ...]
+
+
+CUMSUM = Scan(_map, _add, (0,), (None,), (0,))
+CUMPROD = Scan(_map, _mul, (1,), (None,), (0,))
+LINEAR = Scan(_map_state2, _compose, (1.0, 0.0), (None, None), (1,))
+_MAP_STATE = (_map_state1, _map_state2)
+
+
+def scan(
+    outs: Sequence[DeviceArray],
+    inputs: Sequence[DeviceArray],
+    dim: int,
+    what: Scan,
+    compute: Any = None,
+    reverse: bool = False,
+) -> None:
+    """outs = the running reduction of the inputs (all of one shape) along dim; from the end with ``reverse``."""
+    shape = inputs[0].shape
+    N = shape[dim]
+    if not inputs[0].size:
+        return
+    outer = [d for d in range(len(shape)) if d != dim]
+    M = outs[0].size // N
+    work = tuple(compute) if compute is not None else tuple(compute_dtype(x.dtype) for x in inputs)
+    types = tuple(work[0] if t is None else t for t in what.types)
+    init = tuple(_initial(v, t) for v, t in zip(what.init, types, strict=True))
+    everything = [*inputs, *outs]
+    kept_shape, strides = pointwise.collapse([shape[d] for d in outer], [tuple(a.strides[d] for d in outer) for a in everything])
+    kept, out_kept = strides[: len(inputs)], strides[len(inputs)]
+    steps = tuple(x.strides[dim] for x in inputs)
+    span = max(sum(abs(s) * (n - 1) for s, n in zip(a.strides, shape, strict=True)) for a in everything)
+    if abs(steps[0]) <= abs(kept[0][-1]) or M == 1:
+        block_n = min(next_power_of_2(N), 2048)
+        block_m = min(next_power_of_2(M), max(2048 // block_n, 1), 128)
+    else:
+        block_m = min(next_power_of_2(M), 64)
+        block_n = min(next_power_of_2(N), 32)
+    programs = cdiv(M, block_m)
+    parts = 1
+    if programs < PROGRAMS and N > 8 * block_n:
+        parts = min(cdiv(N, 4 * block_n), cdiv(2 * PROGRAMS, programs))
+    chunk = cdiv(cdiv(N, parts), block_n) * block_n
+    parts = cdiv(N, chunk)
+    wide = max(span, M * parts, N + chunk) >= 1 << 30
+    states: tuple[DeviceArray, ...] = ()
+    common = dict(
+        combine=what.combine, along=_along(what.combine, reverse), INIT=init, TYPES=types, REVERSE=reverse, WIDE=wide,
+    )  # fmt: skip
+    whole = dict(map_fn=what.map, PICK=what.pick, COMPUTE=work, KEPT=len(kept_shape), BLOCK_M=block_m, BLOCK_N=block_n)
+    if parts > 1:
+        totals = tuple(empty((M, parts), t, outs[0].device) for t in types)
+        launch(
+            scan_kernel, (programs, parts), tuple(outs), tuple(inputs), totals, M, N, chunk,
+            kept_shape, tuple(kept), steps, out_kept, outs[0].strides[dim], TOTALS=True, CARRIES=False, **whole, **common,
+        )  # fmt: skip
+        states = tuple(empty((M, parts), t, outs[0].device) for t in types)
+        k = len(types)
+        launch(
+            scan_kernel, (M, 1), states, totals, (), M, parts, parts, (M,), ((parts,),) * k, (1,) * k, (parts,), 1,
+            map_fn=_MAP_STATE[k - 1], PICK=tuple(range(k)), COMPUTE=types, KEPT=1, TOTALS=False, CARRIES=False,
+            BLOCK_M=1, BLOCK_N=min(next_power_of_2(parts), 1024), **common,
+        )  # fmt: skip
+    launch(
+        scan_kernel, (programs, parts), tuple(outs), tuple(inputs), states, M, N, chunk,
+        kept_shape, tuple(kept), steps, out_kept, outs[0].strides[dim], TOTALS=False, CARRIES=parts > 1, **whole, **common,
+    )  # fmt: skip
+
+
+def shift(out: DeviceArray, x: DeviceArray, dim: int, by: int, fill: float) -> None:
+    """out[k] = x[k + by] along dim, fill where there is none."""
+    create.full(out, None, fill, None, None)
+    n = x.shape[dim]
+    if abs(by) < n:
+        front = (slice(None),) * dim
+        pointwise.copy(out[(*front, slice(max(-by, 0), n - max(by, 0)))], x[(*front, slice(max(by, 0), n - max(-by, 0)))])

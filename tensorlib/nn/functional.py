@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tensorlib import ops as _ops  # fills the registry
-from tensorlib.op import composites as _composites
-from tensorlib.op import registry as _registry
+from tensorlib.op import declared as _declared
 
 __all__: list[str] = []
 
-for _made in (*_registry.values(), *_composites.values()):
+for _made in _declared():
     if "functional" in _made.where:
         for _name in (_made.name, *_made.alias):
             globals()[_name] = _made.public

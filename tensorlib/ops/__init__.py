@@ -1,20 +1,23 @@
 """The declarations, by family. Importing this package fills the registry and gives the public functions their names."""
 
 from tensorlib._dispatch import wrap_dim
-from tensorlib.op import composites as _composites
-from tensorlib.op import registry as _registry
+from tensorlib.op import declared as _declared
 from tensorlib.ops import (
+    attention,
     create,
+    joining,
     linalg,
     memory,
+    optim,
     pointwise,
     reduction,
+    softmax,
     views,
 )
 
-__all__ = ["create", "linalg", "memory", "pointwise", "reduction", "views", "wrap_dim"]
+__all__ = ["attention", "create", "joining", "linalg", "memory", "pointwise", "reduction", "softmax", "views", "wrap_dim"]
 
-for _made in (*_registry.values(), *_composites.values()):
+for _made in _declared():
     if _made.where & {"function", "functional"}:
         for _name in (_made.name, *_made.alias):
             globals()[_name] = _made.public

@@ -23,6 +23,9 @@ SPAN = 32768
 #: Parameters below this size are gathered with their neighbours: above it, the copies cost more than the calls.
 SMALL = 4096
 
+#: Slices of the flat state start at multiples of this many elements: 64 bytes of float32, for aligned vector loads.
+ALIGN = 16
+
 _WIDE = (np.dtype(np.float32), np.dtype(np.float64))
 _local = threading.local()
 
@@ -57,8 +60,8 @@ def _plan(sizes: tuple[int, ...], offsets: tuple[int, ...], gather: bool) -> tup
                 n = min(SPAN, size - start)
                 spans.append(_Span(offset + start, offset + start + n, ((i, start, 0, n),), False))
             continue
-        # Joined only over the padding between two slices: a skipped parameter's state must stay as it is.
-        if not group or not 0 <= offset - hi < 64 or offset + size - lo > SPAN:
+        # Joined over alignment padding only: a gap of ALIGN may be the state of a parameter that takes no part.
+        if not group or not 0 <= offset - hi < ALIGN or offset + size - lo > SPAN:
             close()
             lo = offset
         group.append((i, 0, offset - lo, size))

@@ -221,6 +221,8 @@ def _infer(data: Any) -> np.dtype[Any] | None:
         return data._array.dtype  # type: ignore[no-any-return]
     if isinstance(data, (np.ndarray, np.generic)):
         return data.dtype
+    if not isinstance(data, (list, tuple)):
+        raise TypeError(data)
     best = None
     rank = {"b": 0, "i": 1, "u": 1, "f": 2, "V": 2, "c": 3}
     for x in data:

@@ -13,7 +13,16 @@ import numpy as np
 from tensorlib._core import Tensor
 from tensorlib._dispatch import broadcast
 from tensorlib._dtypes import OF_NUMPY, finfo
-from tensorlib._promotion import COMPARE, FLOAT_ONLY, INT_TO_FLOAT, INTEGERS, PROMOTE, category, of_number, result_dtype
+from tensorlib._promotion import (
+    COMPARE,
+    FLOAT_ONLY,
+    INT_TO_FLOAT,
+    INTEGERS,
+    PROMOTE,
+    category,
+    of_number,
+    result_dtype,
+)
 from tensorlib._samples import between, bools, draw, each, fails, ints, strided, transposed, values
 from tensorlib.errors import ArgumentError, DtypeError, TensorlibError
 from tensorlib.op import Array, Scalar, composite, pointwise, registry
@@ -37,6 +46,23 @@ def _common(name: str, *inputs: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype of a promoted result, for operators that check more than that."""
     present = [x for x in inputs if x is not None]
     return broadcast(registry[name], present), result_dtype(present)
+
+
+def _not_bool(name: str) -> Any:
+    """A spec that refuses bools."""
+
+    def spec(input: Any, other: Any) -> Any:
+        shape, dtype = _common(name, input, other)
+        if dtype == np.bool_:
+            raise DtypeError(f"{name}: not implemented for bool tensors: convert one, as in input.int()")
+        return shape, dtype
+
+    return spec
+
+
+def _scaled(x: np.ndarray, factor: Any) -> np.ndarray:
+    """factor x in x's dtype, wrapping integers."""
+    return x if factor == 1 else np.multiply(x, np.asarray(factor).astype(x.dtype))
 
 
 def _zero(g: Tensor) -> Tensor:
@@ -81,7 +107,7 @@ def _add(x, y, alpha):
 )  # fmt: skip
 def add(input: Array, other: Array, *, alpha: Scalar = 1):
     """input + alpha * other, elementwise, broadcast and promoted. DtypeError for a float alpha of integers."""
-    return np.add(input, other if alpha == 1 else np.multiply(other, alpha, dtype=other.dtype))
+    return np.add(input, _scaled(other, alpha))
 
 
 @jit
@@ -105,7 +131,7 @@ def _sub(x, y, alpha):
 )  # fmt: skip
 def sub(input: Array, other: Array, *, alpha: Scalar = 1):
     """input - alpha * other, elementwise, broadcast and promoted. DtypeError for bools."""
-    return np.subtract(input, other if alpha == 1 else np.multiply(other, alpha, dtype=other.dtype))
+    return np.subtract(input, _scaled(other, alpha))
 
 
 @composite()
@@ -157,7 +183,7 @@ def true_divide(input: Array, other: Array):
 def _check_divisor(name: str, other: np.ndarray) -> None:
     """IntegerDivisionError for an integer zero: seen on the CPU; a GPU gives an undefined number, as in PyTorch."""
     if other.dtype.kind in "iu" and not other.all():
-        raise IntegerDivisionError(f"{name}: ZeroDivisionError: an integer was divided by 0: convert to float, or mask it")
+        raise IntegerDivisionError(f"{name}: ZeroDivisionError: an integer was divided by 0: use floats, or mask it")
 
 
 @jit
@@ -183,7 +209,9 @@ _DIVIDENDS = each(
 )  # fmt: skip
 
 
-@pointwise(_floor_quotient, promote=PROMOTE, inplace=True, samples=_DIVIDENDS)
+@pointwise(
+    _floor_quotient, promote=PROMOTE, spec=_not_bool("floor_divide"), inplace=True, samples=_DIVIDENDS
+)
 def floor_divide(input: Array, other: Array):
     """⌊input / other⌋, elementwise, in the promoted dtype. An integer divided by 0 is an error on the CPU."""
     _check_divisor("floor_divide", other)
@@ -202,6 +230,7 @@ def _truncated_quotient(x, y):
 @pointwise(
     _truncated_quotient,
     promote=PROMOTE,
+    spec=_not_bool("_trunc_divide"),
     vjp=dict(input=_zero, other=_zero),
     on="",
     samples=_DIVIDENDS,
@@ -218,6 +247,7 @@ def _trunc_divide(input: Array, other: Array):
 @pointwise(
     _floor_quotient,
     promote=PROMOTE,
+    spec=_not_bool("_floor_div"),
     vjp=dict(input=_zero, other=_zero),
     on="",
     samples=_DIVIDENDS,
@@ -255,6 +285,7 @@ def _remainder(x, y):
 @pointwise(
     _remainder,
     promote=PROMOTE,
+    spec=_not_bool("remainder"),
     vjp=dict(input=lambda g: g, other=lambda g, input, other: -g * div(input, other, rounding_mode="floor")),
     inplace=True,
     samples=_DIVIDENDS,
@@ -277,6 +308,7 @@ def _fmod(x, y):
 @pointwise(
     _fmod,
     promote=PROMOTE,
+    spec=_not_bool("fmod"),
     vjp=dict(input=lambda g: g, other=lambda g, input, other: -g * div(input, other, rounding_mode="trunc")),
     inplace=True,
     samples=_DIVIDENDS,
@@ -378,7 +410,7 @@ def _cube(input: Array):
 
 @jit
 def _reciprocal(x):
-    return _quotient(x * 0 + 1, x)
+    return _quotient(tl.cast(1.0, x.dtype), x)
 
 
 @pointwise(
@@ -422,8 +454,8 @@ def _exponent_rule(g: Tensor, input: Any, exponent: Any, out: Tensor) -> Tensor:
     if not isinstance(input, Tensor):
         if input == 0:
             return _where(exponent >= 0, 0.0, g * (out * -math.inf))
-        return g * (out * (math.log(input) if input > 0 else math.nan))
-    return _where((input == 0) & (exponent >= 0), 0.0, g * (out * input.log()))
+        return g * (out * _log_of(input))
+    return _where((input == 0) & (exponent >= 0), 0.0, g * (out * log(input)))
 
 
 def _integer_power(input: np.ndarray, exponent: np.ndarray) -> np.ndarray:
@@ -441,7 +473,8 @@ def _integer_power(input: np.ndarray, exponent: np.ndarray) -> np.ndarray:
     on="",
     samples=each(
         draw(between(0.1, 3, 3, 4), (3, 4)), draw(between(0.1, 3, 5, 1), (4,)), draw((7,), 5), draw((6,), 0),
-        draw(2.5, (5,)), draw(ints(4, low=-3, high=4), ints(4, high=4)), draw(ints(5, low=-2, high=3), ints(5, low=-2, high=3)),
+        draw(2.5, (5,)), draw(ints(4, low=-3, high=4), ints(4, high=4)), draw((6,), -2),
+        draw(ints(5, low=-2, high=3), ints(5, low=-2, high=3)),
         draw(between(0.1, 3, 5), -1.5),
     ),
 )  # fmt: skip
@@ -456,6 +489,8 @@ def _power(input: Array, exponent: Array):
         if n in (4.0, 5.0, 6.0):
             r = np.square(np.square(input))
             return r if n == 4 else r * input if n == 5 else r * np.square(input)
+        if n == -2.0:
+            return np.reciprocal(np.square(input))
     return np.power(input, exponent)
 
 
@@ -463,7 +498,7 @@ def _power(input: Array, exponent: Array):
 def pow(input: Any, exponent: Any, *, out: Any = None) -> Tensor:
     """input**exponent, elementwise, broadcast and promoted.
 
-    The exponents 2, 3, ±0.5, -1 and -2 are computed by multiplication, square root and division. An integer tensor to
+    The exponents 2 to 6, ±0.5, -1 and -2 are computed by multiplication, square root and division. An integer tensor to
     a negative integer number is a DtypeError.
     """
     kind = type(exponent)
@@ -610,7 +645,9 @@ def _rsqrt(x):
     return _reciprocal(_root(x))
 
 
-@pointwise(_rsqrt, promote=INT_TO_FLOAT, vjp=lambda g, out: g * (-0.5 * (out * (out * out))), domain=(0.1, 5), inplace=True)
+@pointwise(
+    _rsqrt, promote=INT_TO_FLOAT, vjp=lambda g, out: g * (-0.5 * (out * (out * out))), domain=(0.1, 5), inplace=True
+)
 def rsqrt(input: Array):
     """1 / √input, elementwise."""
     r = np.asarray(np.sqrt(input))
@@ -624,7 +661,6 @@ _POWERS = {
     0.5: sqrt,
     -0.5: rsqrt,
     -1: reciprocal,
-    -2: lambda x: reciprocal(square(x)),
 }
 
 
@@ -651,7 +687,7 @@ def sigmoid(input: Array):
 @jit
 def _logit(x, eps):
     if eps is not None:
-        x = tl.where(x < eps, x * 0 + eps, tl.where(x > 1 - eps, x * 0 + (1 - eps), x))
+        x = tl.where(x < eps, eps, tl.where(x > 1 - eps, 1 - eps, x))
     return tl.log(x / (1 - x))
 
 
@@ -705,7 +741,9 @@ def _tan(x):
     return libdevice.tan(x)
 
 
-@pointwise(_tan, cpu=np.tan, promote=INT_TO_FLOAT, vjp=lambda g, out: g * (out * out + 1), domain=(-1.3, 1.3), inplace=True)
+@pointwise(
+    _tan, cpu=np.tan, promote=INT_TO_FLOAT, vjp=lambda g, out: g * (out * out + 1), domain=(-1.3, 1.3), inplace=True
+)
 def tan(input: Array):
     """The tangent, elementwise, of radians."""
     return np.tan(input)
@@ -767,6 +805,12 @@ def atan(input: Array):
     return np.arctan(input)
 
 
+def _over_norm(numerator: Any, y: Any, x: Any) -> Tensor:
+    """numerator / (x² + y²), 0 at the origin."""
+    norm = x * x + y * y
+    return _where(norm == 0, 0.0, numerator / norm)
+
+
 @jit
 def _atan2(y, x):
     return libdevice.atan2(y, x)
@@ -777,8 +821,8 @@ def _atan2(y, x):
     cpu=np.arctan2,
     promote=INT_TO_FLOAT,
     vjp=dict(
-        input=lambda g, input, other: g * (other / (input * input + other * other)),
-        other=lambda g, input, other: g * (-input / (input * input + other * other)),
+        input=lambda g, input, other: g * _over_norm(other, input, other),
+        other=lambda g, input, other: g * _over_norm(-input, input, other),
     ),
     alias=("arctan2",),
     inplace=True,
@@ -948,6 +992,12 @@ def erfc(input: Array):
     return _erfc_numpy(input)
 
 
+def _log_of(x: Any) -> Any:
+    if isinstance(x, Tensor):
+        return log(x)
+    return math.log(x) if x > 0 else -math.inf if x == 0 else math.nan
+
+
 @jit
 def _xlogy(x, y):
     return tl.where((x == 0) & (y == y), x * 0, x * tl.log(y))
@@ -957,8 +1007,7 @@ def _xlogy(x, y):
     _xlogy,
     promote=INT_TO_FLOAT,
     vjp=dict(
-        input=lambda g, input, other: _where((input == 0) & (other <= 0), 0.0, g * other.log())
-        if isinstance(other, Tensor) else g * (math.log(other) if other > 0 else _where(input == 0, 0.0, -math.inf)),
+        input=lambda g, input, other: _where((input == 0) & (other <= 0), 0.0, g * _log_of(other)),
         other=lambda g, input, other: g * (input / other),
     ),
     domain=(0.1, 5),
@@ -1064,7 +1113,7 @@ def round(input: Tensor, *, decimals: int = 0, out: Any = None) -> Tensor:
     if decimals == 0:
         return _round(input, out=out)
     if input._array.dtype.kind in "iub":
-        raise DtypeError(f"round: decimals={decimals} is for floating-point tensors, got {OF_NUMPY[input._array.dtype]}")
+        raise DtypeError(f"round: decimals={decimals} is for floating-point tensors, got {input.dtype}")  # type: ignore[attr-defined]
     scale = 10.0 ** (decimals if decimals > 0 else -decimals)
     r = _round(input * scale) / scale if decimals > 0 else _round(input / scale) * scale  # type: ignore[operator]
     return r if out is None else out.copy_(r)
@@ -1353,8 +1402,8 @@ def bitwise_not(input: Array):
 
 
 _SHIFTS = each(
-    draw(ints(3, 4, low=-9), ints(3, 4)), draw(ints(5, dtype="int32"), 3), draw(ints(4, low=-9), ints(4, low=60, high=70)),
-    draw(ints(5, dtype="uint8"), ints(5, dtype="uint8")),
+    draw(ints(3, 4, low=-9), ints(3, 4)), draw(ints(5, dtype="int32"), 3),
+    draw(ints(4, low=-9), ints(4, low=60, high=70)), draw(ints(5, dtype="uint8"), ints(5, dtype="uint8")),
 )  # fmt: skip
 
 
@@ -1365,7 +1414,14 @@ def _left_shift(x, y):
     return tl.where(inside, x << tl.where(inside, y, 0).to(x.dtype), x * 0)
 
 
-@pointwise(_left_shift, promote=INTEGERS, inplace=True, samples=_SHIFTS, errors=_NOT_BITS)
+@pointwise(
+    _left_shift,
+    promote=INTEGERS,
+    spec=_not_bool("bitwise_left_shift"),
+    inplace=True,
+    samples=_SHIFTS,
+    errors=_NOT_BITS,
+)
 def bitwise_left_shift(input: Array, other: Array):
     """input 2**other by a shift of bits; 0 where other is negative or at least the number of bits."""
     bits = input.dtype.itemsize * 8
@@ -1380,7 +1436,14 @@ def _right_shift(x, y):
     return tl.where(inside, x >> tl.where(inside, y, 0).to(x.dtype), tl.where(x < 0, x * 0 - 1, x * 0))
 
 
-@pointwise(_right_shift, promote=INTEGERS, inplace=True, samples=_SHIFTS, errors=_NOT_BITS)
+@pointwise(
+    _right_shift,
+    promote=INTEGERS,
+    spec=_not_bool("bitwise_right_shift"),
+    inplace=True,
+    samples=_SHIFTS,
+    errors=_NOT_BITS,
+)
 def bitwise_right_shift(input: Array, other: Array):
     """⌊input / 2**other⌋ by a shift of bits; the sign alone remains past the number of bits."""
     bits = input.dtype.itemsize * 8
@@ -1498,8 +1561,9 @@ def _where_spec(condition: Any, input: Any, other: Any) -> Any:
     ),
     on="",
     samples=each(
-        draw(bools(3, 4), (3, 4), (3, 4)), draw(bools(4), (3, 1), ()), draw(bools(3, 1), 2.0, (4,)), draw(bools(), (2,), 0.0),
-        draw(bools(40, 40), transposed(40, 40), (40,)), draw(bools(0), (0,), (0,)), draw(bools(5), ints(5), ints(5)),
+        draw(bools(3, 4), (3, 4), (3, 4)), draw(bools(4), (3, 1), ()), draw(bools(3, 1), 2.0, (4,)),
+        draw(bools(), (2,), 0.0), draw(bools(40, 40), transposed(40, 40), (40,)), draw(bools(0), (0,), (0,)),
+        draw(bools(5), ints(5), ints(5)),
     ),
     errors=[fails(ints(3), (3,), (3,), match="boolean tensor")],
 )  # fmt: skip
@@ -1597,10 +1661,10 @@ def clamp_max(input: Tensor, max: Any) -> Tensor:
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """value where mask holds, input elsewhere, in input's dtype; ``value`` is a number or a 0-d tensor.
 
-    DtypeError for a mask that is not bool, and for a value that input's dtype cannot hold.
+    A float loses its fraction in an integer tensor. DtypeError for a mask that is not bool.
     """
     if mask._array.dtype != np.bool_:
-        raise DtypeError(f"masked_fill: only supports boolean masks, but got mask with dtype {OF_NUMPY[mask._array.dtype]}")
+        raise DtypeError(f"masked_fill: only supports boolean masks, but got dtype {OF_NUMPY[mask._array.dtype]}")
     want = input._array.dtype
     if isinstance(value, Tensor):
         if value._array.ndim:
@@ -1608,12 +1672,11 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
                 f"masked_fill: only supports a 0-dimensional value tensor, but got tensor with {value._array.ndim} "
                 f"dimension(s): use where(mask, value, input)"
             )
-        have = value._array.dtype
-        value = value if have == want else value.to(input)  # type: ignore[attr-defined]
-    else:
-        have = of_number(value)
-    if category(have) > category(want):
-        raise DtypeError(f"masked_fill: value cannot be converted to type {OF_NUMPY[want]} without loss, got {OF_NUMPY[have]}")
+        value = value if value._array.dtype == want else value.to(input)  # type: ignore[attr-defined]
+    elif category(of_number(value)) > category(want):
+        if isinstance(value, complex):
+            raise DtypeError(f"masked_fill: value {value} cannot be converted to type {OF_NUMPY[want]}")
+        value = int(value) if want != np.bool_ else bool(value)
     return _where(mask, value, input)
 
 
@@ -1636,13 +1699,13 @@ def copysign(input: Array, other: Array):
 
 @jit
 def _heaviside(x, y):
-    return tl.where(x == 0, y, tl.where(x != x, x, tl.cast(x > 0, x.dtype)))
+    return tl.where(x == 0, y, tl.cast(x > 0, y.dtype))
 
 
-@pointwise(_heaviside, cpu=np.heaviside, promote=FLOAT_ONLY, inplace=True)
+@pointwise(_heaviside, promote=PROMOTE, inplace=True)
 def heaviside(input: Array, values: Array):
-    """0 below zero, 1 above, ``values`` at zero, elementwise."""
-    return np.heaviside(input, values)
+    """0 below zero (and for NaN), 1 above, ``values`` at zero, elementwise."""
+    return np.where(input == 0, values, input > 0)
 
 
 @jit
@@ -1721,12 +1784,13 @@ def _addcmul(x, a, b, value):
         tensor2=lambda g, tensor1, value: g * (tensor1 * value),
     ),
     inplace=True,
-    samples=each(draw((3, 4), (3, 4), (3, 4)), draw((3, 1), (4,), (), value=-0.5), draw((40, 30), transposed(40, 30), (30,))),
+    samples=each(
+        draw((3, 4), (3, 4), (3, 4)), draw((3, 1), (4,), (), value=-0.5), draw((40, 30), transposed(40, 30), (30,)),
+    ),
 )
 def addcmul(input: Array, tensor1: Array, tensor2: Array, *, value: Scalar = 1):
     """input + value tensor1 tensor2, elementwise and broadcast."""
-    product = np.multiply(tensor1, tensor2)
-    return np.add(input, product if value == 1 else np.multiply(product, value, dtype=product.dtype))
+    return np.add(input, _scaled(np.multiply(tensor1, tensor2), value))
 
 
 def _addcdiv_spec(input: Any, tensor1: Any, tensor2: Any, value: Any) -> Any:
@@ -1761,5 +1825,4 @@ def _addcdiv(x, a, b, value):
 )  # fmt: skip
 def addcdiv(input: Array, tensor1: Array, tensor2: Array, *, value: Scalar = 1):
     """input + value tensor1 / tensor2, elementwise and broadcast. DtypeError for integers."""
-    quotient = np.true_divide(tensor1, tensor2)
-    return np.add(input, quotient if value == 1 else np.multiply(quotient, value, dtype=quotient.dtype))
+    return np.add(input, _scaled(np.true_divide(tensor1, tensor2), value))

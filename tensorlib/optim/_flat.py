@@ -13,9 +13,7 @@ from typing import Any, NamedTuple
 from tensorlib._dtypes import float32
 from tensorlib._tensor import Tensor
 from tensorlib.ops import zeros
-
-#: Elements between slice starts: 64 bytes of float32, so that vector loads of a slice stay aligned.
-ALIGN = 16
+from tensorlib.ops._optim_numpy import ALIGN
 
 
 class Block:

@@ -8,7 +8,7 @@ from typing import Any
 from tensorlib._tensor import Tensor
 from tensorlib.autograd import no_grad
 from tensorlib.ops.optim import adam_
-from tensorlib.optim.optimizer import Optimizer, check_options, evaluate
+from tensorlib.optim.optimizer import Optimizer, check_options, evaluate, rate_on
 
 __all__ = ["Adam", "AdamW"]
 
@@ -68,19 +68,22 @@ class Adam(Optimizer):
         loss = evaluate(closure)
         with no_grad():
             for number, group in enumerate(self.param_groups):
-                names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if group["amsgrad"] else ("exp_avg", "exp_avg_sq")
-                beta1, beta2 = group["betas"]
-                for block, params, grads, offsets, index, _ in self._flat.updates(
-                    number, group, self.state, names, True
-                ):
-                    buffers = block.buffers
-                    adam_(
-                        params, grads, buffers["exp_avg"], buffers["exp_avg_sq"], buffers.get("max_exp_avg_sq"),
-                        block.step, group["lr"], offsets=offsets, index=index, beta1=float(beta1), beta2=float(beta2),
-                        eps=float(group["eps"]), weight_decay=float(group["weight_decay"]),
-                        decoupled_weight_decay=bool(group["decoupled_weight_decay"]), maximize=bool(group["maximize"]),
-                    )  # fmt: skip
+                self._step(number, group)
         return loss
+
+    def _step(self, number: int, group: dict[str, Any]) -> None:
+        beta1, beta2 = group["betas"]
+        amsgrad = bool(group["amsgrad"])
+        names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if amsgrad else ("exp_avg", "exp_avg_sq")
+        for block, params, grads, offsets, index, _ in self._flat.updates(number, group, self.state, names, True):
+            buffers = block.buffers
+            adam_(
+                params, grads, buffers["exp_avg"], buffers["exp_avg_sq"],
+                buffers["max_exp_avg_sq"] if amsgrad else None, block.step, rate_on(group["lr"], block.device),
+                offsets=offsets, index=index, beta1=float(beta1), beta2=float(beta2), eps=float(group["eps"]),
+                weight_decay=float(group["weight_decay"]), maximize=bool(group["maximize"]),
+                decoupled_weight_decay=bool(group["decoupled_weight_decay"]),
+            )  # fmt: skip
 
 
 class AdamW(Adam):

@@ -288,6 +288,11 @@ def evaluate(closure: Callable[[], Any] | None) -> Any:
         return closure()
 
 
+def rate_on(lr: Any, device: Any) -> Any:
+    """The learning rate for an update on ``device``: a number, or a Tensor there, which the update reads itself."""
+    return lr if not isinstance(lr, Tensor) or lr.device == device else float(lr)
+
+
 def check_options(lr: Any, foreach: Any, fused: Any, differentiable: bool, capturable: bool = True) -> None:
     """The checks that SGD and Adam share. ``foreach``, ``fused`` and ``capturable`` do not change results here."""
     if isinstance(lr, Tensor):

@@ -8,7 +8,7 @@ from typing import Any
 from tensorlib._tensor import Tensor
 from tensorlib.autograd import no_grad
 from tensorlib.ops.optim import sgd_
-from tensorlib.optim.optimizer import Optimizer, check_options, evaluate
+from tensorlib.optim.optimizer import Optimizer, check_options, evaluate, rate_on
 
 __all__ = ["SGD"]
 
@@ -68,25 +68,27 @@ class SGD(Optimizer):
             "momentum": float(group["momentum"]), "weight_decay": float(group["weight_decay"]),
             "nesterov": bool(group["nesterov"]), "maximize": bool(group["maximize"]),
         }  # fmt: skip
-        lr, dampening = group["lr"], float(group["dampening"])
         if not options["momentum"]:
             kinds: dict[Any, list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
                     kinds.setdefault((p.dtype, p.device), []).append(p)
-            for params in kinds.values():
-                grads = [p.grad for p in params]
-                sgd_(params, grads, None, lr, offsets=(0,) * len(params), dampening=0.0, **options)
+            for (_, device), params in kinds.items():
+                lr = rate_on(group["lr"], device)
+                sgd_(params, [p.grad for p in params], None, lr, offsets=(0,) * len(params), dampening=0.0, **options)
             return
+        dampening = float(group["dampening"])
         for update in self._flat.updates(number, group, self.state, ("momentum_buffer",), False):
-            buffer = update.block.buffers["momentum_buffer"]
-            parts = [(range(len(update.params)), dampening)]
-            if dampening and update.fresh:  # a first buffer is the gradient itself: zeros, without dampening
+            buffer, lr = update.block.buffers["momentum_buffer"], rate_on(group["lr"], update.block.device)
+            if not (dampening and update.fresh):
+                parts = [(update.params, update.grads, update.offsets, dampening)]
+            else:  # a first buffer is the gradient itself: zeros, without dampening
                 fresh = set(update.fresh)
-                parts = [(update.fresh, 0.0), ([i for i in range(len(update.params)) if i not in fresh], dampening)]
-            for chosen, damp in parts:
-                if len(chosen):
-                    sgd_(
-                        [update.params[i] for i in chosen], [update.grads[i] for i in chosen], buffer, lr,
-                        offsets=tuple(update.offsets[i] for i in chosen), dampening=damp, **options,
-                    )  # fmt: skip
+                chosen = [update.fresh, [i for i in range(len(update.params)) if i not in fresh]]
+                parts = [
+                    ([update.params[i] for i in part], [update.grads[i] for i in part],
+                     tuple([update.offsets[i] for i in part]), damp)
+                    for part, damp in zip(chosen, (0.0, dampening), strict=True) if part
+                ]  # fmt: skip
+            for params, grads, offsets, damp in parts:
+                sgd_(params, grads, buffer, lr, offsets=offsets, dampening=damp, **options)

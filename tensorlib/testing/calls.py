@@ -76,7 +76,7 @@ def with_arrays(args: Sequence[Any], arrays: Sequence[np.ndarray]) -> tuple[Any,
 
     def put(a: Any) -> Any:
         if isinstance(a, np.ndarray):
-            return next(following)
+            return np.asarray(next(following))  # arithmetic on 0-d arrays gives scalars
         return [put(x) for x in a] if isinstance(a, list) else a
 
     return tuple(put(a) for a in args)

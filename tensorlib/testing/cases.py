@@ -19,7 +19,7 @@ import numpy as np
 
 from tensorlib._samples import Draw, Sample
 from tensorlib.errors import DtypeError, ShapeError
-from tensorlib.op import Composite, Op
+from tensorlib.op import MISSING, Composite, Op
 from tensorlib.testing import calls
 
 FLOAT32, BFLOAT16, FLOAT16 = np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16)
@@ -110,7 +110,7 @@ def _pointwise(op: Op) -> Iterator[Case]:
     if op.variadic or n == 0:
         return
     attrs: dict[str, Any] = {}
-    required = [p.name for p in op.attrs if p.default is not p.default and p.name not in ("seed", "offset")]
+    required = [p.name for p in op.attrs if p.default is MISSING and p.name not in ("seed", "offset")]
     if op.samples:
         attrs = {k: v for k, v in op.samples[0].attrs.items() if k not in op.position}
     elif required:

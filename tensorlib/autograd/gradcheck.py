@@ -1,0 +1,313 @@
+"""Gradients held to central differences: first and second order, PyTorch's names and defaults."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tensorlib._array import to_host
+from tensorlib._core import Tensor, modes, wrap
+from tensorlib._device import cpu
+from tensorlib.autograd import engine
+from tensorlib.errors import ArgumentError, AutogradError
+
+__all__ = ["GradcheckError", "gradcheck", "gradgradcheck"]
+
+
+class GradcheckError(AutogradError):
+    """A gradient differs from the numerical one."""
+
+
+def _inputs(name: str, inputs: Any) -> list[Any]:
+    """The arguments as a list; ValueError unless one of them requires a gradient."""
+    given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    wanted = [t for t in given if isinstance(t, Tensor) and t._needs]
+    if not wanted:
+        raise ArgumentError(f"{name}: expects at least one input tensor to require gradient, but none of them have it")
+    for i, t in enumerate(given):
+        if not (isinstance(t, Tensor) and t._needs):
+            continue
+        if t._array.dtype.kind == "c":
+            raise ArgumentError(f"{name}: input {i} is complex: check its real and imaginary parts, as in view_as_real(x)")
+        if t._array.dtype != np.float64:
+            warnings.warn(
+                f"{name}: input {i} requires gradient and is not of double precision: "
+                f"the check will likely fail unless it is converted by .double()",
+                stacklevel=3,
+            )
+    return given
+
+
+def _float_outputs(result: Any) -> list[Tensor]:
+    """The outputs a gradient can come from."""
+    results = result if isinstance(result, (tuple, list)) else (result,)
+    return [t for t in results if isinstance(t, Tensor) and t._array.dtype.kind not in "iub"]
+
+
+def _host(t: Any) -> np.ndarray:
+    return np.asarray(to_host(t._array), np.float64)
+
+
+def _moved(t: Tensor, delta: np.ndarray) -> Tensor:
+    """The tensor plus ``delta``, as a new leaf on its device."""
+    x = wrap((to_host(t._array).astype(np.float64) + delta).astype(t._array.dtype))
+    if t.device is not cpu:  # type: ignore[attr-defined]
+        x = x.to(t.device)  # type: ignore[attr-defined]
+    x._needs = True
+    return x
+
+
+def difference(
+    func: Callable[..., Any], inputs: Sequence[Any], at: int, direction: np.ndarray, eps: float
+) -> list[np.ndarray]:
+    """(func(x + eps v) - func(x - eps v)) / 2 eps for each float output, x being input ``at``, v the direction."""
+    values = []
+    for sign in (eps, -eps):
+        moved = list(inputs)
+        moved[at] = _moved(inputs[at], sign * direction)
+        values.append([_host(t) for t in _float_outputs(func(*moved))])
+    return [(a - b) / (2 * eps) for a, b in zip(*values, strict=True)]
+
+
+def _analytic(output: Tensor, inputs: Sequence[Tensor], cotangent: np.ndarray, **options: Any) -> list[np.ndarray | None]:
+    """Gradients of <output, cotangent>; None for inputs it does not depend on."""
+    if not output._needs:
+        return [None] * len(inputs)
+    seed = wrap(cotangent.astype(output._array.dtype)).to(output.device)  # type: ignore[attr-defined]
+    found = engine.grad(output, list(inputs), seed, retain_graph=True, allow_unused=True, **options)
+    return [None if g is None else _host(g) for g in found]
+
+
+class _Check:
+    """One run of gradcheck."""
+
+    def __init__(self, name: str, func: Callable[..., Any], inputs: list[Any], options: dict[str, Any]) -> None:
+        self.name, self.func, self.inputs = name, func, inputs
+        self.where = [i for i, t in enumerate(inputs) if isinstance(t, Tensor) and t._needs]
+        self.wanted = [inputs[i] for i in self.where]
+        self.eps, self.atol, self.rtol = options["eps"], options["atol"], options["rtol"]
+        self.nondet_tol, self.check_dtypes = options["nondet_tol"], options["check_grad_dtypes"]
+        self.check_undefined = options["check_undefined_grad"]
+
+    def run(self, fast: bool) -> None:
+        self.outputs = _float_outputs(self.func(*self.inputs))
+        if not any(t._needs for t in self.outputs):
+            self._constant()
+            return
+        if fast:
+            self._random_direction()
+        else:
+            self._jacobians()
+        self._repeatable()
+        if self.check_undefined:
+            self._undefined()
+
+    def _fail(self, text: str) -> None:
+        raise GradcheckError(f"{self.name}: {text}")
+
+    def _constant(self) -> None:
+        """Without a gradient the outputs must not move."""
+        for k, i in enumerate(self.where):
+            v = np.ones(self.wanted[k]._array.shape)
+            for j, d in enumerate(difference(self.func, self.inputs, i, v, self.eps)):
+                if np.abs(d).max(initial=0.0) > self.atol:
+                    self._fail(f"numerical gradient for function expected to be zero: output {j}, input {i}")
+
+    def _close(self, numeric: np.ndarray, analytic: np.ndarray) -> bool:
+        return bool(np.allclose(analytic, numeric, self.rtol, self.atol, equal_nan=True))
+
+    def _jacobians(self) -> None:
+        """Every element of every output by every element of every input."""
+        for k, i in enumerate(self.where):
+            x = self.wanted[k]._array
+            size = x.size
+            numeric = [np.zeros((size, o._array.size)) for o in self.outputs]
+            for e in range(size):
+                v = np.zeros(size)
+                v[e] = 1
+                for j, d in enumerate(difference(self.func, self.inputs, i, v.reshape(x.shape), self.eps)):
+                    numeric[j][e] = d.reshape(-1)
+            for j, output in enumerate(self.outputs):
+                analytic = np.zeros((size, output._array.size))
+                for column in range(output._array.size):
+                    c = np.zeros(output._array.size)
+                    c[column] = 1
+                    g = _analytic(output, [self.wanted[k]], c.reshape(output._array.shape))[0]
+                    if g is not None:
+                        analytic[:, column] = g.reshape(-1)
+                if not self._close(numeric[j], analytic):
+                    self._fail(
+                        f"Jacobian mismatch for output {j} with respect to input {i},\n"
+                        f"numerical:{numeric[j]}\nanalytical:{analytic}"
+                    )
+
+    def _random_direction(self) -> None:
+        """u^T J v for one random pair of directions: the cost does not grow with the size."""
+        rng = np.random.default_rng(0)
+        for j, output in enumerate(self.outputs):
+            u = rng.standard_normal(output._array.shape)
+            found = _analytic(output, self.wanted, u)
+            for k, i in enumerate(self.where):
+                v = rng.standard_normal(self.wanted[k]._array.shape)
+                numeric = np.sum(u * difference(self.func, self.inputs, i, v, self.eps)[j])
+                g = found[k]
+                analytic = np.asarray(0.0 if g is None else np.sum(g * v))
+                if not self._close(numeric, analytic):
+                    self._fail(
+                        f"Jacobian mismatch in fast mode for output {j} with respect to input {i},\n"
+                        f"numerical: {numeric}\nanalytical: {analytic}"
+                    )
+
+    def _repeatable(self) -> None:
+        rng = np.random.default_rng(1)
+        for j, output in enumerate(self.outputs):
+            if not output._needs:
+                continue
+            u = rng.standard_normal(output._array.shape)
+            first, second = (_analytic(output, self.wanted, u) for _ in range(2))
+            seed = wrap(u.astype(output._array.dtype)).to(output.device)  # type: ignore[attr-defined]
+            raw = engine.grad(output, self.wanted, seed, retain_graph=True, allow_unused=True)
+            for i, x, g, a, b in zip(self.where, self.wanted, raw, first, second, strict=True):
+                if g is None:
+                    continue
+                if g._array.shape != x._array.shape:
+                    self._fail(f"gradient of input {i} has shape {g._array.shape}, the input {x._array.shape} (output {j})")
+                if self.check_dtypes and g._array.dtype != x._array.dtype:
+                    self._fail(f"gradient of input {i} has dtype {g.dtype}, the input {x.dtype} (output {j})")
+                if np.abs(a - b).max(initial=0.0) > self.nondet_tol:
+                    self._fail(
+                        f"Backward is not reentrant, i.e., running backward with same input and grad_output multiple "
+                        f"times gives different values (output {j}, input {i}); nondet_tol={self.nondet_tol}"
+                    )
+
+    def _undefined(self) -> None:
+        """A zero gradient of the outputs gives a zero gradient of the inputs, and None counts as zero."""
+        for j, output in enumerate(self.outputs):
+            for i, g in zip(self.where, _analytic(output, self.wanted, np.zeros(output._array.shape)), strict=True):
+                if g is not None and np.any(g[np.isfinite(g)] != 0):
+                    self._fail(f"expected backward of zeros to give zeros: output {j}, input {i}")
+
+
+def _refuse(name: str, **flags: bool) -> None:
+    for flag, value in flags.items():
+        if value:
+            raise ArgumentError(f"{name}: {flag}=True is not supported: backward-mode gradients are checked, one at a time")
+
+
+def gradcheck(
+    func: Callable[..., Any],
+    inputs: Any,
+    *,
+    eps: float = 1e-6,
+    atol: float = 1e-5,
+    rtol: float = 1e-3,
+    raise_exception: bool = True,
+    nondet_tol: float = 0.0,
+    check_undefined_grad: bool = True,
+    check_grad_dtypes: bool = False,
+    check_batched_grad: bool = False,
+    check_batched_forward_grad: bool = False,
+    check_forward_ad: bool = False,
+    check_backward_ad: bool = True,
+    fast_mode: bool = False,
+    masked: bool | None = None,
+) -> bool:
+    """|analytic - numerical| <= atol + rtol * |numerical| for the Jacobians of ``func`` at ``inputs``; True if so.
+
+    ``inputs``: a tensor or a tuple of arguments; those that require a gradient are checked and should be float64.
+    Numerical: (f(x + eps) - f(x - eps)) / 2 eps, one element at a time, or along one random direction with
+    ``fast_mode``. Also that backward gives the same twice (``nondet_tol``), gradients of the inputs' shapes (and dtypes,
+    with ``check_grad_dtypes``), and zeros for zeros (``check_undefined_grad``).
+
+    GradcheckError where they differ, or False with ``raise_exception=False``. ArgumentError for what is not there:
+    forward mode and batched gradients.
+    """
+    _refuse(
+        "gradcheck", check_batched_grad=check_batched_grad, check_batched_forward_grad=check_batched_forward_grad,
+        check_forward_ad=check_forward_ad, masked=bool(masked),
+    )  # fmt: skip
+    if not check_backward_ad:
+        raise ArgumentError("gradcheck: nothing to check with check_backward_ad=False")
+    given = _inputs("gradcheck", inputs)
+    options = dict(eps=eps, atol=atol, rtol=rtol, nondet_tol=nondet_tol, check_grad_dtypes=check_grad_dtypes,
+                   check_undefined_grad=check_undefined_grad)  # fmt: skip
+    before, modes.grad = modes.grad, True
+    try:
+        _Check("gradcheck", func, given, options).run(fast_mode)
+    except GradcheckError:
+        if raise_exception:
+            raise
+        return False
+    finally:
+        modes.grad = before
+    return True
+
+
+def gradgradcheck(
+    func: Callable[..., Any],
+    inputs: Any,
+    grad_outputs: Any = None,
+    *,
+    eps: float = 1e-6,
+    atol: float = 1e-5,
+    rtol: float = 1e-3,
+    gen_non_contig_grad_outputs: bool = False,
+    raise_exception: bool = True,
+    nondet_tol: float = 0.0,
+    check_undefined_grad: bool = True,
+    check_grad_dtypes: bool = False,
+    check_batched_grad: bool = False,
+    check_fwd_over_rev: bool = False,
+    check_rev_over_rev: bool = True,
+    fast_mode: bool = False,
+    masked: bool = False,
+) -> bool:
+    """gradcheck of the gradients of ``func``: of (inputs, grad_outputs) -> sum over outputs of J^T grad_outputs.
+
+    ``grad_outputs``: tensors of the outputs' shapes, drawn at random for None (laid out with gaps for
+    ``gen_non_contig_grad_outputs``). The rest as in :func:`gradcheck`.
+    """
+    _refuse("gradgradcheck", check_batched_grad=check_batched_grad, check_fwd_over_rev=check_fwd_over_rev, masked=masked)
+    if not check_rev_over_rev:
+        raise ArgumentError("gradgradcheck: nothing to check with check_rev_over_rev=False")
+    given = _inputs("gradgradcheck", inputs)
+    n = len(given)
+    wanted = [i for i, t in enumerate(given) if isinstance(t, Tensor) and t._needs]
+    before, modes.grad = modes.grad, True
+    try:
+        outputs = [t for t in _float_outputs(func(*given)) if t._needs]
+        if grad_outputs is None:
+            rng = np.random.default_rng(2)
+            seeds = []
+            for t in outputs:
+                shape = t._array.shape
+                if gen_non_contig_grad_outputs and shape:
+                    values = rng.standard_normal((*shape[:-1], 2 * shape[-1]))[..., ::2]
+                else:
+                    values = rng.standard_normal(shape)
+                seed = wrap(values.astype(t._array.dtype, copy=False)).to(t.device)  # type: ignore[attr-defined]
+                seed._needs = True
+                seeds.append(seed)
+        else:
+            seeds = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs)
+
+        def gradients(*arguments: Any) -> tuple[Tensor, ...]:
+            outs = [t for t in _float_outputs(func(*arguments[:n])) if t._needs]
+            found = engine.grad(
+                outs, [arguments[i] for i in wanted], list(arguments[n:]), create_graph=True, allow_unused=True
+            )
+            return tuple(g for g in found if g is not None)
+
+        options = dict(eps=eps, atol=atol, rtol=rtol, nondet_tol=nondet_tol, check_grad_dtypes=check_grad_dtypes,
+                       check_undefined_grad=check_undefined_grad)  # fmt: skip
+        _Check("gradgradcheck", gradients, [*given, *seeds], options).run(fast_mode)
+    except GradcheckError:
+        if raise_exception:
+            raise
+        return False
+    finally:
+        modes.grad = before
+    return True

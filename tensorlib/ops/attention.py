@@ -1,0 +1,464 @@
+"""Scaled dot-product attention: one fused operator, its backward, and the formula that both are equal to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tensorlib import random
+from tensorlib._core import Tensor, modes
+from tensorlib._promotion import FLOATS
+from tensorlib._samples import bools, draw, each, fails, transposed
+from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
+from tensorlib.kernels import attention as kernels
+from tensorlib.op import Array, Scalar, composite, op
+from tensorlib.ops.create import arange
+from tensorlib.ops.linalg import matmul
+
+NAME = "scaled_dot_product_attention"
+
+# --------------------------------------------------------------------------------------------------- shapes and dtypes
+
+
+def _shapes(query: Any, key: Any, value: Any, attn_mask: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(shape of the output, shape of the log-sum-exp); every error of the shapes and dtypes."""
+    q, k, v = query.shape, key.shape, value.shape
+    if q[-1] != k[-1]:
+        raise ShapeError(
+            f"{NAME}: query {tuple(q)} and key {tuple(k)} differ in their last size: expected (…, L, E) and (…, S, E)"
+        )
+    if k[-2] != v[-2]:
+        raise ShapeError(
+            f"{NAME}: key {tuple(k)} and value {tuple(v)} differ in length: expected (…, S, E) and (…, S, Ev)"
+        )
+    if query.dtype.kind in "iub":
+        raise DtypeError(f"{NAME}: expected floating-point tensors, got {query.dtype}: convert them, as in query.float()")
+    scores = (*q[:-1], k[-2])
+    if attn_mask is not None:
+        missing = len(scores) - attn_mask.ndim
+        if missing < 0 or any(n not in (1, m) for n, m in zip(attn_mask.shape, scores[missing:], strict=True)):
+            raise ShapeError(
+                f"{NAME}: attn_mask of shape {tuple(attn_mask.shape)} must match the size of the scores {scores}, or be "
+                f"1 there: expected a shape that broadcasts to (…, L, S)"
+            )
+        if attn_mask.dtype != np.bool_ and attn_mask.dtype != query.dtype and attn_mask.dtype != np.float32:
+            raise DtypeError(
+                f"{NAME}: Expected attn_mask dtype to be bool or float or to match query dtype, but got "
+                f"attn_mask.dtype: {attn_mask.dtype} and query.dtype: {query.dtype}"
+            )
+    return (*q[:-1], v[-1]), q[:-1]
+
+
+def _spec(query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, scale: float, dropout_p: float = 0.0,
+          seed: int = 0, offset: int = 0) -> Any:  # fmt: skip
+    out, rows = _shapes(query, key, value, attn_mask)
+    return [(out, query.dtype), (rows, np.dtype(np.float64 if query.dtype == np.float64 else np.float32))]
+
+
+# ------------------------------------------------------------------------------------------------------ NumPy, blocked
+
+# Bytes of scores held at a time: they are read and written some ten times and should stay in a core's own cache.
+_BLOCK_BYTES = 1 << 20
+_ROWS = 64  # queries of a block where causality leaves part of the keys out
+
+
+class _Blocks:
+    """The work in blocks: batches x heads x queries. Scores lie as (…, S, rows): reductions over keys are then vectors."""
+
+    def __init__(self, query: Any, key: Any, value: Any, mask: Any, causal: bool, scale: float, p: float, seed: int,
+                 offset: int) -> None:  # fmt: skip
+        *lead, self.L, self.E = query.shape
+        self.S, self.EV = value.shape[-2:]
+        self.lead = tuple(lead)
+        heads = lead[-1] if lead else 1
+        self.group = heads // key.shape[-3] if lead and heads else 1
+        batches = math.prod(lead[:-1])
+        # (batches, heads of k, group, rows, columns): splitting an axis is a view, and a group shares k and v by axis 1.
+        self.shape = (batches, heads // self.group, self.group)
+        self.q = query.reshape(*self.shape, self.L, self.E)
+        self.k, self.v = (x.reshape(*self.shape[:2], 1, *x.shape[-2:]) for x in (key, value))
+        self.scale = query.dtype.type(scale)
+        self.causal = causal
+        self.mask = None
+        if mask is not None:
+            full = np.broadcast_to(mask, (*lead, self.L, self.S))
+            self.mask = full.reshape(*self.shape, self.L, self.S) if len(lead) <= 2 else full.reshape(*self.shape, self.L, self.S)
+        self.keep = None
+        if p > 0:
+            self.keep = _keep(self.lead, self.L, self.S, p, seed, offset).reshape(*self.shape, self.L, self.S)
+        self.dtype = query.dtype
+        rows = self.L if not causal or self.L <= _ROWS else _ROWS
+        each = self.S * query.itemsize * max(self.group, 1)
+        self.rows = max(1, min(rows, _BLOCK_BYTES // max(each, 1)))
+        heads_at_once = max(1, _BLOCK_BYTES // max(each * self.rows, 1))
+        self.heads = min(max(self.shape[1], 1), heads_at_once)
+        self.batches = max(1, min(batches, heads_at_once // self.heads)) if self.heads == self.shape[1] else 1
+        self.size = self.batches * self.heads * self.group * self.S * self.rows
+
+    def __iter__(self) -> Iterator[tuple[Any, slice, int]]:
+        """(where in batches and heads, queries, how many keys they may look at)."""
+        for b in range(0, self.shape[0], self.batches):
+            for h in range(0, self.shape[1], self.heads):
+                at = (slice(b, b + self.batches), slice(h, h + self.heads))
+                for start in range(0, self.L, self.rows):
+                    stop = min(start + self.rows, self.L)
+                    yield at, slice(start, stop), min(self.S, stop) if self.causal else self.S
+
+    def scores(self, at: Any, rows: slice, keys: int, buffer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(scores (…, keys, rows) in the buffer, the scaled queries)."""
+        q = self.q[at][..., rows, :] * self.scale
+        s = _in(buffer, (*q.shape[:3], keys, q.shape[3]))
+        np.matmul(self.k[at][..., :keys, :], q.swapaxes(-1, -2), out=s)
+        if self.mask is not None:
+            m = self.mask[at][..., rows, :keys].swapaxes(-1, -2)
+            if m.dtype == np.bool_:
+                np.copyto(s, -np.inf, where=~m)
+            else:
+                s += m
+        if self.causal and keys > rows.start:
+            s[..., rows.start :, :] += _triangle(self.rows, self.dtype)[: keys - rows.start, : q.shape[3]]
+        return s, q
+
+
+def _in(buffer: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of this shape at the start of the buffer."""
+    return buffer[: math.prod(shape)].reshape(shape)
+
+
+@cache
+def _triangle(n: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """(keys, queries): -inf where a key comes after the query, else 0."""
+    return np.tril(np.full((n, n), -np.inf, dtype), -1)
+
+
+def _keep(lead: tuple[int, ...], L: int, S: int, p: float, seed: int, offset: int) -> np.ndarray:
+    """Which weights dropout keeps. A row starts at a multiple of four numbers of the stream, as the kernels count."""
+    u = random.uniform01((*lead, L, -(-S // 4) * 4), np.dtype(np.float32), seed, offset)
+    kept: np.ndarray = u[..., :S] >= np.float32(p)
+    return kept
+
+
+def _forward(query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, scale: float, dropout_p: float = 0.0,
+             seed: int = 0, offset: int = 0) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    x = _Blocks(query, key, value, attn_mask, is_causal, scale, dropout_p, seed, offset)
+    out = np.empty((*x.shape, x.L, x.EV), x.dtype)
+    lse = np.empty((*x.shape, x.L), x.dtype)
+    if x.S == 0:
+        out.fill(0)
+        lse.fill(np.inf)
+        return out.reshape(*query.shape[:-1], x.EV), lse.reshape(query.shape[:-1])
+    buffer = np.empty(x.size, x.dtype)
+    for at, rows, keys in x:
+        s, _ = x.scores(at, rows, keys, buffer)
+        top = np.maximum.reduce(s, axis=-2)
+        if attn_mask is not None:  # a query that may look at no key: weights 0, not NaN
+            np.copyto(top, 0, where=top == -np.inf)
+        s -= top[..., None, :]
+        np.exp(s, out=s)
+        sums = np.add.reduce(s, axis=-2)
+        block = lse[at][..., rows]
+        np.log(sums, out=block)
+        block += top
+        if attn_mask is not None:
+            np.copyto(block, np.inf, where=sums == 0)
+            np.copyto(sums, 1, where=sums == 0)
+        if x.keep is not None:
+            s *= x.keep[at][..., rows, :keys].swapaxes(-1, -2)
+            sums *= x.dtype.type(1 - dropout_p) if dropout_p < 1 else 1
+        y = out[at][..., rows, :]
+        np.matmul(s.swapaxes(-1, -2), x.v[at][..., :keys, :], out=y)
+        y /= sums[..., None]
+    return out.reshape(*query.shape[:-1], x.EV), lse.reshape(query.shape[:-1])
+
+
+# ------------------------------------------------------------------------------------------------------- the operators
+
+_HEADS = each(
+    draw((2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 5, 6), None, is_causal=False, scale=0.35),
+    draw((1, 2, 19, 16), (1, 2, 19, 16), (1, 2, 19, 16), None, is_causal=True, scale=0.25),
+    draw((1, 4, 5, 8), (1, 2, 7, 8), (1, 2, 7, 8), None, is_causal=True, scale=0.35),
+    draw((9, 20), (35, 20), (35, 18), None, is_causal=False, scale=0.2),
+    draw((3, 35, 4), (3, 9, 4), (3, 9, 4), None, is_causal=True, scale=0.5),
+    draw(transposed(2, 5, 8), transposed(2, 6, 8), transposed(2, 6, 8), None, is_causal=False, scale=0.35),
+    draw((2, 2, 4, 8), (2, 2, 5, 8), (2, 2, 5, 8), bools(4, 5), is_causal=False, scale=0.35),
+    draw((2, 2, 4, 8), (2, 2, 5, 8), (2, 2, 5, 8), bools(2, 1, 1, 5), is_causal=True, scale=0.35),
+    draw((2, 2, 4, 8), (2, 2, 5, 8), (2, 2, 5, 8), (2, 4, 5), is_causal=False, scale=0.35),
+    draw((2, 1, 3, 4, 8), (2, 1, 3, 5, 8), (2, 1, 3, 5, 8), (4, 1), is_causal=False, scale=0.35),
+    draw((1, 1, 1, 1), (1, 1, 1, 1), (1, 1, 1, 1), None, is_causal=True, scale=1.0),
+    draw((2, 3, 4, 8), (2, 3, 0, 8), (2, 3, 0, 8), None, is_causal=False, scale=0.35),
+    draw((2, 3, 0, 8), (2, 3, 4, 8), (2, 3, 4, 8), None, is_causal=False, scale=0.35),
+)
+
+
+def _flops(query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, scale: float) -> float:
+    pairs = query.size / query.shape[-1] * key.shape[-2] * (0.5 if is_causal else 1.0)
+    return 2.0 * float(pairs) * (query.shape[-1] + value.shape[-1])
+
+
+def _gradients(g: Any, query: Any, key: Any, value: Any, attn_mask: Any, out: Any, logsumexp: Any, is_causal: bool,
+               scale: float) -> Any:  # fmt: skip
+    return (*scaled_dot_product_attention_grad(g, query, key, value, attn_mask, out, logsumexp, is_causal, scale), None)
+
+
+def _gradients_dropout(g: Any, query: Any, key: Any, value: Any, attn_mask: Any, out: Any, logsumexp: Any,
+                       is_causal: bool, scale: float, dropout_p: float, seed: int, offset: int) -> Any:  # fmt: skip
+    found = scaled_dot_product_attention_grad(
+        g, query, key, value, attn_mask, out, logsumexp, is_causal, scale, dropout_p, seed, offset
+    )
+    return (*found, None)
+
+
+def _formula(query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, scale: float, dropout_p: float = 0.0,
+             seed: int = 0, offset: int = 0) -> Tensor:  # fmt: skip
+    """softmax(query @ key.mT * scale + mask) @ value, with tensor operators: what the fused operators are equal to."""
+    kind = query.dtype
+    half = kind.itemsize < 4
+    q, k, v = (x.float() if half else x for x in (query, key, value))
+    lead, L, S = q.shape[:-2], q.shape[-2], k.shape[-2]
+    group = lead[-1] // k.shape[-3] if lead and k.shape[-3] else 1
+    if group > 1:
+        k, v = (x.unsqueeze(-3).expand(*x.shape[:-2], group, *x.shape[-2:]).reshape(*lead, *x.shape[-2:]) for x in (k, v))
+    s = matmul(q * scale, k.transpose(-1, -2))
+    hidden = None
+    if attn_mask is not None:
+        if attn_mask.dtype.kind == "bool":
+            hidden = attn_mask.logical_not()
+        else:
+            s = s + attn_mask
+            hidden = attn_mask == -math.inf
+    if is_causal:
+        later = arange(S, device=q.device) > arange(L, device=q.device).unsqueeze(1)
+        hidden = later if hidden is None else later | hidden
+    if hidden is not None:
+        # A query that may look at no key has weights 0, and gradients 0.
+        nothing = hidden.expand(*s.shape).all(-1, keepdim=True)
+        s = s.masked_fill(hidden, -math.inf).masked_fill(nothing, 0.0)
+        w = s.softmax(-1).masked_fill(nothing, 0.0)
+    else:
+        w = s.softmax(-1)
+    if dropout_p > 0:
+        kept = _attention_keep(query, key, dropout_p, seed, offset)
+        w = w * kept * (1 / (1 - dropout_p) if dropout_p < 1 else 0.0)
+    out = matmul(w, v)
+    return out.to(kind) if half else out
+
+
+@op(
+    spec=_spec,
+    promote=FLOATS.over("query", "key", "value"),
+    kernel=kernels.attention,
+    aux=("logsumexp",),
+    vjp=_gradients,
+    composite=_formula,
+    on="",
+    samples=_HEADS,
+    errors=[
+        fails((2, 3, 4, 8), (2, 3, 5, 7), (2, 3, 5, 6), None, is_causal=False, scale=1.0, match="last size", error=ShapeError),
+        fails((2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 6, 6), None, is_causal=False, scale=1.0, match="length", error=ShapeError),
+        fails((4, 8), (5, 8), (5, 8), bools(4, 4), is_causal=False, scale=1.0, match="attn_mask of shape", error=ShapeError),
+    ],
+    bench=[draw((8, 4, 64, 32), (8, 4, 64, 32), (8, 4, 64, 32), None, is_causal=True, scale=32**-0.5),
+           draw((4, 16, 4096, 128), (4, 16, 4096, 128), (4, 16, 4096, 128), None, is_causal=True, scale=128**-0.5)],
+    flops=_flops,
+)  # fmt: skip
+def _attention(query: Array, key: Array, value: Array, attn_mask: Array | None, is_causal: bool, scale: float):
+    """softmax(query @ key.mT * scale + mask) @ value and its log-sum-exp, in blocks that stay in cache."""
+    return _forward(query, key, value, attn_mask, is_causal, scale)
+
+
+@op(
+    spec=_spec,
+    promote=FLOATS.over("query", "key", "value"),
+    kernel=kernels.attention,
+    aux=("logsumexp",),
+    vjp=_gradients_dropout,
+    composite=_formula,
+    random=True,
+    on="",
+    samples=each(
+        draw((1, 2, 19, 16), (1, 2, 19, 16), (1, 2, 19, 16), None, is_causal=True, scale=0.25, dropout_p=0.3, seed=1, offset=2),
+        draw((2, 4, 8), (2, 7, 8), (2, 7, 6), bools(4, 7), is_causal=False, scale=0.35, dropout_p=0.5, seed=7, offset=0),
+        draw((2, 4, 8), (2, 7, 8), (2, 7, 6), None, is_causal=False, scale=0.35, dropout_p=1.0, seed=7, offset=0),
+    ),
+)
+def _attention_dropout(query: Array, key: Array, value: Array, attn_mask: Array | None, is_causal: bool, scale: float,
+                       dropout_p: float, seed: int, offset: int):  # fmt: skip
+    """The same with dropout on the weights: number (row * ceil(S / 4) * 4 + key) of the stream decides."""
+    return _forward(query, key, value, attn_mask, is_causal, scale, dropout_p, seed, offset)
+
+
+def _grad_spec(g: Any, query: Any, key: Any, value: Any, *rest: Any, **attrs: Any) -> Any:
+    return [(x.shape, query.dtype) for x in (query, key, value)]
+
+
+@op(
+    spec=_grad_spec,
+    promote=FLOATS.over("g", "query", "key", "value", "out"),
+    kernel=kernels.attention_grad,
+    outputs=("query_grad", "key_grad", "value_grad"),
+    on="",
+    samples=each(
+        draw((1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 4), None, (1, 2, 3, 4), (1, 2, 3), is_causal=True, scale=0.5),
+        draw((1, 4, 3, 6), (1, 4, 3, 8), (1, 2, 5, 8), (1, 2, 5, 6), bools(3, 5), (1, 4, 3, 6), (1, 4, 3), is_causal=False, scale=0.5),
+    ),
+)  # fmt: skip
+def scaled_dot_product_attention_grad(
+    g: Array, query: Array, key: Array, value: Array, attn_mask: Array | None, out: Array, logsumexp: Array,
+    is_causal: bool, scale: float, dropout_p: float = 0.0, seed: int = 0, offset: int = 0,
+):  # fmt: skip
+    """Gradients of query, key and value, the weights made again from the log-sum-exp. Dao 2023, algorithm 2."""
+    x = _Blocks(query, key, value, attn_mask, is_causal, scale, dropout_p, seed, offset)
+    g, out = (t.reshape(*x.shape, x.L, x.EV) for t in (g, out))
+    lse = logsumexp.reshape(*x.shape, x.L)
+    dq = np.empty(x.q.shape, x.dtype)
+    several = x.rows < x.L or x.S == 0 or x.L == 0  # each block of queries adds its part
+    make = np.zeros if several else np.empty
+    dk, dv = make((*x.shape, x.S, x.E), x.dtype), make((*x.shape, x.S, x.EV), x.dtype)
+    buffer, other = np.empty(x.size, x.dtype), np.empty(x.size, x.dtype)
+    inverse = x.dtype.type(1 / (1 - dropout_p) if dropout_p < 1 else 0)
+    for at, rows, keys in x:
+        if not keys:
+            dq[at][..., rows, :] = 0
+            continue
+        w, q = x.scores(at, rows, keys, buffer)
+        w -= lse[at][..., None, rows]
+        np.exp(w, out=w)
+        dy = g[at][..., rows, :]
+        delta = np.vecdot(dy, out[at][..., rows, :])
+        dw = _in(other, w.shape)
+        np.matmul(x.v[at][..., :keys, :], dy.swapaxes(-1, -2), out=dw)
+        kept = w
+        if x.keep is not None:
+            mask = x.keep[at][..., rows, :keys].swapaxes(-1, -2)
+            dw *= mask
+            dw *= inverse
+            kept = w * mask
+            kept *= inverse
+        if several:
+            dv[at][..., :keys, :] += np.matmul(kept, dy)
+        else:
+            np.matmul(kept, dy, out=dv[at])
+        dw -= delta[..., None, :]
+        dw *= w
+        if several:
+            dk[at][..., :keys, :] += np.matmul(dw, q)
+        else:
+            np.matmul(dw, q, out=dk[at])
+        d = dq[at][..., rows, :]
+        np.matmul(dw.swapaxes(-1, -2), x.k[at][..., :keys, :], out=d)
+        d *= x.scale
+    if x.group > 1:
+        dk, dv = np.add.reduce(dk, axis=2), np.add.reduce(dv, axis=2)
+    return dq.reshape(query.shape), dk.reshape(key.shape), dv.reshape(value.shape)
+
+
+@op(
+    spec=lambda query, key, dropout_p, seed, offset: ((*query.shape[:-1], key.shape[-2]), np.dtype(np.bool_)),
+    kernel=kernels.keep,
+    on="",
+    samples=each(draw((2, 19, 4), (2, 21, 4), dropout_p=0.3, seed=3, offset=1), draw((5, 4), (70, 4), dropout_p=0.5, seed=1 << 40, offset=0)),
+)  # fmt: skip
+def _attention_keep(query: Array, key: Array, dropout_p: float, seed: int, offset: int):
+    """Which weights (…, L, S) dropout keeps."""
+    return _keep(query.shape[:-2], query.shape[-2], key.shape[-2], dropout_p, seed, offset)
+
+
+# -------------------------------------------------------------------------------------------------- the public function
+
+
+def _check(query: Any, key: Any, value: Any, dropout_p: float) -> None:
+    """The errors that do not depend on sizes."""
+    for name, t in (("query", query), ("key", key), ("value", value)):
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{NAME}(): argument '{name}' must be Tensor, not {type(t).__name__}")
+    if query.ndim < 2 or key.ndim < 2 or value.ndim < 2:
+        raise ShapeError(
+            f"{NAME}: Expected query, key, and value to all be at least 2 dimensional, but got query.dim: {query.ndim} "
+            f"key.dim: {key.ndim} and value.dim: {value.ndim}: expected (…, L, E), (…, S, E), (…, S, Ev)"
+        )
+    if not query.dtype == key.dtype == value.dtype:
+        raise DtypeError(
+            f"{NAME}: Expected query, key, and value to have the same dtype, but got query.dtype: {query.dtype} "
+            f"key.dtype: {key.dtype} and value.dtype: {value.dtype}"
+        )
+    if not 0 <= dropout_p <= 1:
+        raise ArgumentError(f"{NAME}: dropout probability has to be between 0 and 1, but got {dropout_p}")
+
+
+def _grouped(query: Any, key: Any, value: Any) -> tuple[Any, Any, Any]:
+    """Heads of key and value as the fused operator takes them: one number of them, which divides the query's."""
+    if min(query.ndim, key.ndim, value.ndim) < 3:
+        raise DimError(f"{NAME}: enable_gqa takes (…, heads, L, E), got query {tuple(query.shape)} (Dimension out of range)")
+    heads, of_key, of_value = query.shape[-3], key.shape[-3], value.shape[-3]
+    if of_key == 0 or of_value == 0 or heads % of_key or heads % of_value:
+        raise ShapeError(
+            f"{NAME}: Number of heads in key and value must divide the number of heads in query: got {of_key} and "
+            f"{of_value} for {heads}"
+        )
+    if of_key != of_value:
+        key, value = key.repeat_interleave(heads // of_key, -3), value.repeat_interleave(heads // of_value, -3)
+    return query, key, value
+
+
+def _broadcast(query: Any, key: Any, value: Any, grouped: bool) -> tuple[Any, Any, Any]:
+    """Leading dimensions broadcast to one shape, by views; a grouped head dimension stays each one's own."""
+    own = -3 if grouped else -2
+    leads = [t.shape[:own] for t in (query, key, value)]
+    try:
+        lead = np.broadcast_shapes(*leads)
+    except ValueError:
+        shapes = ", ".join(str(tuple(t.shape)) for t in (query, key, value))
+        raise ShapeError(
+            f"{NAME}: cannot broadcast the leading dimensions of {shapes}: The size of tensor a must match the size of "
+            f"tensor b; for fewer heads in key and value than in query pass enable_gqa=True"
+        ) from None
+    return tuple(t.expand(*lead, *t.shape[own:]) for t in (query, key, value))  # type: ignore[return-value]
+
+
+@composite(
+    on="functional",
+    samples=each(
+        draw((2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 5, 6)), draw((2, 2, 5, 8), (2, 2, 5, 8), (2, 2, 5, 8), is_causal=True),
+        draw((2, 4, 3, 8), (2, 2, 5, 8), (2, 2, 5, 8), enable_gqa=True), draw((2, 1, 4, 8), (1, 3, 5, 8), (5, 6)),
+        draw((2, 2, 4, 8), (2, 2, 5, 8), (2, 2, 5, 8), bools(4, 5)), draw((2, 2, 4, 8), (2, 2, 5, 8), (2, 2, 5, 8), (4, 5)),
+        draw((4, 8), (5, 8), (5, 8), scale=0.5),
+    ),
+)  # fmt: skip
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: Scalar = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """softmax(query @ key.mT * scale + attn_mask) @ value; scale 1 / sqrt(E) for None.
+
+    query (…, L, E), key (…, S, E), value (…, S, Ev) -> (…, L, Ev), leading dimensions broadcast. attn_mask broadcasts to
+    (…, L, S): True where a query may look, or numbers to add. ``is_causal``: query i looks at keys 0 … i, also where L and
+    S differ. ``enable_gqa``: heads of key and value may be fewer, by a factor. dropout_p drops weights, whatever the mode.
+    A query that may look at no key gives 0. Scores are held in float32 (float64 for float64), a block at a time; the
+    gradients make them again. Vaswani et al. 2017, eq. 1; Dao 2023.
+    """
+    _check(query, key, value, dropout_p)
+    if enable_gqa:
+        query, key, value = _grouped(query, key, value)
+    own = -3 if enable_gqa else -2
+    if not query._array.shape[:own] == key._array.shape[:own] == value._array.shape[:own]:
+        query, key, value = _broadcast(query, key, value, enable_gqa)
+    if scale is None:
+        scale = 1 / math.sqrt(query._array.shape[-1] or 1)
+    attrs: Any = (bool(is_causal), float(scale))
+    if attn_mask is not None and attn_mask._needs and modes.grad:  # its gradient is as large as the scores
+        drawn = (dropout_p, *random.draw(None)) if dropout_p > 0 else ()
+        _shapes(query, key, value, attn_mask)
+        return _formula(query, key, value, attn_mask, *attrs, *drawn)
+    if dropout_p > 0:
+        return _attention_dropout(query, key, value, attn_mask, *attrs, float(dropout_p))
+    return _attention(query, key, value, attn_mask, *attrs)

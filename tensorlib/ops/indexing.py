@@ -1,0 +1,966 @@
+"""Reading and writing by index: ``x[...]``, gather and scatter, embeddings, triangles, reordering.
+
+A basic index (integers, slices, None, Ellipsis) is a view. An advanced one (tensors, lists, masks) copies: everything
+of that kind is one of two operators, ``_index`` and ``_index_put``, over the dimensions that its indices name.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tensorlib import _array, _inplace
+from tensorlib._core import KINDS, Tensor, listening, modes, wrap
+from tensorlib._device import cpu
+from tensorlib._dispatch import apply, apply_view, as_int, as_ints, flatten, record, unflatten, wrap_dim, wrap_dims
+from tensorlib._dtypes import HALF, OF_NUMPY
+from tensorlib._samples import bools, draw, each, fails, ints, transposed, values
+from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
+from tensorlib.kernels import indexing as kernels
+from tensorlib.op import Array, Arrays, Dim, Dims, Ints, Op, composite, op, registry
+from tensorlib.ops import create, joining, views
+from tensorlib.ops.views import basic_index
+
+ndarray = np.ndarray
+_INT64, _INT32, _BOOL, _UINT8 = np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.bool_), np.dtype(np.uint8)
+_INTEGERS = (_INT64, _INT32)
+_SLICE = registry["_slice"]
+
+
+# ---------------------------------------------------------------------------------------------- what the bodies share
+
+
+def _bounded(name: str, index: Any, dim: int, n: int, wrap: bool = True) -> Any:
+    """A NumPy index with negative numbers counted from the end (``wrap``) or refused; DimError out of range."""
+    if not index.size:
+        return index
+    least, most = np.minimum.reduce(index, axis=None), np.maximum.reduce(index, axis=None)
+    low = -n if wrap else 0
+    if least < low or most >= n:
+        bad = index[(index < low) | (index >= n)].reshape(-1)[0]
+        raise DimError(f"{name}: index {bad} is out of bounds for dimension {dim} with size {n}")
+    return np.where(index < 0, index + n, index) if least < 0 else index
+
+
+def _widened(x: Any) -> Any:
+    """x, or half types in float32, to sum in."""
+    return x.astype(np.float32) if x.dtype in HALF else x
+
+
+def _index_integers(name: str, index: Any) -> None:
+    if index.dtype not in _INTEGERS:
+        raise DtypeError(f"{name}: expected dtype int32 or int64 for index, got {OF_NUMPY[index.dtype]}: use index.long()")
+
+
+def in_place(pure: Op, writing: Op, name: str, target: Tensor, operands: Sequence[Any], attrs: dict[str, Any]) -> Tensor:
+    """Write into ``target`` with the operator ``writing``; its history is that of ``pure``, its form without writing."""
+    _inplace.check_writable(target, name)
+    given = (target, *operands)
+    flat, counts = flatten(pure, given)
+    x = target._array
+    pure.specs(unflatten([t._array if isinstance(t, Tensor) else t for t in flat], counts), attrs)
+    _writable(x, name)
+    apply(writing, given, dict(attrs))
+    result = wrap(x)
+    if modes.grad and x.dtype.kind not in "iub" and any(isinstance(t, Tensor) and t._needs for t in flat):
+        result._node, result._needs = record(pure, flat, counts, attrs, [x]), True
+    _inplace.follow(target, result, True)
+    return target
+
+
+def _writable(x: Any, name: str) -> None:
+    fits = x.flags.writeable if type(x) is ndarray else all(s or n < 2 for s, n in zip(x.strides, x.shape, strict=True))
+    if not fits:
+        raise ShapeError(
+            f"{name}: unsupported operation: more than one element of the written-to tensor refers to a single memory "
+            f"location, or its memory is read-only. Write into a .clone() of it"
+        )
+
+
+# ------------------------------------------------------------------------------------------------- advanced indices
+
+
+def _index_shape(name: str, shape: Sequence[int], indices: Sequence[Any], dims: Sequence[int]) -> tuple[int, ...]:
+    """The shape of an advanced index: the common shape of the indices in place of adjacent dims, in front otherwise."""
+    for i in indices:
+        if i.dtype not in _INTEGERS:
+            raise DimError(f"{name}: tensors used as indices must be long, int, byte or bool tensors, got {OF_NUMPY[i.dtype]}")
+    try:
+        common = indices[0].shape if len(indices) == 1 else np.broadcast_shapes(*[i.shape for i in indices])
+    except ValueError:
+        raise DimError(
+            f"{name}: shape mismatch: indexing tensors could not be broadcast together with shapes "
+            f"{', '.join(str(list(i.shape)) for i in indices)}"
+        ) from None
+    if 0 not in common:
+        for d in dims:
+            if shape[d] == 0:
+                raise DimError(f"{name}: index is out of bounds for dimension {d} with size 0")
+    return kernels._placed(shape, dims, common)[0]
+
+
+def _addresses(shape: Sequence[int], indices: Sequence[Any], dims: Sequence[int]) -> Any:
+    """Flat positions, in a contiguous array of ``shape``, of the elements an advanced index names."""
+    strides = _array.contiguous_strides(shape)
+    common = sum(i.astype(np.int64, copy=False) * strides[d] for i, d in zip(indices, dims, strict=True))
+    rest = [d for d in range(len(shape)) if d not in dims]
+    at = dims[0] if dims[-1] - dims[0] == len(dims) - 1 else 0
+    n, k = len(rest) + common.ndim, common.ndim
+    out = common.reshape((1,) * at + common.shape + (1,) * (len(rest) - at))
+    for place, d in enumerate(rest):
+        axis = place if place < at else place + k
+        out = out + (np.arange(shape[d]) * strides[d]).reshape((1,) * axis + (-1,) + (1,) * (n - axis - 1))
+    return out
+
+
+def _index_key(x: Any, indices: Sequence[Any], dims: Sequence[int], wrap: bool) -> tuple[list[Any], tuple[Any, ...]]:
+    """(the indices in range, a NumPy index)."""
+    checked = [_bounded("index", i, d, x.shape[d], wrap) for i, d in zip(indices, dims, strict=True)]
+    key: list[Any] = [slice(None)] * x.ndim
+    for d, i in zip(dims, checked, strict=True):
+        key[d] = i
+    return checked, tuple(key)
+
+
+def _put_into(x: Any, values: Any, indices: Sequence[Any], dims: Sequence[int], accumulate: bool, wrap: bool) -> None:
+    checked, key = _index_key(x, indices, dims, wrap)
+    if not accumulate:
+        x[key] = values
+        return
+    work = _widened(x)
+    at = _addresses(x.shape, checked, dims)
+    flat = work.reshape(-1) if work.flags.c_contiguous else work.flatten()
+    np.add.at(flat, at.reshape(-1), np.broadcast_to(values, at.shape).astype(work.dtype, copy=False).reshape(-1))
+    if not (work is x and work.flags.c_contiguous):
+        x[...] = flat.reshape(x.shape)
+
+
+def _put_spec(input: Any, values: Any, indices: Any, dims: Any, accumulate: bool, wrap: bool) -> Any:
+    if not indices:
+        raise DimError("index_put: expected at least one index")
+    shape = _index_shape("index_put", input.shape, indices, dims)
+    if values.dtype != input.dtype:
+        raise DtypeError(
+            f"index_put: requires the source and destination dtypes match, got {OF_NUMPY[input.dtype]} for the destination "
+            f"and {OF_NUMPY[values.dtype]} for the source"
+        )
+    lead = len(shape) - values.ndim
+    if lead < 0 or any(m != n and m != 1 for m, n in zip(values.shape, shape[lead:], strict=True)):
+        raise ShapeError(
+            f"index_put: shape mismatch: value tensor of shape {list(values.shape)} cannot be broadcast to indexing result "
+            f"of shape {list(shape)}"
+        )
+    return input.shape, input.dtype
+
+
+def _put_input(g: Any, indices: Any, dims: Any, accumulate: bool, wrap: bool) -> Any:
+    return g if accumulate else _index_put(g, g.new_zeros(()), indices, dims, False, wrap)
+
+
+_PUT_SAMPLES = each(
+    draw((4, 3), (2, 3), [ints(2, high=4)], dims=(0,)),
+    draw((4, 3), (5, 3), [ints(5, low=-4, high=4)], dims=(0,), accumulate=True),
+    draw((2, 4, 3), (2, 6), [ints(6, high=4), ints(6, high=3)], dims=(1, 2), accumulate=True),
+    draw((3, 2, 4), (2, 1), [values([2, 0]), values([1, 3])], dims=(0, 2)),
+    draw(transposed(4, 3), (), [values([[1], [2]], "int32")], dims=(1,)),
+    draw((4, 3), (0, 3), [ints(0)], dims=(0,), accumulate=True),
+    draw((3, 700), (3, 700), [values([0, 2, 1])], dims=(0,), accumulate=True),
+)
+
+
+@op(
+    spec=_put_spec,
+    kernel=lambda out, input, values, indices, dims, accumulate, wrap: kernels.index_put(
+        out, input, values, indices, dims, accumulate, wrap
+    ),
+    vjp=dict(
+        input=_put_input,
+        values=lambda g, indices, dims, wrap, values_shape: _index(g, indices, dims, False, wrap).sum_to_size(values_shape),
+    ),
+    on="",
+    samples=_PUT_SAMPLES,
+    errors=[
+        fails((4, 3), (3,), [values([4])], dims=(0,), match="out of bounds for dimension 0 with size 4", error=DimError),
+        fails((4, 3), (2, 2), [values([1])], dims=(0,), match="cannot be broadcast"),
+    ],
+)
+def _index_put(input: Array, values: Array, indices: Arrays, dims: Any, accumulate: bool = False, wrap: bool = True):
+    """input with ``values`` put (or added) where ``indices`` over ``dims`` point; values broadcast to the indexed shape.
+
+    Half types are summed in float32. Of several values put in one place any one may stay. On a GPU sums are atomic, in
+    no fixed order.
+    """
+    out = np.array(input, order="C")
+    _put_into(out, values, indices, dims, accumulate, wrap)
+    return out
+
+
+@op(mutates=("input",), kernel=kernels.index_put_, on="", samples=_PUT_SAMPLES)
+def _index_put_(input: Array, values: Array, indices: Arrays, dims: Any, accumulate: bool = False, wrap: bool = True):
+    """``_index_put`` in input's own memory."""
+    _put_into(input, values, indices, dims, accumulate, wrap)
+
+
+def _add_rows(n: int, index: Any, g: Any) -> Any:
+    """Zeros (n, D) to which row i of g is added at ``index[i]``, 0 <= index < n; g float32 or wider."""
+    d = g.shape[1]
+    if n <= 128 and g.dtype.kind == "f" and d >= 8 and index.size >= 32:
+        # A few rows: a matrix product is several times faster than adding one by one. 0 · inf would spread, so that
+        # a result that is not finite is not used.
+        chosen = np.zeros((n, index.size), g.dtype)
+        chosen[index, np.arange(index.size)] = 1
+        out = chosen @ g
+        if np.isfinite(out).all():
+            return out
+    out = np.zeros((n, d), g.dtype)
+    np.add.at(out.reshape(-1), (index[:, None].astype(np.int64, copy=False) * d + np.arange(d)).reshape(-1), g.reshape(-1))
+    return out
+
+
+@op(
+    spec=lambda g, indices, shape, dims, unique, wrap: (shape, g.dtype),
+    kernel=kernels.index_grad,
+    vjp=dict(g=lambda g, indices, dims, unique, wrap: _index(g, indices, dims, unique, wrap)),
+    on="",
+    samples=each(
+        draw((5, 3), [ints(5, low=-4, high=4)], shape=(4, 3), dims=(0,)),
+        draw((2, 6), [ints(6, high=4), ints(6, high=3)], shape=(2, 4, 3), dims=(1, 2)),
+        draw((2, 2), [values([2, 0]), values([1, 3])], shape=(3, 2, 4), dims=(0, 2)),
+        draw((2, 3), [values([2, 0])], shape=(4, 3), dims=(0,), unique=True),
+    ),
+)
+def _index_grad(g: Array, indices: Arrays, shape: Ints, dims: Any, unique: bool = False, wrap: bool = True):
+    """Zeros of ``shape`` to which g is added where the indices point: the gradient of an advanced index.
+
+    Summed in float32 or wider; on a GPU atomically, in no fixed order. ``unique``: no place is named twice.
+    """
+    if not unique and dims == (0,) and len(shape) >= 1:
+        index = _bounded("index", indices[0], 0, shape[0], wrap).reshape(-1)
+        rows = _widened(g).reshape(index.size, math.prod(shape[1:]))
+        return _add_rows(shape[0], index, rows).reshape(shape).astype(g.dtype, copy=False)
+    out = np.zeros(shape, g.dtype)
+    _put_into(out, g, indices, dims, not unique, wrap)
+    return out
+
+
+@op(
+    spec=lambda input, indices, dims, unique, wrap: (_index_shape("index", input.shape, indices, dims), input.dtype),
+    kernel=kernels.index,
+    vjp=dict(
+        input=lambda g, indices, input_shape, dims, unique, wrap: _index_grad(g, indices, input_shape, dims, unique, wrap)
+    ),
+    on="",
+    samples=each(
+        draw((4, 3), [ints(2, high=4)], dims=(0,)), draw((4, 3), [ints(2, 2, low=-3, high=3)], dims=(1,)),
+        draw((2, 4, 3), [ints(6, high=4), ints(2, 1, high=3)], dims=(1, 2)), draw((4, 3), [ints(0)], dims=(0,)),
+        draw((3, 2, 4), [values([2, 0]), values([1, 3])], dims=(0, 2)), draw(transposed(4, 3), [ints(5, high=4)], dims=(0,)),
+        draw((3, 1100), [values([2, 0, 2], "int32")], dims=(0,)), draw((5,), [ints(high=5)], dims=(0,)),
+    ),
+    errors=[
+        fails((4, 3), [values([4])], dims=(0,), match="out of bounds for dimension 0 with size 4", error=DimError),
+        fails((4, 3), [ints(2), ints(3)], dims=(0, 1), match="could not be broadcast", error=DimError),
+    ],
+)  # fmt: skip
+def _index(input: Array, indices: Arrays, dims: Any, unique: bool = False, wrap: bool = True):
+    """input at integer ``indices`` over ``dims``. ``unique`` promises that no place is named twice."""
+    if len(dims) == 1:
+        i, d = indices[0], dims[0]
+        try:
+            if wrap or not i.size or np.minimum.reduce(i, axis=None) >= 0:
+                return input.take(i, d)
+        except IndexError:
+            pass
+        _bounded("index", i, d, input.shape[d], wrap)
+    return input[_index_key(input, indices, dims, wrap)[1]]
+
+
+# ------------------------------------------------------------------------------------------------ what is not zero
+
+
+@op(
+    dynamic=True,
+    kernel=kernels.nonzero,
+    on="",
+    samples=each(
+        draw(bools(3, 4)), draw(ints(5, low=-1, high=2)), draw(bools(0, 2)), draw(bools()), draw(bools(2, 3, 250)),
+        draw(transposed(4, 3)),
+    ),
+)  # fmt: skip
+def _nonzero(input: Array):
+    """The coordinates of the elements that are not 0, in C order: (count, ndim), int64."""
+    if not input.ndim:
+        return np.empty((int(bool(input)), 0), np.int64)
+    if input.ndim == 1:
+        return np.flatnonzero(input)[:, None]
+    return np.stack(np.nonzero(input), 1)
+
+
+@composite()
+def nonzero(input: Tensor, *, out: Any = None, as_tuple: bool = False) -> Any:
+    """The coordinates of the elements that are not 0, in C order: (count, ndim) in int64, or one tensor a dimension.
+
+    The count is known only when the values are: on a GPU this waits for the device.
+    """
+    if as_tuple and not input._array.ndim:
+        return (_nonzero(basic_index(input, (None,))).reshape((-1,)),)
+    found = _nonzero(input)
+    if as_tuple:
+        return views.unbind(found, 1)
+    return found if out is None else out.copy_(found)
+
+
+@composite(alias=())
+def argwhere(input: Tensor) -> Tensor:
+    """The coordinates of the elements that are not 0, in C order: (count, ndim) in int64."""
+    return _nonzero(input)
+
+
+# ------------------------------------------------------------------------------------------------- x[...] and x[...] = y
+
+
+def _as_index(item: Any, device: Any) -> Tensor:
+    """An index that is a tensor, a list, or an array, as a tensor on ``device``."""
+    if isinstance(item, Tensor):
+        t = item
+    elif isinstance(item, ndarray):
+        t = wrap(item)
+    elif isinstance(item, (str, bytes)):
+        raise TypeError(f"index: invalid data type {type(item).__name__!r}: expected numbers")
+    elif isinstance(item, Sequence):
+        t = wrap(np.empty(np.shape(item), np.int64)) if not np.size(_plain(item)) else create.tensor(_plain(item))
+    else:
+        raise DimError(
+            f"index: only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got "
+            f"{type(item).__name__})"
+        )
+    kind = t._array.dtype
+    if kind == _UINT8:
+        warnings.warn("index: indexing with uint8 is deprecated, please use bool masks instead", UserWarning, stacklevel=4)
+        t = t.to(np.dtype(np.bool_))  # type: ignore[attr-defined]
+    elif kind not in _INTEGERS and kind != _BOOL:
+        raise DimError(f"index: tensors used as indices must be long, int, byte or bool tensors, got {OF_NUMPY[kind]}")
+    return t.to(device) if _array.device_of(t._array) is not device else t  # type: ignore[attr-defined, no-any-return]
+
+
+def _plain(data: Any) -> Any:
+    return data.tolist() if isinstance(data, Tensor) else [_plain(x) for x in data] if isinstance(data, Sequence) else data  # type: ignore[attr-defined]
+
+
+def _step(s: slice) -> slice:
+    """A slice of plain integers, whose step must be positive."""
+    start, stop, step = s.start, s.stop, s.step
+    if step is not None and (type(step) is not int or step <= 0):
+        if not hasattr(step, "__index__"):
+            raise TypeError("slice indices must be integers or None or have an __index__ method")
+        step = as_int("index", "step", step)
+        if step <= 0:
+            raise ArgumentError(f"index: slice step must be greater than zero, got {step}: reverse with flip(dim)")
+    if (start is None or type(start) is int) and (stop is None or type(stop) is int):
+        return s if step is s.step else slice(start, stop, step)
+    try:
+        return slice(*[None if v is None else int(v.__index__()) for v in (start, stop, step)])
+    except AttributeError:
+        raise TypeError("slice indices must be integers or None or have an __index__ method") from None
+
+
+def _items(index: Any) -> tuple[Any, ...]:
+    """An index as a tuple: a short list that holds tensors, sequences, slices, None or Ellipsis stands for one."""
+    if type(index) is tuple:
+        return index
+    if isinstance(index, list) and len(index) < 32:
+        if any(i is None or i is Ellipsis or isinstance(i, (Tensor, slice, list, tuple)) for i in index):
+            return tuple(index)
+    return (index,)
+
+
+def _is_int(item: Any) -> bool:
+    return type(item) is int or (isinstance(item, (int, np.integer)) and not isinstance(item, (bool, np.bool_)))
+
+
+def _parse(x: Any, index: Any) -> tuple[tuple[Any, ...], list[tuple[int, Tensor]]]:
+    """(a basic index, [(dimension of the resulting view, index tensor or mask)])."""
+    items = list(_items(index))
+    device = _array.device_of(x)
+    used, scalars = 0, 0
+    for k, item in enumerate(items):
+        if item is None or item is Ellipsis or item is True or item is False or isinstance(item, np.bool_):
+            continue
+        if _is_int(item):
+            items[k] = int(item)
+            used += 1
+            scalars += 1
+        elif isinstance(item, slice):
+            items[k] = _step(item)
+            used += 1
+        else:
+            t = items[k] = _as_index(item, device)
+            if t._array.ndim == 0:
+                value = t.item()  # type: ignore[attr-defined]
+                items[k] = value
+                used += not isinstance(value, bool)
+            elif t._array.dtype == _BOOL:
+                used += t._array.ndim
+            else:
+                used += 1
+    if used > x.ndim:
+        if not x.ndim and scalars:
+            raise DimError("index: invalid index of a 0-dim tensor. Use `tensor.item()` to convert a 0-dim tensor to a number")
+        raise DimError(f"index: too many indices for tensor of dimension {x.ndim}: got {used}")
+    basic: list[Any] = []
+    advanced: list[tuple[int, Tensor]] = []
+    d = at = 0  # dimension of x, of the view
+    expanded = False
+    for item in items:
+        if item is Ellipsis:
+            n = 0 if expanded else x.ndim - used
+            expanded = True
+            basic += [slice(None)] * n
+            d += n
+            at += n
+        elif item is None:
+            basic.append(None)
+            at += 1
+        elif isinstance(item, (bool, np.bool_)):
+            basic.append(None)
+            chosen = np.zeros(1 if item else 0, np.int64)
+            advanced.append((at, wrap(chosen).to(device)))  # type: ignore[attr-defined]
+            at += 1
+        elif isinstance(item, Tensor):
+            a = item._array
+            k = a.ndim if a.dtype == _BOOL else 1
+            if a.dtype == _BOOL and a.shape != x.shape[d : d + k]:
+                j = next(j for j in range(k) if a.shape[j] != x.shape[d + j])
+                raise DimError(
+                    f"index: The shape of the mask {list(a.shape)} at index {j} does not match the shape of the indexed "
+                    f"tensor {list(x.shape)} at index {d + j}"
+                )
+            basic += [slice(None)] * k
+            advanced.append((at, item))
+            d += k
+            at += k
+        else:
+            basic.append(item)
+            d += 1
+            at += type(item) is not int
+    return tuple(basic), advanced
+
+
+def _is_full(basic: tuple[Any, ...]) -> bool:
+    return all(type(s) is slice and s.start is None and s.stop is None and s.step is None for s in basic)
+
+
+def _resolve(t: Tensor, advanced: list[tuple[int, Tensor]], write: bool) -> tuple[Tensor, list[Tensor], tuple[int, ...], bool]:
+    """(view, integer indices, their dimensions, no place twice): masks become the coordinates of what they select."""
+    indices: list[Tensor] = []
+    dims: list[int] = []
+    gone = 0
+    for at, item in advanced:
+        at -= gone
+        if item._array.dtype != _BOOL:
+            indices.append(item)
+            dims.append(at)
+            continue
+        k = item._array.ndim
+        if k > 1 and _array.is_contiguous(t._array):
+            # One index over the merged dimensions instead of k: NumPy and the GPU then have less to add up.
+            shape = t._array.shape
+            t = views.reshape(t, (*shape[:at], math.prod(shape[at : at + k]), *shape[at + k :]))
+            item = views.reshape(item, (item._array.size,))
+            gone += k - 1
+            k = 1
+        found = _nonzero(item)
+        for j in range(k):
+            indices.append(basic_index(found, (slice(None), j)))
+            dims.append(at + j)
+    return t, indices, tuple(dims), len(advanced) == 1 and advanced[0][1]._array.dtype == _BOOL
+
+
+def getitem(self: Tensor, index: Any) -> Tensor:
+    """``self[index]`` for integers, slices, None, Ellipsis (a view) and tensors, lists, masks (a copy), as in PyTorch.
+
+    Adjacent index tensors put their common shape where they stand, others in front. DimError out of range.
+    """
+    kind = type(index)
+    if kind is int:
+        if self._array.ndim:
+            return apply_view(_SLICE, self, {"index": (index,)})
+    elif kind is slice:
+        if self._array.ndim:
+            return apply_view(_SLICE, self, {"index": (_step(index),)})
+    elif kind is tuple:
+        dots = 0
+        for item in index:
+            t = type(item)
+            if t is int or item is None:
+                continue
+            if t is slice:
+                if item.step is None and _plain_bounds(item):
+                    continue
+                break
+            if item is Ellipsis and not dots:
+                dots = 1
+                continue
+            break
+        else:
+            return apply_view(_SLICE, self, {"index": index})
+    basic, advanced = _parse(self._array, index)
+    if not advanced:
+        return basic_index(self, basic or (Ellipsis,))
+    t = self if _is_full(basic) else basic_index(self, basic)
+    t, indices, dims, unique = _resolve(t, advanced, False)
+    return _index(t, indices, dims, unique)
+
+
+def _plain_bounds(s: slice) -> bool:
+    return (s.start is None or type(s.start) is int) and (s.stop is None or type(s.stop) is int)
+
+
+def _value(value: Any, x: Any) -> Tensor:
+    """What is assigned, as a tensor of x's dtype and device."""
+    device = _array.device_of(x)
+    if isinstance(value, Tensor):
+        if value._array.dtype != x.dtype or _array.device_of(value._array) is not device:
+            return value.to(device=device, dtype=OF_NUMPY[x.dtype])  # type: ignore[attr-defined, no-any-return]
+        return value
+    if device is not cpu and isinstance(value, (bool, int, float)):
+        return create.full((), value, dtype=OF_NUMPY[x.dtype], device=device)
+    return wrap(create.host_array(value, OF_NUMPY[x.dtype])).to(device)  # type: ignore[attr-defined, no-any-return]
+
+
+def _without_ones(value: Tensor, ndim: int) -> Tensor:
+    """Leading dimensions of size 1 that the target has not are dropped, as in PyTorch."""
+    extra = value._array.ndim - ndim
+    if extra > 0 and value._array.shape[:extra] == (1,) * extra:
+        return views.reshape(value, value._array.shape[extra:])
+    return value
+
+
+def setitem(self: Tensor, index: Any, value: Any) -> None:
+    """``self[index] = value``, broadcast and converted to this tensor's dtype; gradients flow to what was written.
+
+    Where an index tensor names a place twice any one of its values stays.
+    """
+    x = self._array
+    if isinstance(value, Tensor):
+        plain = not (modes.grad and (self._needs or self._view is not None or value._needs or value._view is not None))
+        source = value._array
+    else:
+        plain = not (modes.grad and (self._needs or self._view is not None))
+        source = value if type(value) is float or (type(value) is int and x.dtype.kind == "f") else None
+    if plain and not listening[0] and type(x) is ndarray and x.flags.writeable and x.dtype.kind == "f":
+        if source is not None and (type(source) is not ndarray or (source.dtype is x.dtype and source.ndim == 0)):
+            direct = type(index) is int or type(index) is slice
+            mask = index._array if type(index) in KINDS else None
+            if mask is not None and type(mask) is ndarray and mask.dtype == _BOOL and mask.shape == x.shape:
+                np.copyto(x, source, where=mask)
+                direct = False
+            elif direct and x.ndim and (type(index) is int or index.step is None or index.step > 0):
+                try:
+                    x[index] = source
+                except IndexError:
+                    direct, mask = False, None
+            else:
+                direct, mask = False, None
+            if direct or mask is not None:
+                if self._version is not None:
+                    self._version[0] += 1
+                return
+    basic, advanced = _parse(x, index)
+    given = _value(value, x)
+    if not advanced:
+        _inplace.check_writable(self, "__setitem__")
+        target = basic_index(self, basic or (Ellipsis,))
+        _inplace.assign(target, _without_ones(given, target._array.ndim), "__setitem__")
+        return
+    target = self if _is_full(basic) else basic_index(self, basic)
+    if len(advanced) == 1 and advanced[0][1]._array.dtype == _BOOL and given._array.size == 1:
+        at, mask_t = advanced[0]
+        after = target._array.ndim - at - mask_t._array.ndim
+        mask_t = views.reshape(mask_t, (*mask_t._array.shape, *(1,) * after))
+        _inplace.check_writable(self, "__setitem__")
+        _inplace.assign(target, registry["_where"].public(mask_t, views.reshape(given, ()), target), "__setitem__", own=True)
+        return
+    _put(target, advanced, given, False, "__setitem__")
+
+
+def _put(target: Tensor, advanced: list[tuple[int, Tensor]], given: Tensor, accumulate: bool, name: str) -> None:
+    t, indices, dims, _ = _resolve(target, advanced, True)
+    shape = _index_shape(name, t._array.shape, [i._array for i in indices], dims)
+    given = _without_ones(given, len(shape))
+    in_place(_PUT, _PUT_, name, t, (given, indices), {"dims": dims, "accumulate": accumulate, "wrap": True})
+
+
+_PUT, _PUT_ = registry["_index_put"], registry["_index_put_"]
+
+
+def _given_indices(name: str, input: Tensor, indices: Any) -> list[tuple[int, Tensor]]:
+    if isinstance(indices, Tensor) or not isinstance(indices, (tuple, list)):
+        raise TypeError(f"{name}(): argument 'indices' must be tuple of Tensors, not {type(indices).__name__}")
+    basic, advanced = _parse(input._array, tuple([slice(None) if i is None else i for i in indices]))
+    if not advanced or not _is_full(basic):
+        raise DimError(f"{name}: expected index tensors of at least one dimension, got {list(indices)!r}")
+    return advanced
+
+
+@composite(on="method")
+def index_put_(input: Tensor, indices: Sequence[Any], values: Tensor, accumulate: bool = False) -> Tensor:
+    """``input[indices] = values``, or ``+=`` with repeated places adding up; None stands for a whole dimension."""
+    _put(input, _given_indices("index_put_", input, indices), values, accumulate, "index_put_")
+    return input
+
+
+@composite()
+def index_put(input: Tensor, indices: Sequence[Any], values: Tensor, accumulate: bool = False) -> Tensor:
+    """A copy of input with ``values`` put (or added) at ``input[indices]``; None stands for a whole dimension.
+
+    On a GPU sums are atomic, in no fixed order.
+    """
+    t, found, dims, _ = _resolve(input, _given_indices("index_put", input, indices), True)
+    return views.reshape(_index_put(t, values, found, dims, accumulate), input._array.shape)
+
+
+# --------------------------------------------------------------------------------------------------- along one dimension
+
+
+def _vector(name: str, index: Tensor) -> Tensor:
+    """An index of one dimension; a 0-d one has one element."""
+    x = index._array
+    if x.dtype not in _INTEGERS:
+        raise DtypeError(f"{name}: expected dtype int32 or int64 for index, got {OF_NUMPY[x.dtype]}: use index.long()")
+    if x.ndim > 1:
+        raise DimError(f"{name}: index is supposed to be a vector, got shape {tuple(x.shape)}")
+    return basic_index(index, (None,)) if not x.ndim else index
+
+
+@composite()
+def index_select(input: Tensor, dim: int, index: Tensor, *, out: Any = None) -> Tensor:
+    """input[..., index[j], ...] over ``dim``, for a vector of indices, none negative. DimError out of range."""
+    at, n = _vector("index_select", index), input._array.ndim
+    dim = wrap_dim("index_select", dim, n)
+    if not n:
+        if at._array.size != 1:
+            raise ShapeError(f"index_select: Index to scalar can have only 1 value, got {at._array.size} value(s)")
+        result = views.reshape(_index(basic_index(input, (None,)), [at], (0,), False, False), ())
+    else:
+        result = _index(input, [at], (dim,), False, False)
+    return result if out is None else out.copy_(result)
+
+
+def _source(name: str, input: Tensor, dim: int, index: Tensor, source: Tensor) -> None:
+    """Errors where ``source`` does not fit along ``dim``."""
+    x, s, i = input._array, source._array, index._array
+    if s.dtype != x.dtype:
+        raise DtypeError(f"{name}: self ({OF_NUMPY[x.dtype]}) and source ({OF_NUMPY[s.dtype]}) must have the same scalar type")
+    if (s.shape[dim] if s.ndim else 1) != i.size:
+        raise ShapeError(
+            f"{name}: Number of indices ({i.size}) should be equal to source.size(dim): ({s.shape[dim] if s.ndim else 1}), "
+            f"for dim: {dim}"
+        )
+    if s.ndim and (s.ndim != x.ndim or any(m != n for d, (m, n) in enumerate(zip(x.shape, s.shape, strict=True)) if d != dim)):
+        raise ShapeError(
+            f"{name}: source tensor shape must match self tensor shape, excluding the specified dimension. Got self.shape = "
+            f"{list(x.shape)} source.shape = {list(s.shape)}"
+        )
+
+
+def _along(name: str, input: Tensor, dim: int, index: Tensor, source: Tensor | None, accumulate: bool, write: bool) -> Tensor:
+    """The index_… functions: ``_index_put`` with one vector of indices. ``source`` None: for a fill."""
+    at = _vector(name, index)
+    dim = wrap_dim(name, dim, input._array.ndim)
+    x = basic_index(input, (None,)) if not input._array.ndim else input
+    assert source is not None
+    attrs = {"dims": (dim,), "accumulate": accumulate, "wrap": name.startswith("index_fill")}
+    if write:
+        in_place(_PUT, _PUT_, name, x, (source, [at]), attrs)
+        return input
+    return views.reshape(_index_put(x, source, [at], **attrs), input._array.shape)
+
+
+def _scaled(name: str, input: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Any) -> Tensor:
+    dim = wrap_dim(name, dim, input._array.ndim)
+    _source(name, input, dim, _vector(name, index), source)
+    return source if alpha == 1 else source * alpha  # type: ignore[operator, no-any-return]
+
+
+@composite()
+def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1, out: Any = None) -> Tensor:
+    """A copy of input to which ``alpha * source[..., j, ...]`` is added at ``index[j]`` of ``dim``; repeats add up.
+
+    Summed in float32 or wider; on a GPU atomically, in no fixed order.
+    """
+    scaled = _scaled("index_add", input, dim, index, source, alpha)
+    result = _along("index_add", input, dim, index, scaled, True, False)
+    return result if out is None else out.copy_(result)
+
+
+@composite(on="method")
+def index_add_(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
+    """``index_add`` in input's own memory."""
+    return _along("index_add_", input, dim, index, _scaled("index_add_", input, dim, index, source, alpha), True, True)
+
+
+@composite()
+def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    """A copy of input with ``source[..., j, ...]`` written at ``index[j]`` of ``dim``."""
+    return _along("index_copy", input, dim, index, _scaled("index_copy", input, dim, index, source, 1), False, False)
+
+
+@composite(on="method")
+def index_copy_(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    """``index_copy`` in input's own memory."""
+    return _along("index_copy_", input, dim, index, _scaled("index_copy_", input, dim, index, source, 1), False, True)
+
+
+def _filler(name: str, input: Tensor, value: Any) -> Tensor:
+    if isinstance(value, Tensor) and value._array.ndim:
+        raise ShapeError(f"{name}: only supports a 0-dimensional value tensor, but got one of {value._array.ndim} dimensions")
+    return _value(value, input._array)
+
+
+@composite()
+def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
+    """A copy of input with ``value`` (a number or a 0-d tensor) at ``index`` of ``dim``."""
+    return _along("index_fill", input, dim, index, _filler("index_fill", input, value), False, False)
+
+
+@composite(on="method")
+def index_fill_(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
+    """``index_fill`` in input's own memory."""
+    return _along("index_fill_", input, dim, index, _filler("index_fill_", input, value), False, True)
+
+
+@composite()
+def take(input: Tensor, index: Tensor) -> Tensor:
+    """input.reshape(-1)[index], of the shape of ``index``."""
+    _index_integers("take", index._array)
+    return _index(views.reshape(input, (input._array.size,)), [index], (0,))
+
+
+# ---------------------------------------------------------------------------------------------------- gather and scatter
+
+
+def _corner(name: str, input: Any, index: Any, dim: int) -> None:
+    """Errors where index is not a corner of input but for ``dim``."""
+    _index_integers(name, index)
+    if not index.size:
+        return
+    if index.ndim != input.ndim:
+        raise ShapeError(
+            f"{name}: Index tensor must have the same number of dimensions as input tensor, got {tuple(index.shape)} for "
+            f"{tuple(input.shape)}"
+        )
+    for d, (m, n) in enumerate(zip(index.shape, input.shape, strict=True)):
+        if d != dim and m > n:
+            raise ShapeError(
+                f"{name}: Size does not match at dimension {d} expected index {list(index.shape)} to be no larger than self "
+                f"{list(input.shape)} apart from dimension {dim}"
+            )
+
+
+def _grid(index: Any, dim: int) -> tuple[Any, ...]:
+    """A NumPy index: ``index`` over ``dim``, and each other dimension's own numbers."""
+    n = index.ndim
+    return tuple(
+        [index if d == dim else np.arange(m).reshape((1,) * d + (-1,) + (1,) * (n - d - 1)) for d, m in enumerate(index.shape)]
+    )
+
+
+def _flat(shape: Sequence[int], index: Any, dim: int) -> Any:
+    """Flat positions, in a contiguous array of ``shape``, that gather and scatter name."""
+    strides = _array.contiguous_strides(shape)
+    at = index.astype(np.int64, copy=False) * strides[dim]
+    for d, m in enumerate(index.shape):
+        if d != dim and m > 1:
+            at = at + (np.arange(m) * strides[d]).reshape((1,) * d + (-1,) + (1,) * (index.ndim - d - 1))
+    return at
+
+
+def _gather_spec(input: Any, index: Any, dim: int) -> Any:
+    _corner("gather", input, index, dim)
+    return index.shape, input.dtype
+
+
+def _widen(t: Any, shape: Sequence[int]) -> Any:
+    """t with zeros behind it up to ``shape``: the gradient of a corner."""
+    if t._array.shape == tuple(shape):
+        return t
+    return views._slice_grad(t, tuple(shape), tuple([slice(0, n) for n in t._array.shape]))
+
+
+@op(
+    spec=_gather_spec,
+    kernel=kernels.gather,
+    vjp=dict(input=lambda g, input_shape, index, dim: _scatter(g.new_zeros(input_shape), index, g, dim, None, "sum")),
+    on="",
+    samples=each(
+        draw((3, 4), ints(3, 2, high=4), dim=1), draw((3, 4), ints(2, 4, high=3), dim=0), draw((3, 4), ints(3, 0), dim=1),
+        draw((2, 3, 4), ints(1, 2, 5, high=4), dim=2), draw(transposed(4, 3), ints(2, 2, high=4), dim=0),
+        draw((2, 600), ints(2, 700, high=600, dtype="int32"), dim=1),
+    ),
+    errors=[
+        fails((3, 4), values([[4]]), dim=1, match="out of bounds for dimension 1 with size 4", error=DimError),
+        fails((3, 4), values([1]), dim=1, match="same number of dimensions"),
+        fails((3, 4), ints(4, 1), dim=1, match="no larger than self"),
+    ],
+)  # fmt: skip
+def _gather(input: Array, index: Array, dim: int):
+    """out[i, j, k] = input[i, index[i, j, k], k] for ``dim`` 1."""
+    if not index.size:
+        return np.empty(index.shape, input.dtype)
+    _bounded("gather", index, dim, input.shape[dim], False)
+    if input.flags.c_contiguous:
+        return input.reshape(-1).take(_flat(input.shape, index, dim))
+    return input[_grid(index, dim)]
+
+
+def _one(t: Any) -> Any:
+    """t with at least one dimension."""
+    return basic_index(t, (None,)) if isinstance(t, Tensor) and not t._array.ndim else t
+
+
+@composite()
+def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False, out: Any = None) -> Tensor:
+    """out[i, j, k] = input[i, index[i, j, k], k] for ``dim`` 1, and so on: of the shape of ``index``.
+
+    No index may be negative; index may be smaller than input in the other dimensions. DimError out of range.
+    """
+    dim = wrap_dim("gather", dim, input._array.ndim)
+    result = _gather(_one(input), _one(index), dim)
+    if not index._array.ndim:
+        result = views.reshape(result, ())
+    return result if out is None else out.copy_(result)
+
+
+@composite()
+def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
+    """``gather`` with input and indices broadcast against each other but for ``dim``; None: both flattened."""
+    if dim is None:
+        return gather(views.reshape(input, (-1,)), 0, views.reshape(indices, (-1,)))
+    n = input._array.ndim
+    if n != indices._array.ndim:
+        raise ShapeError(
+            f"take_along_dim: input and indices should have the same number of dimensions, but got {n} dimensions for input, "
+            f"and {indices._array.ndim} dimensions for indices"
+        )
+    dim = wrap_dim("take_along_dim", dim, n)
+    x, i = list(input._array.shape), list(indices._array.shape)
+    common = views.shape_of_all("take_along_dim", [[*x[:dim], 1, *x[dim + 1 :]], [*i[:dim], 1, *i[dim + 1 :]]])
+    return gather(
+        views.expand(input, (*common[:dim], x[dim], *common[dim + 1 :])),
+        dim,
+        views.expand(indices, (*common[:dim], i[dim], *common[dim + 1 :])),
+    )
+
+
+_REDUCE = {"sum": np.add, "add": np.add, "prod": np.multiply, "multiply": np.multiply, "amax": np.maximum, "amin": np.minimum}
+
+
+def _scatter_spec(input: Any, index: Any, src: Any, dim: int, value: Any = None, reduce: str | None = None) -> Any:
+    _index_integers("scatter", index)
+    if reduce is not None and reduce not in _REDUCE:
+        raise ArgumentError(f"scatter: reduce argument must be one of {', '.join(_REDUCE)}, got {reduce}")
+    if src is not None and src.dtype != input.dtype:
+        raise DtypeError(
+            f"scatter: expected self.dtype to be equal to src.dtype, got {OF_NUMPY[input.dtype]} and {OF_NUMPY[src.dtype]}"
+        )
+    if index.size:
+        both = f"{list(index.shape)} to be no larger than self {list(input.shape)} apart from dimension {dim}"
+        wrong = index.ndim != input.ndim or any(
+            m > n for d, (m, n) in enumerate(zip(index.shape, input.shape, strict=True)) if d != dim
+        )
+        if src is not None:
+            wrong = wrong or index.ndim != src.ndim or any(m > n for m, n in zip(index.shape, src.shape, strict=True))
+            both += f" and to be no larger size than src {list(src.shape)}"
+        if wrong:
+            raise ShapeError(f"scatter: Expected index {both}")
+    return input.shape, input.dtype
+
+
+def _scatter_into(x: Any, index: Any, src: Any, dim: int, value: Any, reduce: str | None) -> None:
+    if not index.size:
+        return
+    _bounded("scatter", index, dim, x.shape[dim], False)
+    given = np.asarray(value).astype(x.dtype) if src is None else src[tuple([slice(0, n) for n in index.shape])]
+    if reduce is None:
+        if x.flags.c_contiguous:
+            x.reshape(-1)[_flat(x.shape, index, dim)] = given
+        else:
+            x[_grid(index, dim)] = given
+        return
+    work = _widened(x)
+    flat = work.reshape(-1) if work.flags.c_contiguous else work.flatten()
+    at = _flat(x.shape, index, dim).reshape(-1)
+    _REDUCE[reduce].at(flat, at, np.broadcast_to(given, index.shape).astype(work.dtype, copy=False).reshape(-1))
+    if not (work is x and work.flags.c_contiguous):
+        x[...] = flat.reshape(x.shape)
+
+
+def _scatter_input(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int, reduce: str | None) -> Any:
+    if reduce in ("sum", "add"):
+        return g
+    if reduce is None:
+        return _scatter(g, index, None, dim, 0.0, None)
+    if reduce in ("amax", "amin"):
+        return _shared(g, input, index, src, out, dim) * (input == out)
+    return registry["_where"].public(input == 0, g * _scatter(g.new_ones(input.shape), index, src, dim, None, "prod"),
+                                     g * out / input)  # fmt: skip
+
+
+def _shared(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int) -> Any:
+    """The gradient of an extremum, divided by how many elements are equal to it."""
+    here = src[tuple([slice(0, n) for n in index.shape])] == gather(out, dim, index)
+    ties = (input == out).to(g.dtype)
+    return g / _scatter(ties, index, here.to(g.dtype), dim, None, "sum").clamp(1)
+
+
+def _scatter_src(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int, reduce: str | None) -> Any:
+    shape = src.shape
+    if reduce in (None, "sum", "add"):
+        return _widen(gather(g, dim, index), shape)
+    part = src[tuple([slice(0, n) for n in index.shape])]
+    if reduce in ("amax", "amin"):
+        shared = gather(_shared(g, input, index, src, out, dim), dim, index)
+        return _widen(shared * (part == gather(out, dim, index)), shape)
+    # A product's gradient is the product of the others: divide, except by a zero that is the only one of its place.
+    zero = part == 0
+    zeros = gather(_scatter(g.new_zeros(input.shape), index, zero.to(g.dtype), dim, None, "sum"), dim, index)
+    only = zero & (zeros == 1)
+    where = registry["_where"].public
+    others = _scatter(input, index, where(only, 1.0, part), dim, None, "prod")
+    return _widen(where(only, gather(g * others, dim, index), gather(g * out, dim, index) / where(zero, 1.0, part)), shape)
+
+
+def _scatter_vjp_input(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int, reduce: str | None) -> Any:
+    return _scatter_input(g, input, index, src, out, dim, reduce)
+
+
+_SCATTER_SAMPLES = each(
+    draw((3, 5), values([[0, 3], [1, 2]]), (2, 3), dim=1),
+    draw((3, 5), values([[0, 2, 1, 0, 1]], "int32"), None, dim=0, value=1.5),
+    draw((3, 5), ints(4, 4, high=3), (4, 5), dim=0, reduce="sum"),
+    draw((3, 5), ints(3, 9, high=5), (3, 9), dim=1, reduce="amax"),
+    draw((3, 5), ints(3, 9, high=5), (3, 9), dim=1, reduce="amin"),
+    draw((3, 5), ints(2, 4, high=5), (3, 4), dim=1, reduce="prod"),
+    draw((3, 5), ints(2, 0, high=5), (3, 4), dim=1),
+    draw(transposed(5, 3), ints(2, 3, high=5), transposed(2, 3), dim=0, reduce="sum"),
+    draw((4,), ints(1500, high=4), (1500,), dim=0, reduce="sum"),
+)
+
+
+@op(
+    spec=_scatter_spec,
+    kernel=kernels.scatter,
+    vjp=dict(
+        input=lambda g, index, dim: _scatter(g, index, None, dim, 0.0, None),
+        src=lambda g, index, dim, src_shape: _widen(gather(g, dim, index), src_shape),
+    ),
+    on="",
+    name="_scatter_write",
+    samples=_SCATTER_SAMPLES[:2],
+)
+def _scatter_write(input: Array, index: Array, src: Array | None, dim: int, value: Any = None):
+    """Placeholder."""

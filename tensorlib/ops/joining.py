@@ -1,0 +1,316 @@
+"""Joining tensors, and putting borders around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tensorlib._core import Tensor
+from tensorlib._dispatch import as_ints, wrap_dim
+from tensorlib._promotion import PROMOTE
+from tensorlib._samples import draw, each, fails, ints, transposed
+from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
+from tensorlib.kernels import joining as kernels
+from tensorlib.op import Array, Arrays, Ints, NewDim, Scalar, composite, op
+
+
+def _is_legacy(shape: Sequence[int]) -> bool:
+    """An empty 1-D tensor may be joined to anything, for history's sake."""
+    return tuple(shape) == (0,)
+
+
+def _cat_dim(shapes: Sequence[Sequence[int]], dim: int) -> int:
+    """``dim`` counted from the front, for the tensors that count."""
+    return wrap_dim("cat", dim, len(next((s for s in shapes if not _is_legacy(s)), (0,))))
+
+
+def _cat_spec(tensors: Sequence[Any], dim: int) -> Any:
+    if not tensors:
+        raise ArgumentError("cat: expected a non-empty list of Tensors")
+    for i, x in enumerate(tensors):
+        if not x.ndim:
+            raise ShapeError(f"cat: zero-dimensional tensor (at position {i}) cannot be concatenated: use stack")
+    shapes = [x.shape for x in tensors]
+    dim = _cat_dim(shapes, dim)
+    first: Any = None
+    total = 0
+    for i, shape in enumerate(shapes):
+        if _is_legacy(shape):
+            continue
+        if first is None:
+            first = shape
+        if len(shape) != len(first):
+            raise ShapeError(
+                f"cat: Tensors must have same number of dimensions: got {len(first)} and {len(shape)} (tensor number {i} has "
+                f"shape {tuple(shape)})"
+            )
+        for d, (m, n) in enumerate(zip(first, shape, strict=True)):
+            if d != dim and m != n:
+                raise ShapeError(
+                    f"cat: Sizes of tensors must match except in dimension {dim}. Expected size {m} but got size {n} for "
+                    f"tensor number {i} in the list ({tuple(first)} and {tuple(shape)})"
+                )
+        total += shape[dim]
+    dtype = tensors[0].dtype
+    return ((0,), dtype) if first is None else ((*first[:dim], total, *first[dim + 1 :]), dtype)
+
+
+def _cat_vjp(g: Any, tensors_shape: Any, dim: int) -> list[Any]:
+    dim = _cat_dim(tensors_shape, dim)
+    at, out = 0, []
+    for shape in tensors_shape:
+        if _is_legacy(shape):
+            out.append(g.new_zeros((0,)))
+        else:
+            out.append(g.narrow(dim, at, shape[dim]))
+            at += shape[dim]
+    return out
+
+
+@op(
+    spec=_cat_spec,
+    kernel=lambda out, tensors, dim: kernels.cat(out, tensors, _cat_dim([x.shape for x in tensors], dim)),
+    promote=PROMOTE,
+    exact=True,
+    vjp=_cat_vjp,
+    on="function",
+    alias=("concat", "concatenate"),
+    samples=each(
+        draw([(2, 3), (4, 3)]), draw([(2, 3), (2, 1)], dim=1), draw([(2, 3), transposed(2, 2), (2, 0)], dim=-1),
+        draw([(3,)]), draw([(0,), (2, 3)], dim=1), draw([(2, 2), ints(2, 2)]), draw([(1, 600), (2, 600)]),
+    ),
+    errors=[
+        fails([(2, 3), (2, 4)], match="must match except in dimension 0"),
+        fails([(2, 3), (2,)], match="same number of dimensions"),
+        fails([()], match="cannot be concatenated"),
+        fails([], match="non-empty", error=ArgumentError),
+        fails([(2, 3)], dim=2, match="out of range", error=DimError),
+    ],
+    bench=[draw([(4096, 1024), (4096, 1024)], dim=1)],
+    bytes=lambda tensors, dim: 2 * sum(x.size * x.dtype.itemsize for x in tensors),
+)  # fmt: skip
+def cat(tensors: Arrays, dim: int = 0):
+    """The tensors one behind the other along ``dim``; their other sizes must agree. The common dtype by promotion."""
+    shapes = [x.shape for x in tensors]
+    return np.concatenate([x for x in tensors if not _is_legacy(x.shape)] or list(tensors), _cat_dim(shapes, dim))
+
+
+def _stack_spec(tensors: Sequence[Any], dim: int) -> Any:
+    if not tensors:
+        raise ShapeError("stack: expects a non-empty TensorList")
+    shape = tensors[0].shape
+    for i, x in enumerate(tensors):
+        if x.shape != shape:
+            raise ShapeError(
+                f"stack: expects each tensor to be equal size, but got {list(shape)} at entry 0 and {list(x.shape)} at entry {i}"
+            )
+    return (*shape[:dim], len(tensors), *shape[dim:]), tensors[0].dtype
+
+
+@op(
+    spec=_stack_spec,
+    kernel=kernels.stack,
+    promote=PROMOTE,
+    exact=True,
+    vjp=lambda g, dim: list(g.unbind(dim)),
+    on="function",
+    samples=each(
+        draw([(2, 3), (2, 3)]), draw([(2, 3), transposed(2, 3)], dim=-1), draw([(), ()]), draw([(0, 2)], dim=1),
+        draw([(2,), ints(2)], dim=1),
+    ),
+    errors=[
+        fails([(2, 3), (2,)], match="equal size"),
+        fails([(2, 3)], dim=4, match="out of range", error=DimError),
+        fails([], match="non-empty"),
+    ],
+)  # fmt: skip
+def stack(tensors: Arrays, dim: NewDim = 0):
+    """Tensors of one shape beside each other along a new dimension ``dim``. The common dtype by promotion."""
+    out = np.empty((*tensors[0].shape[:dim], len(tensors), *tensors[0].shape[dim:]), tensors[0].dtype)
+    for i, x in enumerate(tensors):
+        out[(slice(None),) * dim + (i,)] = x
+    return out
+
+
+def _several(name: str, tensors: Any) -> list[Any]:
+    if isinstance(tensors, Tensor) or not isinstance(tensors, (list, tuple)):
+        raise TypeError(f"{name}(): argument 'tensors' must be tuple of Tensors, not {type(tensors).__name__}")
+    if not tensors:
+        raise ArgumentError(f"{name}: expected a non-empty list of Tensors")
+    return list(tensors)
+
+
+def _at_least(t: Any, n: int) -> Any:
+    """t with at least n dimensions, as atleast_1d, atleast_2d, atleast_3d make them."""
+    have = t._array.ndim
+    if have >= n:
+        return t
+    if have == 0:
+        return t.reshape((1,) * n)
+    return t.unsqueeze(0) if n == 2 else t.unsqueeze(-1) if have == 2 else t.unsqueeze(0).unsqueeze(-1)
+
+
+@composite(on="function")
+def hstack(tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors side by side: along dimension 1, or 0 for 1-D tensors; 0-D ones become 1-D."""
+    given = [_at_least(t, 1) for t in _several("hstack", tensors)]
+    return cat(given, 0 if given[0]._array.ndim == 1 else 1)
+
+
+@composite(on="function", alias=("row_stack",))
+def vstack(tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors on top of each other, along dimension 0; 1-D tensors are rows."""
+    return cat([_at_least(t, 2) for t in _several("vstack", tensors)], 0)
+
+
+@composite(on="function")
+def dstack(tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors behind each other, along dimension 2; (n,) becomes (1, n, 1) and (m, n) becomes (m, n, 1)."""
+    return cat([_at_least(t, 3) for t in _several("dstack", tensors)], 2)
+
+
+@composite(on="function")
+def column_stack(tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors side by side, along dimension 1; 0-D and 1-D tensors are columns."""
+    return cat([t if t._array.ndim > 1 else t.reshape((-1, 1)) for t in _several("column_stack", tensors)], 1)  # type: ignore[attr-defined]
+
+
+@composite(on="function")
+def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
+    """Coordinates of a grid: of 1-D tensors of sizes m, n, … as many views of shape (m, n, …).
+
+    ``indexing="xy"`` exchanges the first two dimensions; "ij" (the default) is matrix order.
+    """
+    given = list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else list(tensors)
+    if not given:
+        raise ArgumentError("meshgrid: expects a non-empty TensorList")
+    if indexing not in (None, "ij", "xy"):
+        raise ArgumentError(f"meshgrid: indexing must be one of 'xy' or 'ij', got {indexing!r}")
+    for t in given:
+        if t._array.ndim > 1:
+            raise ShapeError(f"meshgrid: expected 0D or 1D tensors, got one of shape {tuple(t._array.shape)}")
+        if t._array.dtype != given[0]._array.dtype:
+            raise DtypeError("meshgrid: expects all tensors to have the same dtype")
+    swap = indexing == "xy" and len(given) >= 2
+    if swap:
+        given[:2] = given[1::-1]
+    sizes = [t._array.size for t in given]
+    out = []
+    for i, t in enumerate(given):
+        out.append(t.reshape((1,) * i + (sizes[i],) + (1,) * (len(given) - i - 1)).expand(tuple(sizes)))
+    if swap:
+        out = [t.transpose(0, 1) for t in out]
+        out[:2] = out[1::-1]
+    return tuple(out)
+
+
+@composite(on="function")
+def cartesian_prod(*tensors: Any) -> Tensor:
+    """All combinations of the elements of 1-D tensors, one a row; a single tensor as it is."""
+    if len(tensors) == 1:
+        return tensors[0]  # type: ignore[no-any-return]
+    return stack([t.reshape((-1,)) for t in meshgrid(*tensors, indexing="ij")], 1)  # type: ignore[attr-defined]
+
+
+# ------------------------------------------------------------------------------------------------------------- borders
+
+
+def _pad_spec(input: Any, pad: tuple[int, ...], value: Any) -> Any:
+    shape = list(input.shape)
+    for k in range(len(pad) // 2):
+        d = len(shape) - 1 - k
+        shape[d] += pad[2 * k] + pad[2 * k + 1]
+        if shape[d] < 0:
+            raise ShapeError(
+                f"pad: The input size {input.shape[d]}, plus negative padding {pad[2 * k]} and {pad[2 * k + 1]}, resulted in "
+                f"a negative output size in dimension {d}, which is invalid"
+            )
+    return tuple(shape), input.dtype
+
+
+@op(
+    spec=_pad_spec,
+    kernel=kernels.pad,
+    vjp=lambda g, pad: _constant_pad(g, tuple([-n for n in pad]), 0),
+    on="",
+    samples=each(
+        draw((2, 3), pad=(1, 2), value=0), draw((2, 3), pad=(-1, 2, 1, 0), value=1.5), draw((3,), pad=(-2, -1), value=0),
+        draw((), pad=(), value=0), draw((0, 2), pad=(0, 0, 1, 1), value=3), draw((2, 600), pad=(3, 0), value=0),
+    ),
+    errors=[fails((2,), pad=(-3, 0), value=0, match="negative output size")],
+)  # fmt: skip
+def _constant_pad(input: Array, pad: Ints, value: Scalar):
+    """input with a border of ``value``: (low, high) widths from the last dimension on; negative ones cut."""
+    shape, _ = _pad_spec(input, pad, value)
+    out = np.full(shape, np.asarray(value).astype(input.dtype), input.dtype)
+    to, source = kernels.inside(input.shape, pad)
+    if out.size:
+        out[to] = input[source]
+    return out
+
+
+_NON_CONSTANT = {2: (2, 3), 4: (3, 4), 6: (4, 5)}
+
+
+def _edge(mode: str, x: Any, dim: int, width: int, low: bool) -> Any:
+    """The border of ``width`` at one end of a dimension."""
+    n = x._array.shape[dim]
+    if mode == "reflect":
+        return x.narrow(dim, 1, width).flip(dim) if low else x.narrow(dim, n - 1 - width, width).flip(dim)
+    if mode == "circular":
+        return x.narrow(dim, n - width, width) if low else x.narrow(dim, 0, width)
+    shape = list(x._array.shape)
+    shape[dim] = width
+    return x.narrow(dim, 0 if low else n - 1, 1).expand(tuple(shape))
+
+
+@composite(on="functional")
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = None) -> Tensor:
+    """input with a border of the widths ``pad``: (low, high) for the last dimension, then for the one before, …
+
+    ``mode``: "constant" (``value``, 0 for None; any dimensions), "reflect", "replicate" or "circular" (the last 1, 2 or 3
+    dimensions of a batch, or of one sample). Negative widths cut.
+    """
+    widths = as_ints("pad", "pad", pad)
+    x: Any = input
+    if len(widths) % 2:
+        raise ShapeError(f"pad: Padding length must be divisible by 2, got {widths}")
+    if len(widths) > 2 * x._array.ndim:
+        raise ShapeError(
+            f"pad: Padding length should be less than or equal to two times the input dimension but got padding length "
+            f"{len(widths)} and input of dimension {x._array.ndim}"
+        )
+    if mode == "constant":
+        return _constant_pad(x, widths, 0 if value is None else value)
+    if mode not in ("reflect", "replicate", "circular"):
+        raise ArgumentError(f"pad: Unrecognised padding mode {mode}: expected constant, reflect, replicate or circular")
+    if value is not None and value != 0:
+        raise ArgumentError(f'pad: Padding mode "{mode}" doesn\'t take in value argument')
+    if x._array.ndim not in _NON_CONSTANT.get(len(widths), ()):
+        raise ShapeError(
+            f"pad: Padding size {len(widths)} is not supported for {x._array.ndim}D input tensor in mode {mode}: expected 2 "
+            f"for 2D or 3D, 4 for 3D or 4D, 6 for 4D or 5D input"
+        )
+    for k in range(len(widths) // 2):
+        d = x._array.ndim - 1 - k
+        low, high = widths[2 * k], widths[2 * k + 1]
+        n = x._array.shape[d]
+        if mode == "reflect" and max(low, high) >= n:
+            raise ShapeError(
+                f"pad: Padding size should be less than the corresponding input dimension, but got: padding ({low}, {high}) "
+                f"at dimension {d} of input {list(x._array.shape)}"
+            )
+        if mode == "circular" and max(low, high) > n:
+            raise ShapeError(f"pad: Padding value causes wrapping around more than once: ({low}, {high}) around {n}")
+        if mode == "replicate" and n == 0:
+            raise ShapeError(f"pad: Expected a non-empty dimension {d}, got input of shape {tuple(x._array.shape)}")
+        if low < 0 or high < 0:
+            x = x.narrow(d, max(-low, 0), n - max(-low, 0) - max(-high, 0))
+        parts = [_edge(mode, x, d, low, True)] if low > 0 else []
+        parts.append(x)
+        if high > 0:
+            parts.append(_edge(mode, x, d, high, False))
+        x = cat(parts, d) if len(parts) > 1 else x
+    return x  # type: ignore[no-any-return]

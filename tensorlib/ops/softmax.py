@@ -1,0 +1,161 @@
+"""softmax and log_softmax: fused forwards and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tensorlib._core import Tensor
+from tensorlib._promotion import FLOAT_ONLY, PROMOTE
+from tensorlib._samples import draw, each, fails, ints, strided, transposed, values
+from tensorlib.errors import DimError, DtypeError
+from tensorlib.kernels import softmax as kernels
+from tensorlib.op import Array, Dim, op
+from tensorlib.ops.reduction import _converted, add_reduce
+
+
+def _dtype(name: str, input: Any, dtype: Any) -> np.dtype[Any]:
+    return FLOAT_ONLY(name, [input], {"dtype": dtype})[1]
+
+
+def _spec(name: str) -> Callable[..., Any]:
+    def spec(input: Any, dim: int, _stacklevel: Any, dtype: Any) -> Any:
+        return input.shape, _dtype(name, input, dtype)
+
+    return spec
+
+
+def _kernel(log: bool) -> Callable[..., None]:
+    def kernel(out: Any, input: Any, dim: int, _stacklevel: Any, dtype: Any) -> None:
+        kernels.softmax(out, input, dim, log)
+
+    return kernel
+
+
+def _row_max(x: np.ndarray, dim: int) -> np.ndarray:
+    """np.max(x, dim, keepdims); along a contiguous dim by halving, which NumPy does many elements at a time."""
+    n = x.shape[dim]
+    if dim == x.ndim - 1 and n >= 32 and x.size >= 4096 and not n % 2:
+        half = n // 2
+        m = np.maximum(x[..., :half], x[..., half:])
+        while half >= 16 and not half % 2:
+            half //= 2
+            m = np.maximum(m[..., :half], m[..., half:], out=m[..., :half])
+        return np.maximum.reduce(m, axis=dim, keepdims=True)  # type: ignore[no-any-return]
+    return np.maximum.reduce(x, axis=dim, keepdims=True)  # type: ignore[no-any-return]
+
+
+def _shifted(input: np.ndarray, dim: int) -> np.ndarray:
+    """input minus its maximum, in memory of its own."""
+    if not input.shape[dim]:
+        return input.copy()
+    return np.subtract(input, _row_max(input, dim), order="C")
+
+
+_SAMPLES = each(
+    draw((3, 4), dim=1), draw((3, 4), dim=0), draw((2, 3, 5), dim=-2), draw((1,), dim=0), draw((), dim=0),
+    draw((3, 0), dim=1), draw((0, 3), dim=1), draw(transposed(5, 6), dim=1), draw(strided(3, 7), dim=1), draw((2, 130, 3), dim=1),
+    draw((2, 9000), dim=1), draw((200, 3), dim=0), draw((300, 7), dim=1), draw((5, 64), dim=1, dtype=np.dtype(np.float64)),
+    draw(values([[1.0, float("-inf"), 80], [float("-inf")] * 3, [float("inf"), 1, 2], [float("nan"), 1, 2]]), dim=1),
+)  # fmt: skip
+_ERRORS = [
+    fails((3, 4), dim=2, match="out of range", error=DimError),
+    fails(ints(3, 4), dim=0, match="floating-point", error=DtypeError),
+]
+_BENCH = [draw((4096, 1024), dim=1), draw((1024, 50304), dim=1)]
+
+
+def _grad_spec(grad: Any, output: Any, dim: int) -> Any:
+    return output.shape, output.dtype
+
+
+_GRADS = each(
+    draw((3, 4), (3, 4), dim=1), draw((3, 4), (3, 4), dim=0), draw(transposed(5, 6), (5, 6), dim=1), draw((2, 0), (2, 0), dim=1),
+    draw((2, 9000), (2, 9000), dim=1), draw((200, 3), (200, 3), dim=0), draw((300, 7), strided(300, 7), dim=1),
+)  # fmt: skip
+
+
+@op(
+    spec=_grad_spec,
+    kernel=lambda to, g, y, dim: kernels.softmax_grad(to, g, y, dim, False),
+    promote=PROMOTE.over("grad", "output"),
+    vjp=dict(
+        # out = (grad - Σ grad y) y with y the softmax: linear in grad, and of y both ways.
+        grad=lambda g, output, dim: (g - (g * output).sum(dim, True)) * output,
+        output=lambda g, grad, output, dim: g * (grad - (grad * output).sum(dim, True)) - grad * (g * output).sum(dim, True),
+    ),
+    on="",
+    samples=_GRADS,
+)
+def softmax_grad(grad: Array, output: Array, dim: Dim):
+    """(grad - Σ grad · output) · output along ``dim``: the gradient of softmax from its output."""
+    product = np.multiply(grad, output)
+    total = add_reduce(product, (dim,), True)
+    out = np.subtract(grad, total, out=product)
+    return np.multiply(out, output, out=out)
+
+
+@op(
+    spec=_grad_spec,
+    kernel=lambda to, g, y, dim: kernels.softmax_grad(to, g, y, dim, True),
+    promote=PROMOTE.over("grad", "output"),
+    vjp=dict(
+        grad=lambda g, output, dim: g - (g * output.exp()).sum(dim, True),
+        output=lambda g, grad, output, dim: -(g * output.exp() * grad.sum(dim, True)),
+    ),
+    on="",
+    samples=_GRADS,
+)
+def log_softmax_grad(grad: Array, output: Array, dim: Dim):
+    """grad - exp(output) · Σ grad along ``dim``: the gradient of log_softmax from its output."""
+    e = np.exp(output)
+    e *= add_reduce(grad, (dim,), True)
+    return np.subtract(grad, e, out=e)
+
+
+@op(
+    spec=_spec("softmax"),
+    kernel=_kernel(False),
+    promote=PROMOTE,
+    vjp=lambda g, out, dim: softmax_grad(g, out, dim),
+    on="function method functional",
+    samples=_SAMPLES,
+    errors=_ERRORS,
+    bench=_BENCH,
+    bytes=lambda input, dim: 2 * input.nbytes,
+)
+def softmax(input: Array, dim: Dim, _stacklevel: Any = 3, dtype: Any = None):
+    """exp(input) / Σ exp(input) along ``dim``, without overflow. Any shape -> the same.
+
+    Floating point; half types compute in float32 and are rounded once; with ``dtype`` the input is converted to it
+    first. A row of -inf alone is NaN. DimError for a dim out of range, DtypeError for integers without ``dtype``.
+    Milakov & Gimelshein 2018.
+    """
+    e = _shifted(_converted(input, _dtype("softmax", input, dtype)), dim)
+    np.exp(e, out=e)
+    total = add_reduce(e, (dim,), True)
+    return np.divide(e, total, out=e)
+
+
+@op(
+    spec=_spec("log_softmax"),
+    kernel=_kernel(True),
+    promote=PROMOTE,
+    vjp=lambda g, out, dim: log_softmax_grad(g, out, dim),
+    on="function method functional",
+    samples=_SAMPLES,
+    errors=_ERRORS,
+    bench=_BENCH,
+    bytes=lambda input, dim: 2 * input.nbytes,
+)
+def log_softmax(input: Array, dim: Dim, _stacklevel: Any = 3, dtype: Any = None):
+    """input - log Σ exp(input) along ``dim``, without overflow. Any shape -> the same.
+
+    Floating point; half types compute in float32 and are rounded once; with ``dtype`` the input is converted to it
+    first. A row of -inf alone is NaN. DimError for a dim out of range, DtypeError for integers without ``dtype``.
+    """
+    x = _shifted(_converted(input, _dtype("log_softmax", input, dtype)), dim)
+    total = add_reduce(np.exp(x), (dim,), True)
+    return np.subtract(x, np.log(total, out=total), out=x)

@@ -1,0 +1,184 @@
+"""Kernels without a GPU: interpreted and held to the CPU, compiled for every target, and watched for what they reach."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from tensorlib import _array
+from tensorlib._device import TARGETS
+from tensorlib._device import device as Device
+from tensorlib.errors import DeviceError
+from tensorlib.op import Op
+from tensorlib.runtime import abi, compiler, interpreter, launch
+from tensorlib.runtime.compiler import Jit
+from tensorlib.runtime.launch import Coverage, Launch
+from tensorlib.testing import calls
+from tensorlib.testing.cases import KERNEL_DTYPES, Case, cases, depends_on_dtype, dtypes, usual
+
+INTERPRET = Device("interpret")
+
+
+@contextmanager
+def poisoned() -> Iterator[None]:
+    """New arrays hold NaN or large odd integers, so that an element nobody wrote is noticed."""
+    before = _array.poison(True)
+    try:
+        yield
+    finally:
+        _array.poison(before)
+
+
+@contextmanager
+def dry() -> Iterator[None]:
+    """Launches are observed and go no further: nothing is compiled, nothing is interpreted."""
+    with (
+        mock.patch.object(compiler, "compile_kernel", lambda *a, **k: None),
+        mock.patch.object(abi, "check", lambda *a, **k: None),
+        mock.patch.object(interpreter, "run", lambda *a, **k: None),
+    ):
+        yield
+
+
+def launched(op: Op, case: Case, dtype: Any, device: Device) -> Coverage:
+    """What one call's host function launches on a device."""
+    with Coverage() as seen:
+        apply(op, case, dtype, device)
+    return seen
+
+
+def apply(op: Op, case: Case, dtype: Any, device: Device) -> None:
+    """The host function of one call, through the dispatcher's binding."""
+    args, attrs = case.arguments(dtype)
+    bound = calls.bind(op, args, attrs, device)
+    if bound.device is not device:  # every operand is a number: it is computed on the CPU
+        return
+    try:
+        calls.on_kernel(op, bound)
+    except DeviceError as error:
+        # A shape that depends on the data ends a compile-only call: nothing was computed that could be read.
+        if not (op.dynamic and device.compile_only and "compile-only" in str(error)):
+            raise
+
+
+def interpreted(op: Op) -> Iterator[tuple[Case, np.dtype[Any]]]:
+    """The calls that are interpreted: all in the usual dtype, a few in each other one."""
+    first = usual(op)
+    for case in cases(op):
+        yield case, first
+    ordinary = [c for c in cases(op) if depends_on_dtype(c)]
+    few = [c for c in ordinary if not c.special][:3] + [c for c in ordinary if c.special]
+    for dtype in dtypes(op):
+        if dtype != first:
+            # Half types are what kernels are for; float64, integers and bools share their code with them.
+            for case in few if dtype in KERNEL_DTYPES else few[:1]:
+                yield case, dtype
+
+
+@cache
+def representatives(op: Op) -> tuple[Case, ...]:
+    """The fewest calls whose launches reach every function that any call of the operator reaches, at least one."""
+    with dry():
+        reach: list[tuple[Case, frozenset[Jit], int]] = []
+        for case in cases(op):
+            if op.dynamic:
+                with _running():
+                    seen = launched(op, case, usual(op), INTERPRET)
+            else:
+                seen = launched(op, case, usual(op), Device("sm_90"))
+            if seen.reached:
+                reach.append((case, frozenset(seen.reached), len(seen.variants)))
+    chosen: list[Case] = []
+    covered: set[Jit] = set()
+    while reach:
+        # Calls that go with any dtype first, then the one that adds most.
+        case, found, _ = max(reach, key=lambda r: (len(r[1] - covered), depends_on_dtype(r[0]), not r[0].special, r[2]))
+        if chosen and not found - covered:
+            break
+        chosen.append(case)
+        covered |= found
+    return tuple(chosen)
+
+
+@contextmanager
+def _running() -> Iterator[None]:
+    """Within ``dry``, interpret after all: shapes that depend on the data need the data."""
+    with mock.patch.object(interpreter, "run", _RUN):
+        yield
+
+
+_RUN = interpreter.run
+
+
+def latin(op: Op) -> Iterator[tuple[str, np.dtype[Any]]]:
+    """Each target once, the dtypes taking turns, beginning with another one for each operator."""
+    takes = [d for d in KERNEL_DTYPES if d in dtypes(op)] or [usual(op)]
+    start = zlib.crc32(op.name.encode())
+    for i, target in enumerate(TARGETS):
+        yield target, takes[(start + i) % len(takes)]
+
+
+def product(op: Op) -> Iterator[tuple[str, np.dtype[Any]]]:
+    """Each target with each dtype."""
+    for target in TARGETS:
+        for dtype in dtypes(op):
+            yield target, dtype
+
+
+def compile_for(op: Op, targets: Sequence[tuple[str, Any]], chosen: Sequence[Case]) -> None:
+    """Compile what the calls launch, and hold the parameter block to each binary."""
+    for target, dtype in targets:
+        for case in chosen:
+            if case is not chosen[0] and case.fixed and dtype != usual(op):
+                continue
+            if op.dynamic:
+                _compile_recorded(op, case, dtype, target)
+            else:
+                apply(op, case, dtype, Device(target))
+
+
+def _compile_recorded(op: Op, case: Case, dtype: Any, target: str) -> None:
+    """Compile for a target what was launched in the interpreter: the host function needs its data to go on."""
+    records: list[Launch] = []
+    launch.observers.append(records.append)
+    try:
+        apply(op, case, dtype, INTERPRET)
+    finally:
+        launch.observers.remove(records.append)
+    for r in records:
+        amd = target.startswith("gfx")
+        keys = tuple(
+            compiler.specialise(value, amd, name in r.kernel.do_not_specialize)
+            for name, value in zip(r.kernel.arguments, r.args, strict=True)
+        )
+        abi.check(compiler.compile_kernel(r.kernel, keys, r.constants, target, r.num_warps, r.num_stages))
+
+
+def reached(operators: Sequence[Op]) -> set[Jit]:
+    """Every Triton function that the checks ``kernel`` or ``compile`` of these operators run or compile.
+
+    The host functions run as they do in the checks; launches are observed only.
+    """
+    found: set[Jit] = set()
+    for op in operators:
+        if op.kernel is None:
+            continue
+        with Coverage() as seen, dry():
+            for case, dtype in interpreted(op):
+                if op.dynamic:
+                    with _running():
+                        apply(op, case, dtype, INTERPRET)
+                else:
+                    apply(op, case, dtype, INTERPRET)
+            if not op.dynamic:
+                for target, dtype in latin(op):
+                    for case in representatives(op):
+                        apply(op, case, dtype, Device(target))
+        found |= seen.reached
+    return found
