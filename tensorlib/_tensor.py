@@ -22,7 +22,7 @@ from tensorlib._dtypes import OF_NUMPY, as_dtype, dtype
 from tensorlib._hooks import RemovableHandle
 from tensorlib.autograd import engine
 from tensorlib.errors import ArgumentError, AutogradError
-from tensorlib.op import Composite, Op, composites, declared, registry
+from tensorlib.op import Composite, Op, declared, watchers
 from tensorlib.ops import create, memory
 
 
@@ -587,40 +587,45 @@ def _method(made: Op | Composite) -> Callable[..., Any]:
     return made.public
 
 
-def attach() -> None:
-    """Give Tensor its methods."""
-    skip = {"__dict__", "__weakref__", "__slots__", "__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__"}
+def attach_methods() -> None:
+    """Give Tensor what is written above."""
+    skip = {"__dict__", "__weakref__", "__slots__", "__module__", "__doc__", "__qualname__", "__firstlineno__",
+            "__static_attributes__"}  # fmt: skip
     for name, value in vars(_Methods).items():
         if name not in skip:
             setattr(Tensor, name, value)
-    for made in declared():
-        if "method" not in made.where:
-            continue
+    for short, kind in _CASTS.items():
+        setattr(Tensor, short, _cast(kind))
+    for name, getter in ops.views.PROPERTIES.items():
+        setattr(Tensor, name, property(getter))
+
+
+def attach(made: Op | Composite) -> None:
+    """Give Tensor the methods of a declaration: its names, their in-place forms, the Python operator it stands for."""
+    if "method" in made.where:
         method = _method(made)
+        ufunc = made.cpu if isinstance(made, Op) and isinstance(made.cpu, np.ufunc) else None
+        keeps = not isinstance(made, Op) or any(
+            source == "input" and index == 0 for _, source, index in made.keeps((True,) * len(made.tensors))
+        )
         for name in (made.name, *made.alias):
             setattr(Tensor, name, method)
             if made.inplace:
-                ufunc = made.cpu if isinstance(made, Op) and isinstance(made.cpu, np.ufunc) else None
-                keeps = not isinstance(made, Op) or any(
-                    source == "input" and index == 0 for _, source, index in made.keeps((True,) * len(made.tensors))
-                )
                 setattr(Tensor, f"{name}_", _inplace.method(made.public, name, ufunc, keeps))
-    for name, getter in ops.views.PROPERTIES.items():
-        setattr(Tensor, name, property(getter))
-    for special, name in _UNARY.items():
-        if hasattr(Tensor, name):
-            setattr(Tensor, special, getattr(Tensor, name))
-    for special, name in _BINARY.items():
-        _attach_binary(special, name)
-    for short, kind in _CASTS.items():
-        setattr(Tensor, short, _cast(kind))
+    if isinstance(made, Op) and isinstance(made.cpu, np.ufunc):
+        _UFUNCS.setdefault(made.cpu, made)
+    if made.name in _UNARY:
+        setattr(Tensor, _UNARY[made.name], made.public)
+    if made.name in _BINARY:
+        _attach_binary(_BINARY[made.name], made)
 
 
-_UNARY = {"__neg__": "neg", "__abs__": "abs", "__invert__": "bitwise_not", "__pos__": "positive"}
+_UFUNCS: dict[Any, Op] = {}
+_UNARY = {"neg": "__neg__", "abs": "__abs__", "bitwise_not": "__invert__", "positive": "__pos__"}
 _BINARY = {
-    "add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "floordiv": "floor_divide", "mod": "remainder",
-    "pow": "pow", "matmul": "matmul", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
-    "lshift": "bitwise_left_shift", "rshift": "bitwise_right_shift",
+    "add": "add", "sub": "sub", "mul": "mul", "div": "truediv", "floor_divide": "floordiv", "remainder": "mod",
+    "pow": "pow", "matmul": "matmul", "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor",
+    "bitwise_left_shift": "lshift", "bitwise_right_shift": "rshift",
     "lt": "lt", "le": "le", "gt": "gt", "ge": "ge", "eq": "eq", "ne": "ne",
 }  # fmt: skip
 _COMPARISONS = {"lt", "le", "gt", "ge", "eq", "ne"}
@@ -643,10 +648,8 @@ def _operand(value: Any) -> bool:
     return isinstance(value, (Tensor, bool, int, float, complex, np.ndarray, np.generic))
 
 
-def _attach_binary(special: str, name: str) -> None:
-    made = registry.get(name) or composites.get(name)
-    if made is None:
-        return
+def _attach_binary(special: str, made: Op | Composite) -> None:
+    name = made.name
     function = (made.fast if isinstance(made, Op) else None) or made.public
 
     def forward(self: Tensor, other: Any) -> Any:
@@ -667,6 +670,8 @@ def _attach_binary(special: str, name: str) -> None:
             setattr(Tensor, f"__i{special}__", inplace)
 
 
-attach()
-_UFUNCS = {op.cpu: op for op in registry.values() if isinstance(op.cpu, np.ufunc)}
+attach_methods()
+for _made in declared():
+    attach(_made)
+watchers.append(attach)
 Tensor.__module__ = "tensorlib"

@@ -26,13 +26,17 @@ from typing import Any, TypeVar
 from tensorlib import _fast, random
 from tensorlib._core import Tensor
 from tensorlib._dispatch import apply, apply_view
-from tensorlib._promotion import Rule
-from tensorlib._samples import Sample
+from tensorlib._promotion import ACCUMULATE, COMPARE, FLOAT_ONLY, FLOATS, INT_TO_FLOAT, INTEGERS, PROMOTE, Rule
+from tensorlib._samples import Sample, between, bools, distinct, draw, each, fails, grid, ints, strided, transposed, values
 from tensorlib.errors import ShapeError, TensorlibError
 from tensorlib.kernels import pointwise as pointwise_kernel
+from tensorlib.runtime.compiler import jit
+from tensorlib.runtime.launch import launch
 
-__all__ = ["Array", "Arrays", "Dim", "Dims", "Ints", "NewDim", "Op", "Scalar", "composite", "composites", "declared",
-           "op", "pointwise", "registry", "view"]  # fmt: skip
+__all__ = ["ACCUMULATE", "COMPARE", "FLOATS", "FLOAT_ONLY", "INTEGERS", "INT_TO_FLOAT", "PROMOTE", "Array", "Arrays",
+           "Dim", "Dims", "Ints", "NewDim", "Op", "Scalar", "between", "bools", "composite", "composites", "declared",
+           "distinct", "draw", "each", "fails", "grid", "ints", "jit", "launch", "op", "pointwise", "registry", "strided",
+           "transposed", "values", "view"]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,6 +52,9 @@ Scalar = bool | int | float | complex
 registry: dict[str, Op] = {}
 #: Every public function that is written with other operators and has no Node of its own.
 composites: dict[str, Composite] = {}
+
+#: Called with each operator or composite declared from now on: how Tensor gets the methods of a plugin.
+watchers: list[Callable[[Any], None]] = []
 
 #: NumPy's spellings of PyTorch's parameter names.
 ALIASES = {"axis": "dim", "keepdims": "keepdim", "x1": "input", "x2": "other", "a": "input", "b": "other"}
@@ -406,6 +413,8 @@ class TensorlibOutError(TensorlibError, RuntimeError):
 def _declare(reference: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
     made = Op(reference, **options)
     registry[made.name] = made
+    for watch in watchers:
+        watch(made)
     return made.public
 
 
@@ -453,6 +462,8 @@ def composite(
         if made.name in composites or made.name in registry:
             raise TypeError(f"operator {made.name!r} is declared twice")
         composites[made.name] = made
+        for watch in watchers:
+            watch(made)
         return function
 
     return decorate

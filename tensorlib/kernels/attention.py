@@ -91,7 +91,7 @@ def _masked(
 
 @jit
 def _forward_step(
-    acc, sums, top, q, k, v, mask, z, rows, n0, L, S, E, EV, scale, p, seed, offset,
+    acc, sums, top, q, k, v, mask, z, rows, n0, L, S, E, EV, scale, p, rescale, seed, offset,
     stride_kn, stride_ke, stride_vn, stride_ve, mask_row, mask_column,
     MASK: tl.constexpr, CAUSAL: tl.constexpr, DROPOUT: tl.constexpr, EDGE: tl.constexpr, ACC: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_EV: tl.constexpr,
@@ -120,7 +120,7 @@ def _forward_step(
 @jit(do_not_specialize=("seed", "offset"))
 def attention_kernel(
     out, logsumexp, q, k, v, mask, H, shape, q_strides, k_strides, v_strides, mask_strides, L, S, E, EV,
-    scale, p, seed, offset,
+    scale, p, rescale, seed, offset,
     GROUP: tl.constexpr, RANK: tl.constexpr, MASK: tl.constexpr, CAUSAL: tl.constexpr, DROPOUT: tl.constexpr,
     ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_E: tl.constexpr, BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
@@ -148,14 +148,14 @@ def attention_kernel(
     whole = (tl.minimum(S, start + 1) if CAUSAL else S) // BLOCK_N * BLOCK_N  # keys that no edge cuts
     for n0 in range(0, whole, BLOCK_N):
         acc, sums, top = _forward_step(
-            acc, sums, top, x, k, v, mask, z, rows, n0, L, S, E, EV, scale, p, seed, offset,
+            acc, sums, top, x, k, v, mask, z, rows, n0, L, S, E, EV, scale, p, rescale, seed, offset,
             k_strides[RANK + 1], k_strides[RANK + 2], v_strides[RANK + 1], v_strides[RANK + 2],
             mask_strides[RANK + 1], mask_strides[RANK + 2], MASK, CAUSAL, DROPOUT, False, ACC, PRECISION,
             BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE,
         )  # fmt: skip
     for n0 in range(whole, end, BLOCK_N):
         acc, sums, top = _forward_step(
-            acc, sums, top, x, k, v, mask, z, rows, n0, L, S, E, EV, scale, p, seed, offset,
+            acc, sums, top, x, k, v, mask, z, rows, n0, L, S, E, EV, scale, p, rescale, seed, offset,
             k_strides[RANK + 1], k_strides[RANK + 2], v_strides[RANK + 1], v_strides[RANK + 2],
             mask_strides[RANK + 1], mask_strides[RANK + 2], MASK, CAUSAL, DROPOUT, True, ACC, PRECISION,
             BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE,
@@ -164,7 +164,7 @@ def attention_kernel(
     scaled = tl.where(seen, sums, 1.0)
     lse = tl.where(seen, (top + tl.log2(scaled)) * LN2, float("inf"))
     if DROPOUT:
-        scaled = scaled * (1.0 - p)
+        acc = acc * tl.cast(rescale, ACC)
     at = tl.cast(z, tl.int64) * L
     columns = tl.arange(0, BLOCK_EV)
     inside = (rows[:, None] < L) & (columns[None, :] < EV)
@@ -195,7 +195,7 @@ def delta_kernel(
 
 @jit
 def _query_step(
-    acc, q, g, lse, delta, k, v, mask, z, rows, n0, L, S, E, EV, scale, p, seed, offset,
+    acc, q, g, lse, delta, k, v, mask, z, rows, n0, L, S, E, EV, scale, p, rescale, seed, offset,
     stride_kn, stride_ke, stride_vn, stride_ve, mask_row, mask_column,
     MASK: tl.constexpr, CAUSAL: tl.constexpr, DROPOUT: tl.constexpr, EDGE: tl.constexpr, ACC: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_EV: tl.constexpr,
@@ -211,7 +211,7 @@ def _query_step(
     w = tl.exp2(s - lse[:, None])
     dw = tl.dot(g, tl.trans(y), input_precision=PRECISION, out_dtype=ACC)
     if DROPOUT:
-        dw = tl.where(_keep(z, rows, n0, L, S, p, seed, offset, BLOCK_N), dw / (1.0 - p), 0.0)
+        dw = tl.where(_keep(z, rows, n0, L, S, p, seed, offset, BLOCK_N), dw * rescale, 0.0)
     ds = w * (dw - delta[:, None])
     return tl.dot(ds.to(x.dtype), x, acc, input_precision=PRECISION, out_dtype=ACC)
 
@@ -221,7 +221,7 @@ def _query_step(
 @jit(do_not_specialize=("seed", "offset"))
 def query_grad_kernel(
     dq, g, q, k, v, mask, logsumexp, delta, H, shape, g_strides, q_strides, k_strides, v_strides, mask_strides,
-    L, S, E, EV, scale, p, seed, offset,
+    L, S, E, EV, scale, p, rescale, seed, offset,
     GROUP: tl.constexpr, RANK: tl.constexpr, MASK: tl.constexpr, CAUSAL: tl.constexpr, DROPOUT: tl.constexpr,
     ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_E: tl.constexpr, BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
@@ -253,14 +253,14 @@ def query_grad_kernel(
     whole = (tl.minimum(S, start + 1) if CAUSAL else S) // BLOCK_N * BLOCK_N
     for n0 in range(0, whole, BLOCK_N):
         acc = _query_step(
-            acc, x, dy, lse, shared, k, v, mask, z, rows, n0, L, S, E, EV, scale2, p, seed, offset,
+            acc, x, dy, lse, shared, k, v, mask, z, rows, n0, L, S, E, EV, scale2, p, rescale, seed, offset,
             k_strides[RANK + 1], k_strides[RANK + 2], v_strides[RANK + 1], v_strides[RANK + 2],
             mask_strides[RANK + 1], mask_strides[RANK + 2], MASK, CAUSAL, DROPOUT, False, ACC, PRECISION,
             BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE,
         )  # fmt: skip
     for n0 in range(whole, end, BLOCK_N):
         acc = _query_step(
-            acc, x, dy, lse, shared, k, v, mask, z, rows, n0, L, S, E, EV, scale2, p, seed, offset,
+            acc, x, dy, lse, shared, k, v, mask, z, rows, n0, L, S, E, EV, scale2, p, rescale, seed, offset,
             k_strides[RANK + 1], k_strides[RANK + 2], v_strides[RANK + 1], v_strides[RANK + 2],
             mask_strides[RANK + 1], mask_strides[RANK + 2], MASK, CAUSAL, DROPOUT, True, ACC, PRECISION,
             BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE,
@@ -272,7 +272,7 @@ def query_grad_kernel(
 
 @jit
 def _key_step(
-    dk, dv, k, v, q, g, logsumexp, delta, mask, z, columns, n0, m0, L, S, E, EV, scale, p, seed, offset,
+    dk, dv, k, v, q, g, logsumexp, delta, mask, z, columns, n0, m0, L, S, E, EV, scale, p, rescale, seed, offset,
     stride_qm, stride_qe, stride_gm, stride_ge, mask_row, mask_column,
     MASK: tl.constexpr, CAUSAL: tl.constexpr, DROPOUT: tl.constexpr, ACC: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
@@ -292,8 +292,8 @@ def _key_step(
     dw = tl.dot(v, tl.trans(dy), input_precision=PRECISION, out_dtype=ACC)
     if DROPOUT:
         keep = tl.trans(_keep(z, rows, n0, L, S, p, seed, offset, BLOCK_N))
-        dv = tl.dot(tl.where(keep, w / (1.0 - p), 0.0).to(dy.dtype), dy, dv, input_precision=PRECISION, out_dtype=ACC)
-        dw = tl.where(keep, dw / (1.0 - p), 0.0)
+        dv = tl.dot(tl.where(keep, w * rescale, 0.0).to(dy.dtype), dy, dv, input_precision=PRECISION, out_dtype=ACC)
+        dw = tl.where(keep, dw * rescale, 0.0)
     else:
         dv = tl.dot(w.to(dy.dtype), dy, dv, input_precision=PRECISION, out_dtype=ACC)
     ds = w * (dw - shared[None, :])
@@ -306,7 +306,7 @@ def _key_step(
 @jit(do_not_specialize=("seed", "offset"))
 def key_grad_kernel(
     dk, dv, g, q, k, v, mask, logsumexp, delta, H, shape, g_strides, q_strides, k_strides, v_strides, mask_strides,
-    L, S, E, EV, scale, p, seed, offset,
+    L, S, E, EV, scale, p, rescale, seed, offset,
     GROUP: tl.constexpr, RANK: tl.constexpr, MASK: tl.constexpr, CAUSAL: tl.constexpr, DROPOUT: tl.constexpr,
     ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_E: tl.constexpr, BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
@@ -341,14 +341,14 @@ def key_grad_kernel(
             for m0 in range(first, clear, BLOCK_M):
                 sum_k, sum_v = _key_step(
                     sum_k, sum_v, kx, vx, qz, gz, logsumexp + at, delta + at, mz, z, columns, start, m0, L, S, E, EV,
-                    scale2, p, seed, offset, q_strides[RANK + 1], q_strides[RANK + 2], g_strides[RANK + 1],
+                    scale2, p, rescale, seed, offset, q_strides[RANK + 1], q_strides[RANK + 2], g_strides[RANK + 1],
                     g_strides[RANK + 2], mask_strides[RANK + 1], mask_strides[RANK + 2], MASK, True, DROPOUT, ACC,
                     PRECISION, BLOCK_M, BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE,
                 )  # fmt: skip
         for m0 in range(clear, L, BLOCK_M):
             sum_k, sum_v = _key_step(
                 sum_k, sum_v, kx, vx, qz, gz, logsumexp + at, delta + at, mz, z, columns, start, m0, L, S, E, EV,
-                scale2, p, seed, offset, q_strides[RANK + 1], q_strides[RANK + 2], g_strides[RANK + 1],
+                scale2, p, rescale, seed, offset, q_strides[RANK + 1], q_strides[RANK + 2], g_strides[RANK + 1],
                 g_strides[RANK + 2], mask_strides[RANK + 1], mask_strides[RANK + 2], MASK, False, DROPOUT, ACC,
                 PRECISION, BLOCK_M, BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE,
             )  # fmt: skip
@@ -432,7 +432,8 @@ class _Problem:
         self.strides = [none if x is None else (*b, *x.strides[-3:]) for x, b in zip(arrays, batch, strict=True)]
         self.acc = np.dtype(np.float64 if q.dtype == np.float64 else np.float32)
         number = np.float64 if self.acc == np.float64 else float
-        self.numbers = (number(scale), float(dropout_p), seed, offset)
+        rescale = number(1 / (1 - dropout_p)) if dropout_p < 1 else number(0)
+        self.numbers = (number(scale), float(dropout_p), rescale, seed, offset)
         kind = NO_MASK if attn_mask is None else BOOL_MASK if attn_mask.dtype == np.bool_ else ADDED_MASK
         block_e, block_ev = _fit(self.E), _fit(self.EV)
         self.width = max(block_e, block_ev)

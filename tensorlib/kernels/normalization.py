@@ -420,32 +420,32 @@ def _batch_norm_input_grad(g, x, mean, rstd, weight, sum_g, sum_gh, n):
     return scale * (g - sum_g / n - (x - mean) * rstd * (sum_gh / n))
 
 
-def _grouped(x: DeviceArray, groups: int) -> DeviceArray:
-    """(N, C, …) as (N, groups, C / groups, …): a view."""
-    return x.reshape((x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))
+def _grouped(x: DeviceArray, num_groups: int) -> DeviceArray:
+    """(N, C, …) as (N, num_groups, C / num_groups, …): a view."""
+    return x.reshape((x.shape[0], num_groups, x.shape[1] // num_groups, *x.shape[2:]))
 
 
-def _of_groups(a: Any, groups: int, ndim: int) -> Any:
-    """One number a channel, as (1, groups, C / groups, 1, …)."""
-    return None if a is None else a.reshape((1, groups, a.shape[0] // groups, *(1,) * (ndim - 3)))
+def _of_groups(a: Any, num_groups: int, ndim: int) -> Any:
+    """One number a channel, as (1, num_groups, C / num_groups, 1, …)."""
+    return None if a is None else a.reshape((1, num_groups, a.shape[0] // num_groups, *(1,) * (ndim - 3)))
 
 
 def group_norm(
-    out: DeviceArray, mean: DeviceArray, rstd: DeviceArray, x: DeviceArray, weight: Any, bias: Any, groups: int, eps: float
+    out: DeviceArray, mean: DeviceArray, rstd: DeviceArray, x: DeviceArray, weight: Any, bias: Any, num_groups: int, eps: float
 ) -> None:
     """out = (x - mean) rstd weight + bias, with the statistics of each sample's groups of channels, which are written."""
     if not x.size:
         return
     compute = compute_dtype(x.dtype)
-    x, out = _grouped(x, groups), _grouped(out, groups)
+    x, out = _grouped(x, num_groups), _grouped(out, num_groups)
     reduce([mean, rstd], [x], range(2, x.ndim), MEAN_RSTD, arg=eps)
     stats = [_as_rows(a, x.shape, 2) for a in (mean, rstd)]
-    _apply(_normalized, out, [x, *stats, *(_of_groups(a, groups, x.ndim) for a in (weight, bias))], compute)
+    _apply(_normalized, out, [x, *stats, *(_of_groups(a, num_groups, x.ndim) for a in (weight, bias))], compute)
 
 
 def group_norm_grad(
     out: DeviceArray, g_weight: DeviceArray, g_bias: DeviceArray, g: DeviceArray, x: DeviceArray, weight: Any,
-    mean: DeviceArray, rstd: DeviceArray, groups: int,
+    mean: DeviceArray, rstd: DeviceArray, num_groups: int,
 ) -> None:  # fmt: skip
     """Gradients of group_norm: two means a group, two sums a channel, then one pass."""
     if not x.size:
@@ -453,15 +453,12 @@ def group_norm_grad(
             create.full(a, None, 0, None, None)
         return
     compute = compute_dtype(x.dtype)
-    x, g, out = (_grouped(a, groups) for a in (x, g, out))
+    x, g, out = (_grouped(a, num_groups) for a in (x, g, out))
     stats = [_as_rows(a, x.shape, 2) for a in (mean, rstd)]
-    weight = _of_groups(weight, groups, x.ndim)
+    weight = _of_groups(weight, num_groups, x.ndim)
     means = [empty(mean.shape, compute, x.device) for _ in range(2)]
     weights = [] if weight is None else [weight]
     reduce(means, [x, g, *stats, *weights], range(2, x.ndim), _WEIGHTED_MEANS if weights else _MEANS,
            [compute] * (4 + len(weights)))  # fmt: skip
     reduce([g_bias, g_weight], [x, g, *stats], (0, *range(3, x.ndim)), _SUMS, [compute] * 4)
     _apply(_normalized_grad, out, [g, x, *stats, weight, *(_as_rows(a, x.shape, 2) for a in means)], compute)
-
-
-__all__ = ["batch_norm", "batch_norm_grad", "group_norm", "group_norm_grad", "layer_norm", "layer_norm_grad"]

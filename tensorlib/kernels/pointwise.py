@@ -71,13 +71,49 @@ def pointwise_kernel(
             offsets = moved
     values = ()
     for k in tl.static_range(len(KINDS)):
-        if KINDS[k] == 2 and CONSTANTS[k] is not None:
-            values = values + (CONSTANTS[k],)
-        elif KINDS[k] == 2:  # None in a tuple must be an argument: a tuple built of a literal one does not compile
-            values = values + (inputs[k],)
+        if KINDS[k] == 2:
+            values = values + (0,)  # a tuple cannot hold None or a string
         else:
             values = values + (_value(inputs, offsets, mask, k, KINDS, TYPES),)
-    result = fn(*values)
+    if not CONSTANTS:
+        result = fn(*values)
+    elif len(KINDS) == 2:
+        result = fn(
+            values[0],
+            CONSTANTS[1] if KINDS[1] == 2 else values[1],
+        )
+    elif len(KINDS) == 3:
+        result = fn(
+            values[0],
+            CONSTANTS[1] if KINDS[1] == 2 else values[1],
+            CONSTANTS[2] if KINDS[2] == 2 else values[2],
+        )
+    elif len(KINDS) == 4:
+        result = fn(
+            values[0],
+            CONSTANTS[1] if KINDS[1] == 2 else values[1],
+            CONSTANTS[2] if KINDS[2] == 2 else values[2],
+            CONSTANTS[3] if KINDS[3] == 2 else values[3],
+        )
+    elif len(KINDS) == 5:
+        result = fn(
+            values[0],
+            CONSTANTS[1] if KINDS[1] == 2 else values[1],
+            CONSTANTS[2] if KINDS[2] == 2 else values[2],
+            CONSTANTS[3] if KINDS[3] == 2 else values[3],
+            CONSTANTS[4] if KINDS[4] == 2 else values[4],
+        )
+    elif len(KINDS) == 6:
+        result = fn(
+            values[0],
+            CONSTANTS[1] if KINDS[1] == 2 else values[1],
+            CONSTANTS[2] if KINDS[2] == 2 else values[2],
+            CONSTANTS[3] if KINDS[3] == 2 else values[3],
+            CONSTANTS[4] if KINDS[4] == 2 else values[4],
+            CONSTANTS[5] if KINDS[5] == 2 else values[5],
+        )
+    else:
+        tl.static_assert(False, "a scalar function with constants takes at most six arguments, the first no constant")
     tl.store(out + at, tl.cast(result, out.dtype.element_ty), mask=mask)
 
 
@@ -133,7 +169,7 @@ def run(fn: Jit, out: DeviceArray, values: Sequence[Any], compute: Sequence[Any]
         fn=fn,
         KINDS=tuple(kinds),
         TYPES=tuple(types),
-        CONSTANTS=tuple(constants),
+        CONSTANTS=tuple(constants) if CONSTANT in kinds else None,
         RANK=rank,
         WIDE=max(span, n + BLOCK) >= 1 << 31,
         BLOCK=BLOCK,

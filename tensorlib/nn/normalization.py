@@ -133,12 +133,7 @@ class GroupNorm(Module):
             raise ShapeError(
                 f"GroupNorm: input {tuple(input.shape)}: expected (n, {self.num_channels}, *), the channels in dim 1"
             )
-        grouped = input.reshape(input.shape[0], self.num_groups, -1)
-        out = F.layer_norm(grouped, (grouped.shape[-1],), None, None, self.eps).reshape(input.shape)
-        channels = (1, self.num_channels, *(1,) * (input.ndim - 2))
-        if self.weight is not None:
-            out = out * self.weight.reshape(channels)
-        return out if self.bias is None else out + self.bias.reshape(channels)
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         """Sizes and options."""

@@ -8,6 +8,7 @@ from tensorlib.ops import (
     joining,
     linalg,
     memory,
+    normalization,
     optim,
     pointwise,
     reduction,
@@ -15,7 +16,7 @@ from tensorlib.ops import (
     views,
 )
 
-__all__ = ["attention", "create", "joining", "linalg", "memory", "pointwise", "reduction", "softmax", "views", "wrap_dim"]
+__all__ = ["attention", "create", "joining", "linalg", "memory", "normalization", "pointwise", "reduction", "softmax", "views", "wrap_dim"]
 
 for _made in _declared():
     if _made.where & {"function", "functional"}:

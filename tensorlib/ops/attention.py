@@ -315,7 +315,8 @@ def scaled_dot_product_attention_grad(
     g, out = (t.reshape(*x.shape, x.L, x.EV) for t in (g, out))
     lse = logsumexp.reshape(*x.shape, x.L)
     dq = np.empty(x.q.shape, x.dtype)
-    several = x.rows < x.L or x.S == 0 or x.L == 0  # each block of queries adds its part
+    # Where several blocks of queries share a key each adds its part, and a key that none looks at gets zeros.
+    several = x.rows < x.L or (is_causal and x.L < x.S) or x.S == 0 or x.L == 0
     make = np.zeros if several else np.empty
     dk, dv = make((*x.shape, x.S, x.E), x.dtype), make((*x.shape, x.S, x.EV), x.dtype)
     buffer, other = np.empty(x.size, x.dtype), np.empty(x.size, x.dtype)

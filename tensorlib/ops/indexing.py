@@ -856,13 +856,11 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     )
 
 
-_REDUCE = {"sum": np.add, "add": np.add, "prod": np.multiply, "multiply": np.multiply, "amax": np.maximum, "amin": np.minimum}
+_REDUCE = {"prod": np.multiply, "amax": np.maximum, "amin": np.minimum}
 
 
-def _scatter_spec(input: Any, index: Any, src: Any, dim: int, value: Any = None, reduce: str | None = None) -> Any:
+def _scatter_spec(input: Any, index: Any, src: Any, dim: int, **_: Any) -> Any:
     _index_integers("scatter", index)
-    if reduce is not None and reduce not in _REDUCE:
-        raise ArgumentError(f"scatter: reduce argument must be one of {', '.join(_REDUCE)}, got {reduce}")
     if src is not None and src.dtype != input.dtype:
         raise DtypeError(
             f"scatter: expected self.dtype to be equal to src.dtype, got {OF_NUMPY[input.dtype]} and {OF_NUMPY[src.dtype]}"
@@ -880,74 +878,42 @@ def _scatter_spec(input: Any, index: Any, src: Any, dim: int, value: Any = None,
     return input.shape, input.dtype
 
 
-def _scatter_into(x: Any, index: Any, src: Any, dim: int, value: Any, reduce: str | None) -> None:
-    if not index.size:
-        return
-    _bounded("scatter", index, dim, x.shape[dim], False)
-    given = np.asarray(value).astype(x.dtype) if src is None else src[tuple([slice(0, n) for n in index.shape])]
-    if reduce is None:
+def _front(src: Any, index: Any) -> Any:
+    """The corner of src that index names."""
+    return src if src.shape == index.shape else src[tuple([slice(0, n) for n in index.shape])]
+
+
+def _scatter_into(x: Any, index: Any, src: Any, dim: int, value: Any = None) -> None:
+    if index.size:
+        _bounded("scatter", index, dim, x.shape[dim], False)
+        given = np.asarray(value).astype(x.dtype) if src is None else _front(src, index)
         if x.flags.c_contiguous:
             x.reshape(-1)[_flat(x.shape, index, dim)] = given
         else:
             x[_grid(index, dim)] = given
-        return
-    work = _widened(x)
-    flat = work.reshape(-1) if work.flags.c_contiguous else work.flatten()
-    at = _flat(x.shape, index, dim).reshape(-1)
-    _REDUCE[reduce].at(flat, at, np.broadcast_to(given, index.shape).astype(work.dtype, copy=False).reshape(-1))
-    if not (work is x and work.flags.c_contiguous):
-        x[...] = flat.reshape(x.shape)
 
 
-def _scatter_input(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int, reduce: str | None) -> Any:
-    if reduce in ("sum", "add"):
-        return g
-    if reduce is None:
-        return _scatter(g, index, None, dim, 0.0, None)
-    if reduce in ("amax", "amin"):
-        return _shared(g, input, index, src, out, dim) * (input == out)
-    return registry["_where"].public(input == 0, g * _scatter(g.new_ones(input.shape), index, src, dim, None, "prod"),
-                                     g * out / input)  # fmt: skip
+def _reduce_into(x: Any, index: Any, src: Any, dim: int, ufunc: Any) -> None:
+    if index.size:
+        _bounded("scatter", index, dim, x.shape[dim], False)
+        work = _widened(x)
+        flat = work.reshape(-1) if work.flags.c_contiguous else work.flatten()
+        given = _front(src, index).astype(work.dtype, copy=False)
+        ufunc.at(flat, _flat(x.shape, index, dim).reshape(-1), given.reshape(-1))
+        if not (work is x and work.flags.c_contiguous):
+            x[...] = flat.reshape(x.shape)
 
 
-def _shared(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int) -> Any:
-    """The gradient of an extremum, divided by how many elements are equal to it."""
-    here = src[tuple([slice(0, n) for n in index.shape])] == gather(out, dim, index)
-    ties = (input == out).to(g.dtype)
-    return g / _scatter(ties, index, here.to(g.dtype), dim, None, "sum").clamp(1)
-
-
-def _scatter_src(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int, reduce: str | None) -> Any:
-    shape = src.shape
-    if reduce in (None, "sum", "add"):
-        return _widen(gather(g, dim, index), shape)
-    part = src[tuple([slice(0, n) for n in index.shape])]
-    if reduce in ("amax", "amin"):
-        shared = gather(_shared(g, input, index, src, out, dim), dim, index)
-        return _widen(shared * (part == gather(out, dim, index)), shape)
-    # A product's gradient is the product of the others: divide, except by a zero that is the only one of its place.
-    zero = part == 0
-    zeros = gather(_scatter(g.new_zeros(input.shape), index, zero.to(g.dtype), dim, None, "sum"), dim, index)
-    only = zero & (zeros == 1)
-    where = registry["_where"].public
-    others = _scatter(input, index, where(only, 1.0, part), dim, None, "prod")
-    return _widen(where(only, gather(g * others, dim, index), gather(g * out, dim, index) / where(zero, 1.0, part)), shape)
-
-
-def _scatter_vjp_input(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int, reduce: str | None) -> Any:
-    return _scatter_input(g, input, index, src, out, dim, reduce)
-
-
-_SCATTER_SAMPLES = each(
+_SCATTER_ERRORS = [
+    fails((3, 5), values([[5]]), (1, 1), dim=1, match="out of bounds for dimension 1 with size 5", error=DimError),
+    fails((3, 5), values([[0, 0]]), (1, 1), dim=1, match="no larger size than src"),
+    fails((3, 5), values([0]), (1,), dim=1, match="no larger than self"),
+]
+_WRITE_SAMPLES = each(
     draw((3, 5), values([[0, 3], [1, 2]]), (2, 3), dim=1),
     draw((3, 5), values([[0, 2, 1, 0, 1]], "int32"), None, dim=0, value=1.5),
-    draw((3, 5), ints(4, 4, high=3), (4, 5), dim=0, reduce="sum"),
-    draw((3, 5), ints(3, 9, high=5), (3, 9), dim=1, reduce="amax"),
-    draw((3, 5), ints(3, 9, high=5), (3, 9), dim=1, reduce="amin"),
-    draw((3, 5), ints(2, 4, high=5), (3, 4), dim=1, reduce="prod"),
+    draw(transposed(5, 3), values([[4, 0, 1]]), transposed(2, 3), dim=0),
     draw((3, 5), ints(2, 0, high=5), (3, 4), dim=1),
-    draw(transposed(5, 3), ints(2, 3, high=5), transposed(2, 3), dim=0, reduce="sum"),
-    draw((4,), ints(1500, high=4), (1500,), dim=0, reduce="sum"),
 )
 
 
@@ -955,12 +921,323 @@ _SCATTER_SAMPLES = each(
     spec=_scatter_spec,
     kernel=kernels.scatter,
     vjp=dict(
-        input=lambda g, index, dim: _scatter(g, index, None, dim, 0.0, None),
-        src=lambda g, index, dim, src_shape: _widen(gather(g, dim, index), src_shape),
+        input=lambda g, index, dim: _scatter(g, index, None, dim, 0.0),
+        src=lambda g, index, dim, src_shape: _widen(_gather(g, index, dim), src_shape),
     ),
     on="",
-    name="_scatter_write",
-    samples=_SCATTER_SAMPLES[:2],
+    samples=_WRITE_SAMPLES,
+    errors=_SCATTER_ERRORS,
 )
-def _scatter_write(input: Array, index: Array, src: Array | None, dim: int, value: Any = None):
-    """Placeholder."""
+def _scatter(input: Array, index: Array, src: Array | None, dim: int, value: Any = None):
+    """input with out[i, index[i, j, k], k] = src[i, j, k] (or ``value``) for ``dim`` 1."""
+    out = np.array(input, order="C")
+    _scatter_into(out, index, src, dim, value)
+    return out
+
+
+@op(mutates=("input",), kernel=kernels.scatter_, on="", samples=_WRITE_SAMPLES)
+def _scatter_(input: Array, index: Array, src: Array | None, dim: int, value: Any = None):
+    """``_scatter`` in input's own memory."""
+    _scatter_into(input, index, src, dim, value)
+
+
+_ADD_SAMPLES = each(
+    draw((3, 5), ints(4, 4, high=3), (4, 5), dim=0), draw(transposed(5, 3), ints(2, 3, high=5), transposed(2, 3), dim=0),
+    draw((4,), ints(1500, high=4), (1500,), dim=0), draw((3, 5), ints(2, 0, high=5), (3, 4), dim=1),
+)  # fmt: skip
+
+
+@op(
+    spec=_scatter_spec,
+    kernel=kernels.scatter_add,
+    vjp=dict(
+        input=lambda g: g,
+        src=lambda g, index, dim, src_shape: _widen(_gather(g, index, dim), src_shape),
+    ),
+    on="",
+    samples=_ADD_SAMPLES,
+    errors=_SCATTER_ERRORS,
+)
+def _scatter_add(input: Array, index: Array, src: Array, dim: int):
+    """input with out[i, index[i, j, k], k] += src[i, j, k] for ``dim`` 1; in float32 or wider, on a GPU atomically."""
+    out = np.array(input, order="C")
+    _reduce_into(out, index, src, dim, np.add)
+    return out
+
+
+@op(mutates=("input",), kernel=kernels.scatter_add_, on="", samples=_ADD_SAMPLES)
+def _scatter_add_(input: Array, index: Array, src: Array, dim: int):
+    """``_scatter_add`` in input's own memory."""
+    _reduce_into(input, index, src, dim, np.add)
+
+
+def _reduced(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int) -> tuple[Any, Any]:
+    """(the gradient of an extremum divided by how many elements are equal to it, which elements of src are)."""
+    here = _front(src, index) == _gather(out, index, dim)
+    ties = _scatter_add((input == out).to(g.dtype), index, here.to(g.dtype), dim)
+    return g / ties.clamp(1), here
+
+
+def _reduce_input(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int, reduce: str) -> Any:
+    if reduce == "prod":  # the product of the others, without dividing by input
+        return g * _scatter_reduce(g.new_ones(input.shape), index, src.detach(), dim, "prod") if not src._needs else (
+            g * _scatter_reduce(g.new_ones(input.shape), index, src, dim, "prod")
+        )  # fmt: skip
+    shared, _ = _reduced(g, input, index, src, out, dim)
+    return shared * (input == out)
+
+
+def _reduce_src(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int, reduce: str) -> Any:
+    part = _front(src, index)
+    where = registry["_where"].public
+    if reduce != "prod":
+        shared, here = _reduced(g, input, index, src, out, dim)
+        return _widen(where(here, _gather(shared, index, dim), 0.0), src.shape)
+    # The product of the others: divide, except by a zero that is the only one of its place.
+    zero = part == 0
+    only = zero & (_gather(_scatter_add(g.new_zeros(input.shape), index, zero.to(g.dtype), dim), index, dim) == 1)
+    others = _scatter_reduce(input, index, where(only, 1.0, part), dim, "prod")
+    divided = _gather(g * out, index, dim) / where(zero, 1.0, part)
+    return _widen(where(only, _gather(g * others, index, dim), divided), src.shape)
+
+
+@op(
+    spec=_scatter_spec,
+    kernel=kernels.scatter_reduce,
+    vjp=dict(input=_reduce_input, src=_reduce_src),
+    on="",
+    samples=each(
+        draw((3, 5), ints(3, 9, high=5), (3, 9), dim=1, reduce="amax"), draw((3, 5), ints(2, 4, high=5), (3, 4), dim=1, reduce="prod"),
+        draw((3, 5), ints(3, 9, high=5), (3, 9), dim=1, reduce="amin"), draw((3, 5), ints(0, 4), (3, 4), dim=0, reduce="prod"),
+        draw((4,), ints(1500, high=4), (1500,), dim=0, reduce="amax"), draw((5, 3), ints(2, 3, high=5), transposed(2, 3), dim=0, reduce="prod"),
+    ),
+    errors=_SCATTER_ERRORS[:0],
+)  # fmt: skip
+def _scatter_reduce(input: Array, index: Array, src: Array, dim: int, reduce: str):
+    """input joined by ``reduce`` ("prod", "amax", "amin") with src[i, j, k] at [i, index[i, j, k], k] for ``dim`` 1.
+
+    An extremum's gradient is shared by all elements equal to it. On a GPU a product walks the indices of each line:
+    deterministic, and quadratic in the dimension.
+    """
+    out = np.array(input, order="C")
+    _reduce_into(out, index, src, dim, _REDUCE[reduce])
+    return out
+
+
+def _scattered(name: str, input: Tensor, dim: int, index: Tensor, src: Any, write: bool, add: bool = False) -> Tensor:
+    """scatter and scatter_add, in place or not; ``src`` a tensor or a number."""
+    dim = wrap_dim(name, dim, input._array.ndim)
+    x, index = _one(input), _one(index)
+    attrs: dict[str, Any] = {"dim": dim}
+    if not add:
+        attrs["value"] = None if isinstance(src, Tensor) else src
+    src = _one(src) if isinstance(src, Tensor) else None
+    pure, writing = (registry["_scatter_add"], registry["_scatter_add_"]) if add else (registry["_scatter"], registry["_scatter_"])
+    if write:
+        in_place(pure, writing, name, x, (index, src), attrs)
+        return input
+    result = apply(pure, (x, index, src), attrs)
+    return views.reshape(result, input._array.shape) if x is not input else result
+
+
+def _scatter_any(name: str, input: Tensor, dim: int, index: Tensor, src: Any, value: Any, reduce: Any, write: bool) -> Tensor:
+    if (src is None) == (value is None):
+        raise TypeError(f"{name}(): expected exactly one of src and value")
+    given = value if src is None else src
+    if reduce is None:
+        return _scattered(name, input, dim, index, given, write)
+    if reduce not in ("add", "multiply"):
+        raise ArgumentError(f"{name}: reduce argument must be either add or multiply, got {reduce!r}")
+    if not isinstance(given, Tensor):
+        given = views.expand(_value(given, input._array), index._array.shape)
+    if reduce == "add":
+        return _scattered(name, input, dim, index, given, write, add=True)
+    result = scatter_reduce(input, dim, index, given, "prod")
+    return _inplace.assign(input, result, name, own=True) if write else result
+
+
+@composite()
+def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Tensor:
+    """A copy of input with out[i, index[i, j, k], k] = src[i, j, k] for ``dim`` 1, and so on.
+
+    ``src`` (or ``value``) is a tensor or a number; index may be smaller than both. ``reduce`` "add" or "multiply" joins
+    instead of writing. Where index names a place twice any one of the values stays. DimError out of range.
+    """
+    return _scatter_any("scatter", input, dim, index, src, value, reduce, False)
+
+
+@composite(on="method")
+def scatter_(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Tensor:
+    """``scatter`` in input's own memory."""
+    return _scatter_any("scatter_", input, dim, index, src, value, reduce, True)
+
+
+@composite()
+def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """A copy of input with out[i, index[i, j, k], k] += src[i, j, k] for ``dim`` 1, and so on.
+
+    Summed in float32 or wider; on a GPU atomically, in no fixed order. DimError out of range.
+    """
+    return _scattered("scatter_add", input, dim, index, src, False, add=True)
+
+
+@composite(on="method")
+def scatter_add_(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """``scatter_add`` in input's own memory."""
+    return _scattered("scatter_add_", input, dim, index, src, True, add=True)
+
+
+def _identity(reduce: str, dtype: Any) -> Any:
+    """What leaves every number as it is under ``reduce``."""
+    if reduce in ("sum", "mean", "prod"):
+        return 1 if reduce == "prod" else 0
+    if dtype.kind == "b":
+        return reduce == "amin"
+    if dtype.kind in "iu":
+        return np.iinfo(dtype).min if reduce == "amax" else np.iinfo(dtype).max
+    return -math.inf if reduce == "amax" else math.inf
+
+
+@composite(inplace=True)
+def scatter_reduce(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """input joined with src[i, j, k] at [i, index[i, j, k], k] for ``dim`` 1, by "sum", "prod", "mean", "amax" or "amin".
+
+    Without ``include_self`` what index names starts empty. Sums and extrema are atomic on a GPU.
+    """
+    if reduce not in ("sum", "prod", "mean", "amax", "amin"):
+        raise ArgumentError(f"scatter_reduce: reduce argument must be either sum, prod, mean, amax or amin, got {reduce}")
+    dim = wrap_dim("scatter_reduce", dim, input._array.ndim)
+    x, index, src = _one(input), _one(index), _one(src)
+    dtype = x._array.dtype
+    start = x if include_self else _scatter(x, index, None, dim, _identity(reduce, dtype))
+    if reduce in ("sum", "mean"):
+        out = _scatter_add(start, index, src, dim)
+        if reduce == "mean":
+            count = create.ones_like(x)
+            if not include_self:
+                count = _scatter(count, index, None, dim, 0)
+            count = _scatter_add(count, index, create.ones_like(src), dim).clamp(1)
+            out = out / count if dtype.kind not in "iub" else out.div(count, rounding_mode="floor")
+    else:
+        out = _scatter_reduce(start, index, src, dim, reduce)
+    return views.reshape(out, input._array.shape) if x is not input else out
+
+
+# -------------------------------------------------------------------------------------------------------------- masks
+
+
+@composite()
+def masked_select(input: Tensor, mask: Tensor, *, out: Any = None) -> Tensor:
+    """The elements of input where mask holds, broadcast against each other, in C order: 1-D."""
+    if mask._array.dtype != _BOOL:
+        raise DtypeError(f"masked_select: expected BoolTensor for mask, got {OF_NUMPY[mask._array.dtype]}")
+    shape = views.shape_of_all("masked_select", [input._array.shape, mask._array.shape])
+    if not shape:
+        shape = (1,)
+    x, m = views.expand(input, shape), views.expand(mask, shape)
+    result = getitem(x, m)
+    return result if out is None else out.copy_(result)
+
+
+@composite(inplace=True)
+def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """input with the elements of ``source``, in order, where mask holds. ShapeError when source has too few."""
+    if mask._array.dtype != _BOOL:
+        raise DtypeError(f"masked_scatter: only supports boolean masks, but got mask with dtype {OF_NUMPY[mask._array.dtype]}")
+    if source._array.dtype != input._array.dtype:
+        raise DtypeError(
+            f"masked_scatter: expected self and source to have same dtypes but got {OF_NUMPY[input._array.dtype]} and "
+            f"{OF_NUMPY[source._array.dtype]}"
+        )
+    shape = views.shape_of_all("masked_scatter", [input._array.shape, mask._array.shape])
+    flat = views.reshape(views.expand(input, shape), (math.prod(shape),))
+    at = basic_index(_nonzero(views.reshape(views.expand(mask, shape), (math.prod(shape),))), (slice(None), 0))
+    count = at._array.size
+    if source._array.size < count:
+        raise ShapeError(f"masked_scatter: expected at least {count} elements in source, got {source._array.size}")
+    taken = basic_index(views.reshape(source, (source._array.size,)), (slice(0, count),))
+    return views.reshape(_index_put(flat, taken, [at], (0,)), shape)
+
+
+# ---------------------------------------------------------------------------------------------------------- embeddings
+
+
+def _embedding_spec(input: Any, weight: Any, padding_idx: int, scale_grad_by_freq: bool) -> Any:
+    if weight.ndim != 2:
+        raise ShapeError(f"embedding: 'weight' must be 2-D, got shape {tuple(weight.shape)}")
+    if input.dtype not in _INTEGERS:
+        raise DtypeError(f"embedding: expected indices of dtype int32 or int64, got {OF_NUMPY[input.dtype]}: use input.long()")
+    return (*input.shape, weight.shape[1]), weight.dtype
+
+
+@op(
+    spec=lambda g, input, num_weights, padding_idx, scale_grad_by_freq: ((num_weights, g.shape[-1]), g.dtype),
+    kernel=kernels.embedding_grad,
+    vjp=dict(g=lambda g, input, padding_idx, scale_grad_by_freq: _embedding_grad_vjp(g, input, padding_idx, scale_grad_by_freq)),
+    on="",
+    samples=each(
+        draw((2, 3, 5), ints(2, 3, high=4), num_weights=4, padding_idx=-1),
+        draw((7, 3), ints(7, high=3, dtype="int32"), num_weights=3, padding_idx=1),
+        draw((9, 3), ints(9, high=3), num_weights=3, padding_idx=-1, scale_grad_by_freq=True),
+        draw((0, 3), ints(0), num_weights=2, padding_idx=-1), draw((70, 20), ints(70, high=3), num_weights=1030, padding_idx=-1),
+    ),
+    bench=[draw((8192, 768), ints(8192, high=50257), num_weights=50257, padding_idx=-1)],
+    bytes=lambda g, input, num_weights, padding_idx, scale_grad_by_freq: g.dtype.itemsize * (g.size + num_weights * g.shape[-1]),
+)  # fmt: skip
+def embedding_grad(g: Array, input: Array, num_weights: int, padding_idx: int = -1, scale_grad_by_freq: bool = False):
+    """out[input[t]] += g[t]: (num_weights, D) from g (…, D), summed in float32 or wider, in the order of the tokens.
+
+    The row ``padding_idx`` stays 0; ``scale_grad_by_freq`` divides each row by how often it was read. Deterministic, on
+    a GPU for up to 131,072 tokens; above that the sums are atomic.
+    """
+    index, rows = input.reshape(-1), _widened(g).reshape(input.size, g.shape[-1])
+    out = _add_rows(num_weights, index, rows)
+    if padding_idx >= 0:
+        out[padding_idx] = 0
+    if scale_grad_by_freq:
+        out /= np.maximum(np.bincount(index, minlength=num_weights), 1)[:, None]
+    return out.astype(g.dtype, copy=False)
+
+
+def _embedding_grad_vjp(g: Any, input: Any, padding_idx: int, scale_grad_by_freq: bool) -> Any:
+    if padding_idx >= 0:
+        g = registry["_scatter_rows_zero"].public(g, padding_idx)
+    if scale_grad_by_freq:
+        flat = views.reshape(input, (-1,))
+        count = _scatter_add(g.new_zeros((g.shape[0],)), flat, g.new_ones(flat.shape), 0).clamp(1)
+        g = g / count.unsqueeze(1)
+    return _embedding(input, g, padding_idx, scale_grad_by_freq)
+
+
+@op(
+    spec=_embedding_spec,
+    kernel=kernels.embedding,
+    vjp=dict(
+        weight=lambda g, input, weight_shape, padding_idx, scale_grad_by_freq: embedding_grad(
+            g, input, weight_shape[0], padding_idx, scale_grad_by_freq
+        )
+    ),
+    on="",
+    samples=each(
+        draw(ints(2, 3, high=4), (4, 5)), draw(ints(high=4), (4, 5)), draw(ints(0), (4, 5)), draw(ints(3, high=4), transposed(4, 5)),
+        draw(ints(3, high=4, dtype="int32"), (4, 1100)), draw(ints(3, high=2), (2, 3), padding_idx=1),
+    ),
+    errors=[
+        fails(values([5]), (3, 4), match="index 5 is out of bounds", error=DimError),
+        fails(values([-1]), (3, 4), match="index -1 is out of bounds", error=DimError),
+        fails(values([1]), (3,), match="must be 2-D"),
+        fails((2,), (3, 4), match="int32 or int64"),
+    ],
+    bench=[draw(ints(8192, high=50257), (50257, 768))],
+    bytes=lambda input, weight, padding_idx, scale_grad_by_freq: 2 * input.size * weight.shape[1] * weight.dtype.itemsize,
+)  # fmt: skip
+def _embedding(input: Array, weight: Array, padding_idx: int = -1, scale_grad_by_freq: bool = False):
+    """weight[input]: (…) and (V, D) -> (…, D)."""
+    try:
+        if not input.size or np.minimum.reduce(input, axis=None) >= 0:
+            return weight.take(input, 0)
+    except IndexError:
+        pass
+    return weight[_bounded("embedding", input, 0, weight.shape[0], False)]

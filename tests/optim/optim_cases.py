@@ -132,20 +132,20 @@ def kinds(name: str) -> tuple[str, ...]:
 
 def follow(lib: Any, name: str, kind: str, steps: int = 128, reload_at: int = 60) -> np.ndarray:
     """(steps + 1, groups, 2): rate and momentum (or beta1) after each step; saved and loaded once on the way."""
-    metrics = np.random.RandomState(2).standard_normal(steps)
-    opt = optimizer(lib, kind)
-    schedule = SCHEDULES[name](lib.optim.lr_scheduler, opt)
-
-    def now() -> list[list[float]]:
-        return [
-            [lr, group["momentum"] if kind == "SGD" else group["betas"][0]]
-            for lr, group in zip(schedule.get_last_lr(), opt.param_groups, strict=True)
-        ]
-
-    rows = [now()]
-    # A chain within a sequence steps twice before the optimizer does, in PyTorch too, and is warned of.
     with warnings.catch_warnings():
+        # A chain within a sequence steps twice before the optimizer does, in PyTorch too, and is warned of.
         warnings.filterwarnings("ignore", "Detected call of")
+        metrics = np.random.RandomState(2).standard_normal(steps)
+        opt = optimizer(lib, kind)
+        schedule = SCHEDULES[name](lib.optim.lr_scheduler, opt)
+
+        def now() -> list[list[float]]:
+            return [
+                [lr, group["momentum"] if kind == "SGD" else group["betas"][0]]
+                for lr, group in zip(schedule.get_last_lr(), opt.param_groups, strict=True)
+            ]
+
+        rows = [now()]
         for step in range(steps):
             if step == reload_at:
                 saved = copy.deepcopy(opt.state_dict()), copy.deepcopy(schedule.state_dict())
@@ -156,4 +156,4 @@ def follow(lib: Any, name: str, kind: str, steps: int = 128, reload_at: int = 60
             opt.step()
             schedule.step(*([float(metrics[step])] if name.startswith("Reduce") else []))
             rows.append(now())
-    return np.array(rows)
+        return np.array(rows)

@@ -1,0 +1,306 @@
+"""Convolution in NumPy: few copies, then matrix products.
+
+Two ways. *By rows*: the input is laid out once for each kernel column, as (row, channel, kernel column, image, column);
+the patches of one output row are then KH consecutive rows of that layout, a matrix without a copy, and each output row
+is one product. It copies KW times the input where patches copy KH * KW times. *By patches* (im2col) for what does not
+fit: dilated rows, and too few columns for a good product; a 1 x 1 kernel needs no copy at all.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from tensorlib.errors import ArgumentError, ShapeError
+
+_MIN_COLUMNS = 64  # of a matrix product by rows; narrower ones are slower than copying patches
+_WIDE = 1.25  # a row is laid out with its padding while that costs less than this factor: long copies instead of short
+_CHUNK = 1 << 20  # elements of the partial weight gradients held at once
+
+
+class Geometry(NamedTuple):
+    """The sizes of a convolution. One image without a batch counts as a batch of one."""
+
+    N: int
+    C: int
+    H: int
+    W: int
+    O: int  # noqa: E741
+    KH: int
+    KW: int
+    OH: int
+    OW: int
+    G: int
+    stride: tuple[int, int]
+    #: Zeros before the first row and column; those after the last follow from the output's size.
+    before: tuple[int, int]
+    dilation: tuple[int, int]
+    batched: bool
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """(n, out, h', w'), or (out, h', w') for an image without a batch."""
+        shape = (self.N, self.O, self.OH, self.OW)
+        return shape if self.batched else shape[1:]
+
+
+def two(name: str, what: str, value: Any) -> tuple[int, int]:
+    """An int or one or two ints as a pair."""
+    value = (value,) if isinstance(value, int) else tuple(value)
+    if len(value) not in (1, 2):
+        raise ShapeError(
+            f"{name}: expected {what} to be a single integer value or a list of 2 values to match the convolution "
+            f"dimensions, but got {what}={list(value)}"
+        )
+    return value[0], value[-1]
+
+
+def geometry(
+    name: str, input_shape: Any, weight_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int
+) -> Geometry:
+    """The sizes, or the error that says what does not fit."""
+    if not isinstance(padding, (int, str)):
+        padding = tuple(padding)
+    return _geometry(name, input_shape, weight_shape, stride, padding, dilation, groups)
+
+
+@lru_cache(maxsize=512)
+def _geometry(
+    name: str,
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+) -> Geometry:
+    shown, weight = list(input_shape), list(weight_shape)
+    if len(weight) != 4:
+        raise ShapeError(f"{name}: got weight of size {weight}: expected 4 dimensions (out, in / groups, height, width)")
+    if len(shown) not in (3, 4):
+        raise ShapeError(
+            f"{name}: Expected 3D (unbatched) or 4D (batched) input to conv2d, but got input of size: {shown}"
+        )
+    if groups <= 0:
+        raise ArgumentError(f"{name}: non-positive groups is not supported, got groups={groups}")
+    sh, sw = two(name, "stride", stride)
+    dh, dw = two(name, "dilation", dilation)
+    if min(sh, sw) <= 0:
+        raise ArgumentError(f"{name}: non-positive stride is not supported, got stride={stride}")
+    if min(dh, dw) <= 0:
+        raise ArgumentError(f"{name}: non-positive dilation is not supported, got dilation={dilation}")
+    batched = len(shown) == 4
+    N, C, H, W = input_shape if batched else (1, *input_shape)
+    out, per_group, KH, KW = weight_shape
+    if min(weight_shape[2:]) < 1:
+        raise ShapeError(f"{name}: got weight of size {weight}: expected a kernel with at least one element")
+    if out < groups:
+        raise ShapeError(
+            f"{name}: Given groups={groups}, expected weight to be at least {groups} at dimension 0, but got weight of "
+            f"size {weight} instead"
+        )
+    if out % groups:
+        raise ShapeError(
+            f"{name}: Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, but got weight "
+            f"of size {weight} instead"
+        )
+    if per_group * groups != C:
+        raise ShapeError(
+            f"{name}: Given groups={groups}, weight of size {weight}, expected input{shown} to have "
+            f"{per_group * groups} channels, but got {C} channels instead"
+        )
+    if isinstance(padding, str):
+        if padding not in ("same", "valid"):
+            raise ArgumentError(f"{name}: Invalid padding string: '{padding}': expected 'same', 'valid' or ints")
+        if padding == "same" and (sh, sw) != (1, 1):
+            raise ArgumentError(f"{name}: padding='same' is not supported for strided convolutions, got stride={stride}")
+        total = (dh * (KH - 1), dw * (KW - 1)) if padding == "same" else (0, 0)
+        before = total[0] // 2, total[1] // 2
+    else:
+        before = two(name, "padding", padding)
+        if min(before) < 0:
+            raise ArgumentError(f"{name}: negative padding is not supported, got padding={padding}")
+        total = 2 * before[0], 2 * before[1]
+    padded = H + total[0], W + total[1]
+    reach = dh * (KH - 1) + 1, dw * (KW - 1) + 1
+    if padded[0] < reach[0] or padded[1] < reach[1] or (not H or not W):
+        raise ShapeError(
+            f"{name}: Calculated padded input size per channel: ({padded[0]} x {padded[1]}). Kernel size: "
+            f"({reach[0]} x {reach[1]}). Kernel size can't be greater than actual input size"
+        )
+    OH, OW = (padded[0] - reach[0]) // sh + 1, (padded[1] - reach[1]) // sw + 1
+    return Geometry(N, C, H, W, out, KH, KW, OH, OW, groups, (sh, sw), before, (dh, dw), batched)
+
+
+# -------------------------------------------------------------------------------------------------------- the layouts
+
+
+class _Plan(NamedTuple):
+    """What a convolution reads: rows and columns with padding, up to the last one used; and the way it goes."""
+
+    height: int
+    width: int
+    rows: int  # of the input that are used
+    columns: int
+    n: int  # columns laid out for one row of one image
+    by_rows: bool
+    pointwise: bool
+
+
+@lru_cache(maxsize=512)
+def _plan(s: Geometry) -> _Plan:
+    (sh, sw), (dh, dw) = s.stride, s.dilation
+    height = (s.OH - 1) * sh + (s.KH - 1) * dh + 1
+    width = (s.OW - 1) * sw + (s.KW - 1) * dw + 1
+    rows, columns = max(min(s.H, height - s.before[0]), 0), max(min(s.W, width - s.before[1]), 0)
+    n = width if sw == 1 and width <= _WIDE * s.OW else s.OW
+    pointwise = s.KH == s.KW == 1 and (sh, sw) == (1, 1) and s.before == (0, 0) and (s.H, s.W) == (s.OH, s.OW)
+    by_rows = not pointwise and (dh == 1 or s.KH == 1) and s.N * n >= _MIN_COLUMNS
+    return _Plan(height, width, rows, columns, n, by_rows, pointwise)
+
+
+def _columns(x: np.ndarray, s: Geometry, p: _Plan) -> np.ndarray:
+    """(G, rows, channels * kernel columns, N * n): element (h, (c, j), (image, w)) is input (c, h, w * stride + j * dilation)."""
+    Cg, (_, sw), (_, dw) = s.C // s.G, s.stride, s.dilation
+    x = x.reshape(s.N, s.G, Cg, s.H, s.W)
+    out = np.empty((s.G, p.height, Cg, s.KW, s.N, p.n), x.dtype)
+    if p.n == p.width or (p.rows, p.columns) != (p.height, p.width):
+        line = s.N * p.width
+        slack = (s.KW - 1) * dw if p.n == p.width else 0  # the last image's last columns look past its end
+        laid = np.zeros((s.G, p.height, Cg, line + slack), x.dtype)
+        rows = laid[..., :line].reshape(s.G, p.height, Cg, s.N, p.width, copy=False) if not slack else as_strided(
+            laid, (s.G, p.height, Cg, s.N, p.width), (*laid.strides[:3], p.width * x.itemsize, x.itemsize)
+        )
+        top, left = s.before
+        rows[:, top : top + p.rows, :, :, left : left + p.columns] = x[..., : p.rows, : p.columns].transpose(1, 3, 2, 0, 4)
+        at, steps = laid, (*laid.strides[:3], p.width * x.itemsize, x.itemsize)
+    else:
+        at, steps = x, tuple(x.strides[d] for d in (1, 3, 2, 0, 4))
+    out[...] = as_strided(at, out.shape, (*steps[:3], dw * steps[4], steps[3], sw * steps[4]))
+    return out.reshape(s.G, p.height, Cg * s.KW, s.N * p.n)
+
+
+def _blocks(columns: np.ndarray, first: int, count: int, step: int, taps: int) -> np.ndarray:
+    """(G, count, taps * m, n) of (G, rows, m, n): ``taps`` rows from each of first, first + step, …; nothing is copied."""
+    G, _, m, n = columns.shape
+    a, b, c, d = columns.strides
+    return as_strided(columns[:, first:], (G, count, taps * m, n), (a, b * step, c, d))
+
+
+def _spread_rows(g: np.ndarray, s: Geometry, p: _Plan, around: int) -> np.ndarray:
+    """A gradient (N, O, OH, OW) as (G, around + OH + around, O / G, N * n), zero where there is no output."""
+    Og = s.O // s.G
+    make = np.zeros if p.n != s.OW or around else np.empty
+    out = make((s.G, s.OH + 2 * around, Og, s.N, p.n), g.dtype)
+    out[:, around : around + s.OH, :, :, : s.OW] = g.reshape(s.N, s.G, Og, s.OH, s.OW).transpose(1, 3, 2, 0, 4)
+    return out.reshape(s.G, s.OH + 2 * around, Og, s.N * p.n)
+
+
+def _patches(x: np.ndarray, s: Geometry, p: _Plan) -> np.ndarray:
+    """(N, G, channels * KH * KW, OH * OW): the elements under the kernel, for each output."""
+    Cg = s.C // s.G
+    if p.pointwise:
+        return x.reshape(s.N, s.G, Cg, s.H * s.W)
+    (sh, sw), (dh, dw), (top, left) = s.stride, s.dilation, s.before
+    if (p.rows, p.columns) != (p.height, p.width):
+        padded = np.zeros((s.N, s.C, p.height, p.width), x.dtype)
+        padded[:, :, top : top + p.rows, left : left + p.columns] = x[:, :, : p.rows, : p.columns]
+        x = padded
+    n, c, h, w = x.strides
+    out = np.empty((s.N, s.C, s.KH, s.KW, s.OH, s.OW), x.dtype)
+    out[...] = as_strided(x, out.shape, (n, c, dh * h, dw * w, sh * h, sw * w))
+    return out.reshape(s.N, s.G, Cg * s.KH * s.KW, s.OH * s.OW)
+
+
+def _summed(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
+    """Σ a @ b over a batch axis, a limited number of products at a time."""
+    size = a.shape[-2] * b.shape[-1] * a.shape[1 - axis]
+    step = max(1, _CHUNK // max(size, 1))
+    total = None
+    for at in range(0, a.shape[axis], step):
+        part: Any = (slice(None),) * axis + (slice(at, at + step),)
+        product = np.add.reduce(np.matmul(a[part], b[part]), axis=axis)
+        total = product if total is None else np.add(total, product, out=total)
+    if total is None:
+        return np.zeros((a.shape[1 - axis], a.shape[-2], b.shape[-1]), a.dtype)
+    return total
+
+
+# ------------------------------------------------------------------------------------------------------ the operators
+
+
+def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, s: Geometry) -> np.ndarray:
+    """The convolution: (N, C, H, W) -> (N, O, OH, OW)."""
+    p, Og, Cg = _plan(s), s.O // s.G, s.C // s.G
+    w = weight.reshape(s.G, Og, Cg, s.KH, s.KW)
+    if not p.by_rows:
+        out = np.matmul(w.reshape(s.G, Og, -1), _patches(x, s, p)).reshape(s.N, s.O, s.OH, s.OW)
+        if bias is not None:
+            out += bias[:, None, None]
+        return out
+    blocks = _blocks(_columns(x, s, p), 0, s.OH, s.stride[0], s.KH)
+    product = np.matmul(w.transpose(0, 1, 3, 2, 4).reshape(s.G, 1, Og, -1), blocks)
+    if bias is not None:
+        product += bias.reshape(s.G, 1, Og, 1)
+    out = np.empty((s.N, s.O, s.OH, s.OW), x.dtype)
+    rows = product.reshape(s.G, s.OH, Og, s.N, p.n)[..., : s.OW]
+    out.reshape(s.N, s.G, Og, s.OH, s.OW)[...] = rows.transpose(3, 0, 2, 1, 4)
+    return out
+
+
+def grad_weight(g: np.ndarray, x: np.ndarray, s: Geometry) -> np.ndarray:
+    """The gradient of the weight: (O, C / G, KH, KW)."""
+    p, Og, Cg = _plan(s), s.O // s.G, s.C // s.G
+    shape = (s.O, Cg, s.KH, s.KW)
+    if not p.by_rows:
+        product = _summed(g.reshape(s.N, s.G, Og, -1), _patches(x, s, p).swapaxes(-1, -2), 0)
+        return product.reshape(shape)
+    blocks = _blocks(_columns(x, s, p), 0, s.OH, s.stride[0], s.KH)
+    product = _summed(blocks, _spread_rows(g, s, p, 0).swapaxes(-1, -2), 1)
+    return np.ascontiguousarray(product.reshape(s.G, s.KH, Cg, s.KW, Og).transpose(0, 4, 2, 1, 3)).reshape(shape)
+
+
+def grad_input(g: np.ndarray, weight: np.ndarray, s: Geometry) -> np.ndarray:
+    """The gradient of the input: (N, C, H, W)."""
+    p, Og, Cg = _plan(s), s.O // s.G, s.C // s.G
+    (sh, sw), (dh, dw), (top, left) = s.stride, s.dilation, s.before
+    w = weight.reshape(s.G, Og, Cg, s.KH, s.KW)
+    if not p.by_rows:
+        products = np.matmul(w.reshape(s.G, Og, -1).swapaxes(-1, -2), g.reshape(s.N, s.G, Og, s.OH * s.OW))
+        if p.pointwise:
+            return products.reshape(s.N, s.C, s.H, s.W)
+        products = products.reshape(s.N, s.C, s.KH, s.KW, s.OH, s.OW)
+        total = np.zeros((s.N, s.C, p.height, p.width), g.dtype)
+        for i in range(s.KH):
+            for j in range(s.KW):
+                at = total[:, :, i * dh : i * dh + sh * s.OH : sh, j * dw : j * dw + sw * s.OW : sw]
+                np.add(at, products[:, :, i, j], out=at)
+        used = total[:, :, top : top + p.rows, left : left + p.columns]
+    else:
+        # Input rows h = q * stride + r of one r: the kernel's rows r, r + stride, … meet the output rows q, q - 1, …
+        taps = -(-s.KH // sh)
+        rows = _spread_rows(g, s, p, taps - 1)
+        slack = (s.KW - 1) * dw if p.n == p.width else 0
+        laid = np.zeros((s.G, p.height, Cg, s.N * p.width + slack), g.dtype)
+        a, b, c, d = laid.strides
+        for r in range(min(sh, s.KH)):
+            t = -(-(s.KH - r) // sh)
+            count = s.OH + t - 1
+            matrix = w[:, :, :, r::sh][:, :, :, ::-1].transpose(0, 2, 4, 3, 1).reshape(s.G, 1, Cg * s.KW, t * Og)
+            products = np.matmul(matrix, _blocks(rows, taps - t, count, 1, t))
+            products = products.reshape(s.G, count, Cg, s.KW, s.N, p.n)
+            for j in range(s.KW):
+                at = as_strided(
+                    laid[:, r:, :, j * dw :], (s.G, count, Cg, s.N, p.n), (a, b * sh, c, d * p.width, d * sw)
+                )
+                np.add(at, products[:, :, :, j], out=at)
+        lines = as_strided(laid, (s.G, p.height, Cg, s.N, p.width), (a, b, c, d * p.width, d))
+        used = lines[:, top : top + p.rows, :, :, left : left + p.columns].transpose(3, 0, 2, 1, 4)
+    if (p.rows, p.columns) == (s.H, s.W):
+        return np.ascontiguousarray(used).reshape(s.N, s.C, s.H, s.W)
+    out = np.zeros((s.N, s.C, s.H, s.W), g.dtype)
+    out.reshape(s.N, s.G, Cg, s.H, s.W)[..., : p.rows, : p.columns] = used.reshape(s.N, s.G, Cg, p.rows, p.columns)
+    return out

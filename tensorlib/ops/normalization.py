@@ -1,0 +1,593 @@
+"""Layer, RMS, batch, group and instance normalization: fused forwards and gradients."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tensorlib._core import Tensor, modes
+from tensorlib._dtypes import HALF, OF_NUMPY, finfo
+from tensorlib._promotion import PROMOTE, category
+from tensorlib._samples import between, draw, each, fails, ints, strided, transposed
+from tensorlib.errors import ArgumentError, DtypeError, ShapeError
+from tensorlib.kernels import normalization as kernels
+from tensorlib.op import Array, Ints, composite, op
+from tensorlib.ops.reduction import add_reduce, row_sums
+
+_F32 = np.dtype(np.float32)
+
+
+def _statistics_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return _F32 if dtype in HALF else dtype
+
+
+def _floating(name: str, input: Any) -> None:
+    if category(input.dtype) != 2:
+        raise DtypeError(f"{name}: takes floating-point tensors, got {OF_NUMPY[input.dtype]}: convert it, as in input.float()")
+
+
+def _like(weight: Any, x: np.ndarray) -> Any:
+    """A weight in the dtype of the computation."""
+    return weight if weight is None or weight.dtype == x.dtype else weight.astype(x.dtype)
+
+
+# ------------------------------------------------------------------------------------------------ layer and RMS norm
+
+
+def _layer_shapes(name: str, input: Any, normalized_shape: tuple[int, ...], weight: Any, bias: Any) -> tuple[int, ...]:
+    """The shape of the statistics, or what does not fit."""
+    _floating(name, input)
+    columns = len(normalized_shape)
+    if not columns:
+        raise ShapeError(f"{name}: Expected normalized_shape to be at least 1-dimensional, got {normalized_shape}")
+    for label, w in (("weight", weight), ("bias", bias)):
+        if w is not None and tuple(w.shape) != normalized_shape:
+            raise ShapeError(
+                f"{name}: Expected {label} to be of same shape as normalized_shape, but got {label} of shape "
+                f"{tuple(w.shape)} and normalized_shape = {normalized_shape}"
+            )
+    if tuple(input.shape[-columns:]) != normalized_shape:
+        raise ShapeError(
+            f"{name}: Given normalized_shape={list(normalized_shape)}, expected input with shape "
+            f"{['*', *normalized_shape]}, but got input of size {tuple(input.shape)}"
+        )
+    return tuple(input.shape[: input.ndim - columns])
+
+
+def _rows(x: np.ndarray, normalized_shape: tuple[int, ...]) -> np.ndarray:
+    n = math.prod(normalized_shape)
+    return x.reshape(x.size // n if n else math.prod(x.shape[: x.ndim - len(normalized_shape)]), n)
+
+
+def normalize_rows(x: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """((x - mean) rstd, mean, rstd) of the rows of a 2-D array."""
+    n = x.dtype.type(x.shape[1])
+    mean = row_sums(x)
+    mean /= n
+    out = np.subtract(x, mean[:, None])
+    rstd = np.vecdot(out, out)
+    rstd /= n
+    rstd += x.dtype.type(eps)
+    np.sqrt(rstd, out=rstd)
+    np.reciprocal(rstd, out=rstd)
+    out *= rstd[:, None]
+    return out, mean, rstd
+
+
+def _layer_norm_spec(input: Any, weight: Any, bias: Any, normalized_shape: Any, eps: float) -> Any:
+    rows = _layer_shapes("layer_norm", input, normalized_shape, weight, bias)
+    kind = _statistics_dtype(input.dtype)
+    return [(input.shape, input.dtype), (rows, kind), (rows, kind)]
+
+
+def _layer_norm_kernel(out: Any, mean: Any, rstd: Any, input: Any, weight: Any, bias: Any, normalized_shape: Any, eps: float) -> None:
+    kernels.layer_norm(out, mean, rstd, input, weight, bias, len(normalized_shape), eps)
+
+
+def _layer_norm_vjp(
+    g: Tensor, input: Tensor, weight: Any, bias_shape: Any, mean: Tensor, rstd: Tensor, normalized_shape: Any, needs: Any
+) -> Any:
+    return layer_norm_grad(
+        g, input, weight, mean, rstd, normalized_shape, needs["weight"], needs["bias"] and bias_shape is not None
+    )
+
+
+def _layer_norm_composite(input: Any, weight: Any, bias: Any, normalized_shape: Any, eps: float) -> Tensor:
+    work = input.float() if input._array.dtype in HALF else input
+    dims = tuple(range(-len(normalized_shape), 0))
+    centered = work - work.mean(dims, True)
+    out = centered * ((centered * centered).mean(dims, True) + eps).rsqrt()
+    out = out if weight is None else out * weight
+    return (out if bias is None else out + bias).to(input.dtype)
+
+
+_LAYERS = each(
+    draw((3, 4), (4,), (4,), normalized_shape=(4,)), draw((3, 4), None, None, normalized_shape=(4,)),
+    draw((2, 3, 4), (3, 4), None, normalized_shape=(3, 4)), draw((2, 3, 4), None, (4,), normalized_shape=(4,), eps=1e-3),
+    draw((4,), (4,), (4,), normalized_shape=(4,)), draw((0, 4), (4,), (4,), normalized_shape=(4,)),
+    draw(transposed(5, 6), (6,), (6,), normalized_shape=(6,)), draw(strided(3, 7), (7,), strided(7), normalized_shape=(7,)),
+    draw((70, 33), (33,), (33,), normalized_shape=(33,)), draw((2, 9000), (9000,), (9000,), normalized_shape=(9000,)),
+    draw((2, 1), (1,), (1,), normalized_shape=(1,)),
+)  # fmt: skip
+
+
+def _positional(samples: Any, tensors: int) -> Any:
+    """Samples of a body whose attributes stand between its tensors: everything after the first by name."""
+    names = ("weight", "bias")[: tensors - 1]
+    return [
+        type(s)(s.args[:1], {**dict(zip(names, s.args[1:], strict=False)), **s.attrs}, s.match, s.error) for s in samples
+    ]  # fmt: skip
+
+
+@op(
+    spec=_layer_norm_spec,
+    kernel=_layer_norm_kernel,
+    promote=PROMOTE.over("input"),
+    vjp=_layer_norm_vjp,
+    aux=("mean", "rstd"),
+    composite=_layer_norm_composite,
+    on="function functional",
+    samples=_positional(_LAYERS, 3),
+    errors=[
+        fails((3, 4), normalized_shape=(3,), match=r"expected input with shape"),
+        fails((3, 4), normalized_shape=(), match=r"at least 1-dimensional"),
+        fails(ints(3, 4), normalized_shape=(4,), match="floating-point", error=DtypeError),
+    ],
+    bench=[draw((4096, 1024), normalized_shape=(1024,)), draw((16384, 4096), normalized_shape=(4096,))],
+    bytes=lambda input, normalized_shape: 2 * input.nbytes,
+)
+def layer_norm(input: Array, normalized_shape: Ints, weight: Array | None = None, bias: Array | None = None, eps: Any = 1e-5):
+    """(input - mean) / √(var + eps) · weight + bias over the last dims, ``normalized_shape``. input (*, *normalized_shape).
+
+    var is the biased variance. Statistics in float32 or wider, half types rounded once. ShapeError names both shapes.
+    Ba et al. 2016, eq. 4.
+    """
+    out, mean, rstd = normalize_rows(_rows(input, normalized_shape), eps)
+    if weight is not None:
+        out *= _like(weight, out).reshape(-1)
+    if bias is not None:
+        out += _like(bias, out).reshape(-1)
+    rows = input.shape[: input.ndim - len(normalized_shape)]
+    return out.reshape(input.shape), mean.reshape(rows), rstd.reshape(rows)
+
+
+def _layer_norm_grad_spec(
+    grad: Any, input: Any, weight: Any, mean: Any, rstd: Any, normalized_shape: Any, needs_weight: bool, needs_bias: bool
+) -> Any:
+    kind = input.dtype if weight is None else weight.dtype
+    none = (0,), kind
+    full = tuple(normalized_shape), kind
+    return [(input.shape, input.dtype), full if needs_weight else none, full if needs_bias else none]
+
+
+def _layer_norm_grad_kernel(
+    out: Any, g_weight: Any, g_bias: Any, grad: Any, input: Any, weight: Any, mean: Any, rstd: Any, normalized_shape: Any,
+    needs_weight: bool, needs_bias: bool,
+) -> None:  # fmt: skip
+    flat = [_flat(t) if needed else None for t, needed in ((g_weight, needs_weight), (g_bias, needs_bias))]
+    kernels.layer_norm_grad(out, *flat, grad, input, weight, mean, rstd, len(normalized_shape))
+
+
+def _flat(a: Any) -> Any:
+    return a.reshape((a.size,))
+
+
+def rows_grad(
+    g: np.ndarray, xhat: np.ndarray, rstd: np.ndarray, weight: Any, centered: bool, needs_weight: bool, needs_bias: bool
+) -> tuple[np.ndarray, Any, Any]:
+    """Gradients of normalized rows for the input, weight and bias; ``xhat`` is overwritten."""
+    n = g.dtype.type(g.shape[1])
+    product = np.multiply(g, xhat)
+    ones = weight if weight is not None else None
+    mean_dh = (row_sums(product) if ones is None else product @ ones)[:, None] / n
+    g_weight = np.add.reduce(product, axis=0) if needs_weight else np.empty(0, g.dtype)
+    g_bias = np.add.reduce(g, axis=0) if needs_bias else np.empty(0, g.dtype)
+    xhat *= mean_dh
+    d = g if weight is None else np.multiply(g, weight, out=product)
+    out = np.subtract(d, xhat, out=xhat)
+    if centered:
+        out -= (row_sums(g) if ones is None else g @ ones)[:, None] / n
+    out *= rstd[:, None]
+    return out, g_weight, g_bias
+
+
+def _grad_samples() -> Any:
+    """Arguments of the gradient for the samples above: any mean will do, and any positive rstd."""
+    for s in _LAYERS:
+        x, normalized = s.args[0], s.attrs["normalized_shape"]
+        rows = x.shape[: len(x.shape) - len(normalized)]
+        yield draw(
+            x.shape, x, s.args[1], rows, between(0.5, 2.0, *rows), normalized_shape=normalized,
+            needs_weight=s.args[1] is not None, needs_bias=s.args[2] is not None,
+        )  # fmt: skip
+
+
+_GRADS = list(_grad_samples())
+
+
+@op(
+    spec=_layer_norm_grad_spec,
+    kernel=_layer_norm_grad_kernel,
+    promote=PROMOTE.over("grad", "input"),
+    outputs=("input", "weight", "bias"),
+    on="",
+    samples=_GRADS,
+)
+def layer_norm_grad(
+    grad: Array, input: Array, weight: Array | None, mean: Array, rstd: Array, normalized_shape: Ints,
+    needs_weight: Any, needs_bias: Any,
+):  # fmt: skip
+    """Gradients of layer_norm for input, weight and bias from its statistics; empty ones where they are not wanted."""
+    g, xhat = _rows(grad, normalized_shape), np.subtract(_rows(input, normalized_shape), mean.reshape(-1, 1))
+    rstd = rstd.reshape(-1)
+    xhat *= rstd[:, None]
+    w = None if weight is None else _like(weight, xhat).reshape(-1)
+    out, g_weight, g_bias = rows_grad(g, xhat, rstd, w, True, needs_weight, needs_bias)
+    return out.reshape(input.shape), _shaped(g_weight, normalized_shape), _shaped(g_bias, normalized_shape)
+
+
+def _shaped(g: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return g.reshape(shape) if g.size == math.prod(shape) else g
+
+
+def _rms_norm_spec(input: Any, weight: Any, normalized_shape: Any, eps: float) -> Any:
+    rows = _layer_shapes("rms_norm", input, normalized_shape, weight, None)
+    return [(input.shape, input.dtype), (rows, _statistics_dtype(input.dtype))]
+
+
+def _rms_norm_composite(input: Any, weight: Any, normalized_shape: Any, eps: float) -> Tensor:
+    work = input.float() if input._array.dtype in HALF else input
+    out = work * ((work * work).mean(tuple(range(-len(normalized_shape), 0)), True) + eps).rsqrt()
+    return (out if weight is None else out * weight).to(input.dtype)  # type: ignore[no-any-return]
+
+
+@op(
+    spec=_rms_norm_spec,
+    kernel=lambda out, rstd, input, weight, normalized_shape, eps: kernels.layer_norm(
+        out, None, rstd, input, weight, None, len(normalized_shape), eps
+    ),
+    promote=PROMOTE.over("input"),
+    vjp=lambda g, input, weight, rstd, normalized_shape, needs: rms_norm_grad(
+        g, input, weight, rstd, normalized_shape, needs["weight"]
+    ),
+    aux=("rstd",),
+    composite=_rms_norm_composite,
+    on="",
+    samples=[type(s)(s.args[:2], {"eps": 1e-6, **s.attrs}) for s in _LAYERS],
+    bench=[draw((4096, 1024), None, normalized_shape=(1024,), eps=1e-6)],
+    bytes=lambda input, weight, normalized_shape, eps: 2 * input.nbytes,
+)
+def _rms_norm(input: Array, weight: Array | None, normalized_shape: Ints, eps: Any):
+    """input / √(mean(input²) + eps) · weight over the last dims."""
+    x = _rows(input, normalized_shape)
+    rstd = np.vecdot(x, x)
+    rstd /= x.dtype.type(x.shape[1])
+    rstd += x.dtype.type(eps)
+    np.sqrt(rstd, out=rstd)
+    np.reciprocal(rstd, out=rstd)
+    out = np.multiply(x, rstd[:, None])
+    if weight is not None:
+        out *= _like(weight, out).reshape(-1)
+    return out.reshape(input.shape), rstd.reshape(input.shape[: input.ndim - len(normalized_shape)])
+
+
+def _rms_norm_grad_spec(grad: Any, input: Any, weight: Any, rstd: Any, normalized_shape: Any, needs_weight: bool) -> Any:
+    return _layer_norm_grad_spec(grad, input, weight, None, rstd, normalized_shape, needs_weight, False)[:2]
+
+
+def _rms_norm_grad_kernel(
+    out: Any, g_weight: Any, grad: Any, input: Any, weight: Any, rstd: Any, normalized_shape: Any, needs_weight: bool
+) -> None:
+    kernels.layer_norm_grad(
+        out, _flat(g_weight) if needs_weight else None, None, grad, input, weight, None, rstd, len(normalized_shape)
+    )
+
+
+@op(
+    spec=_rms_norm_grad_spec,
+    kernel=_rms_norm_grad_kernel,
+    promote=PROMOTE.over("grad", "input"),
+    outputs=("input", "weight"),
+    on="",
+    samples=[
+        type(s)((*s.args[:3], s.args[4]), {k: v for k, v in s.attrs.items() if k != "needs_bias"}) for s in _GRADS
+    ],
+)
+def rms_norm_grad(grad: Array, input: Array, weight: Array | None, rstd: Array, normalized_shape: Ints, needs_weight: Any):
+    """Gradients of rms_norm for input and weight; an empty one where it is not wanted."""
+    rstd = rstd.reshape(-1)
+    xhat = np.multiply(_rows(input, normalized_shape), rstd[:, None])
+    w = None if weight is None else _like(weight, xhat).reshape(-1)
+    out, g_weight, _ = rows_grad(_rows(grad, normalized_shape), xhat, rstd, w, False, needs_weight, False)
+    return out.reshape(input.shape), _shaped(g_weight, normalized_shape)
+
+
+@composite(on="function functional")
+def rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
+    """input / √(mean(input²) + eps) · weight over the last dims, ``normalized_shape``. input (*, *normalized_shape).
+
+    ``eps`` None: the dtype's machine epsilon. Statistics in float32 or wider, half types rounded once. ShapeError names
+    both shapes. Zhang & Sennrich 2019.
+    """
+    if eps is None:
+        eps = finfo(_statistics_dtype(input._array.dtype)).eps if input.dtype.is_floating_point else 0.0
+    return _rms_norm(input, weight, normalized_shape, eps)
+
+
+# ------------------------------------------------------------------------------------------------------- batch norm
+
+
+def _channels(a: Any, ndim: int) -> Any:
+    """One number a channel, to broadcast over (N, C, …)."""
+    return None if a is None else a.reshape((-1, *(1,) * (ndim - 2)))
+
+
+def _over(ndim: int) -> tuple[int, ...]:
+    return (0, *range(2, ndim))
+
+
+def _check_channels(name: str, input: Any, **per_channel: Any) -> None:
+    _floating(name, input)
+    if input.ndim < 2:
+        raise ShapeError(f"{name}: expected an input of shape (N, C, …), got {tuple(input.shape)}")
+    for label, a in per_channel.items():
+        if a is not None and tuple(a.shape) != (input.shape[1],):
+            raise ShapeError(f"{name}: {label} should contain {input.shape[1]} elements not {a.size}: got {tuple(a.shape)}")
+
+
+def _batch_norm_spec(input: Any, weight: Any, bias: Any, eps: float) -> Any:
+    _check_channels("batch_norm", input, weight=weight, bias=bias)
+    stat = (input.shape[1],), _statistics_dtype(input.dtype)
+    return [(input.shape, input.dtype), stat, stat]
+
+
+def _batch_norm_composite(input: Any, weight: Any, bias: Any, eps: float) -> Any:
+    work = input.float() if input._array.dtype in HALF else input
+    dims = _over(input.ndim)
+    mean = work.mean(dims, True)
+    centered = work - mean
+    var = (centered * centered).mean(dims, True)
+    out = centered * (var + eps).rsqrt()
+    out = out if weight is None else out * _channels(weight, input.ndim)
+    out = out if bias is None else out + _channels(bias, input.ndim)
+    return out.to(input.dtype), mean.detach().reshape((-1,)), var.detach().reshape((-1,))
+
+
+_BATCHES = each(
+    draw((3, 4), (4,), (4,), eps=1e-5), draw((3, 4), None, None, eps=1e-5), draw((2, 3, 5), (3,), None, eps=1e-3),
+    draw((2, 3, 4, 5), (3,), (3,), eps=1e-5), draw(transposed(3, 4), None, (4,), eps=1e-5),
+    draw(strided(2, 3, 5), strided(3), (3,), eps=1e-5), draw((40, 3, 9, 17), (3,), (3,), eps=1e-5),
+)  # fmt: skip
+
+
+@op(
+    spec=_batch_norm_spec,
+    kernel=kernels.batch_norm,
+    promote=PROMOTE.over("input"),
+    vjp=lambda g, input, weight, mean, var, eps: batch_norm_grad(g, input, weight, mean, var, eps),
+    outputs=("out", "mean", "var"),
+    composite=_batch_norm_composite,
+    on="",
+    samples=_BATCHES,
+    bench=[draw((64, 64, 56, 56), None, None, eps=1e-5)],
+    bytes=lambda input, weight, bias, eps: 3 * input.nbytes,
+)
+def _batch_norm(input: Array, weight: Array | None, bias: Array | None, eps: Any):
+    """(out, mean, biased variance) with the statistics of the batch, which pass no gradient of their own."""
+    dims, ndim, kind = _over(input.ndim), input.ndim, input.dtype.type
+    n = kind(input.size // max(input.shape[1], 1))
+    mean = channel_sums(input) / n
+    out = np.subtract(input, _channels(mean, ndim), order="C")
+    var = np.einsum("nc...,nc...->c", out, out) / n if ndim == 2 else add_reduce(np.multiply(out, out), dims) / n
+    scale = np.reciprocal(np.sqrt(var + kind(eps)))
+    if weight is not None:
+        scale *= _like(weight, out)
+    out *= _channels(scale, ndim)
+    if bias is not None:
+        out += _channels(_like(bias, out), ndim)
+    return out, mean, var
+
+
+def channel_sums(x: np.ndarray) -> np.ndarray:
+    """Sums a channel of (N, C, …): rows of a sample's channel first, then over samples."""
+    if x.ndim > 2 and x.flags.c_contiguous:
+        n, c = x.shape[:2]
+        return np.add.reduce(row_sums(x.reshape(n * c, -1)).reshape(n, c), axis=0)  # type: ignore[no-any-return]
+    return np.add.reduce(x, axis=_over(x.ndim))  # type: ignore[no-any-return]
+
+
+def _batch_norm_grad_spec(grad: Any, input: Any, weight: Any, mean: Any, var: Any, eps: float) -> Any:
+    kind = _statistics_dtype(input.dtype) if weight is None else weight.dtype
+    per = (input.shape[1],), kind
+    return [(input.shape, input.dtype), per, per]
+
+
+@op(
+    spec=_batch_norm_grad_spec,
+    kernel=kernels.batch_norm_grad,
+    promote=PROMOTE.over("grad", "input"),
+    outputs=("input", "weight", "bias"),
+    on="",
+    samples=each(
+        draw((3, 4), (3, 4), (4,), (4,), between(0.5, 2, 4), eps=1e-5), draw((2, 3, 5), (2, 3, 5), None, (3,), between(0.5, 2, 3), eps=1e-5),
+        draw((2, 3, 4, 5), transposed(2, 3, 4, 5), (3,), (3,), between(0.5, 2, 3), eps=1e-5),
+    ),
+)  # fmt: skip
+def batch_norm_grad(grad: Array, input: Array, weight: Array | None, mean: Array, var: Array, eps: Any):
+    """Gradients of batch_norm with the statistics of the batch, for input, weight and bias."""
+    ndim, kind = input.ndim, input.dtype.type
+    n = kind(input.size // max(input.shape[1], 1))
+    rstd = np.reciprocal(np.sqrt(_like(var, input) + kind(eps)))
+    out = np.subtract(input, _channels(_like(mean, input), ndim), order="C")
+    out *= _channels(rstd, ndim)
+    sum_g, sum_gh = channel_sums(grad), channel_sums(np.multiply(grad, out, order="C"))
+    out *= _channels(sum_gh / n, ndim)
+    np.subtract(grad, out, out=out)
+    out -= _channels(sum_g / n, ndim)
+    out *= _channels(rstd if weight is None else rstd * _like(weight, input), ndim)
+    return out, sum_gh, sum_g
+
+
+@composite(on="functional")
+def batch_norm(
+    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
+    bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """(input - mean) / √(var + eps) · weight + bias a channel (dim 1). input (N, C, *) -> the same.
+
+    ``training``: the mean and biased variance of the batch, and the running ones become
+    (1 - momentum) running + momentum · batch, with the unbiased variance, in place. Otherwise the running ones.
+    Statistics in float32 or wider. ShapeError for a parameter that is not of C elements, ArgumentError for training on
+    one value a channel. Ioffe & Szegedy 2015.
+    """
+    x = input._array
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ShapeError("batch_norm: Expected running_mean and running_var to be defined when training=False")
+        _check_channels("batch_norm", x, running_mean=running_mean._array, running_var=running_var._array,
+                        weight=None if weight is None else weight._array, bias=None if bias is None else bias._array)  # fmt: skip
+        return _batch_norm_eval(input, running_mean, running_var, weight, bias, eps)
+    n = x.size // x.shape[1] if x.ndim > 1 and x.shape[1] else 0
+    if n == 1:
+        raise ArgumentError(f"batch_norm: Expected more than 1 value per channel when training, got input size {tuple(x.shape)}")
+    out, mean, var = _batch_norm(input, weight, bias, eps)
+    grad, modes.grad = modes.grad, False
+    try:
+        for running, batch in ((running_mean, mean), (running_var, var * (n / max(n - 1, 1)))):
+            if running is not None:
+                running.mul_(1 - momentum).add_(batch.to(running.dtype), alpha=momentum)  # type: ignore[attr-defined]
+    finally:
+        modes.grad = grad
+    return out  # type: ignore[no-any-return]
+
+
+def _batch_norm_eval(input: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: float) -> Tensor:
+    """The affine map that fixed statistics make."""
+    scale = (var + eps).rsqrt()
+    scale = scale if weight is None else scale * weight
+    shift = -mean * scale
+    shift = shift if bias is None else shift + bias
+    shape = (1, -1, *(1,) * (input.ndim - 2))
+    return (input * scale.reshape(shape) + shift.reshape(shape)).to(input.dtype)  # type: ignore[no-any-return]
+
+
+# ---------------------------------------------------------------------------------------------- group, instance norm
+
+
+def _group_norm_spec(input: Any, weight: Any, bias: Any, num_groups: int, eps: float) -> Any:
+    _check_channels("group_norm", input, weight=weight, bias=bias)
+    if num_groups < 1 or input.shape[1] % num_groups:
+        raise ShapeError(
+            f"group_norm: Expected number of channels in input to be divisible by num_groups, but got input of shape "
+            f"{tuple(input.shape)} and num_groups={num_groups}"
+        )
+    stat = (input.shape[0], num_groups), _statistics_dtype(input.dtype)
+    return [(input.shape, input.dtype), stat, stat]
+
+
+def _group_norm_composite(input: Any, weight: Any, bias: Any, num_groups: int, eps: float) -> Tensor:
+    work = input.float() if input._array.dtype in HALF else input
+    rows = work.reshape((input.shape[0], num_groups, -1))
+    centered = rows - rows.mean(-1, True)
+    out = (centered * ((centered * centered).mean(-1, True) + eps).rsqrt()).reshape(input.shape)
+    out = out if weight is None else out * _channels(weight, input.ndim)
+    return (out if bias is None else out + _channels(bias, input.ndim)).to(input.dtype)  # type: ignore[no-any-return]
+
+
+_GROUPS = each(
+    draw((3, 4), (4,), (4,), num_groups=2), draw((2, 6, 5), None, None, num_groups=3), draw((2, 4, 3, 5), (4,), None, num_groups=1),
+    draw((2, 4, 3, 5), None, (4,), num_groups=4), draw(transposed(2, 4, 3, 5), (4,), (4,), num_groups=2), draw((0, 4, 3), (4,), (4,), num_groups=2),
+    draw((2, 6, 30, 31), (6,), (6,), num_groups=2),
+)  # fmt: skip
+
+
+@op(
+    spec=_group_norm_spec,
+    kernel=lambda out, mean, rstd, input, weight, bias, num_groups, eps: kernels.group_norm(
+        out, mean, rstd, input, weight, bias, num_groups, eps
+    ),
+    promote=PROMOTE.over("input"),
+    vjp=lambda g, input, weight, mean, rstd, num_groups: group_norm_grad(g, input, weight, mean, rstd, num_groups),
+    aux=("mean", "rstd"),
+    composite=_group_norm_composite,
+    on="function functional",
+    samples=_positional(_GROUPS, 3),
+    errors=[fails((2, 5, 3), num_groups=2, match="divisible by num_groups")],
+    bench=[draw((64, 64, 56, 56), num_groups=32)],
+    bytes=lambda input, num_groups: 3 * input.nbytes,
+)
+def group_norm(input: Array, num_groups: Any, weight: Array | None = None, bias: Array | None = None, eps: Any = 1e-5):
+    """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's groups of channels.
+
+    input (N, C, *) -> the same; weight and bias (C,). var is the biased variance; statistics in float32 or wider.
+    ShapeError where num_groups does not divide C. Wu & He 2018.
+    """
+    n, ndim = input.shape[0], input.ndim
+    rows = math.prod(input.shape[1:]) // num_groups
+    out, mean, rstd = normalize_rows(input.reshape(n * num_groups, rows), eps)
+    out = out.reshape(input.shape)
+    if weight is not None:
+        out *= _channels(_like(weight, out), ndim)
+    if bias is not None:
+        out += _channels(_like(bias, out), ndim)
+    return out, mean.reshape(n, num_groups), rstd.reshape(n, num_groups)
+
+
+def _group_norm_grad_spec(grad: Any, input: Any, weight: Any, mean: Any, rstd: Any, num_groups: int) -> Any:
+    return _batch_norm_grad_spec(grad, input, weight, mean, rstd, 0.0)
+
+
+@op(
+    spec=_group_norm_grad_spec,
+    kernel=kernels.group_norm_grad,
+    promote=PROMOTE.over("grad", "input"),
+    outputs=("input", "weight", "bias"),
+    on="",
+    samples=each(
+        draw((3, 4), (3, 4), (4,), (3, 2), between(0.5, 2, 3, 2), num_groups=2),
+        draw((2, 6, 5), transposed(2, 6, 5), None, (2, 3), between(0.5, 2, 2, 3), num_groups=3),
+        draw((2, 4, 3, 5), (2, 4, 3, 5), (4,), (2, 1), between(0.5, 2, 2, 1), num_groups=1),
+    ),
+)
+def group_norm_grad(grad: Array, input: Array, weight: Array | None, mean: Array, rstd: Array, num_groups: Any):
+    """Gradients of group_norm for input, weight and bias from its statistics."""
+    n, ndim = input.shape[0], input.ndim
+    shape = (n * num_groups, math.prod(input.shape[1:]) // num_groups)
+    rstd = rstd.reshape(-1)
+    xhat = np.subtract(input.reshape(shape), mean.reshape(-1, 1))
+    xhat *= rstd[:, None]
+    grad = np.ascontiguousarray(grad)
+    sum_g, sum_gh = channel_sums(grad), channel_sums(np.multiply(grad, xhat.reshape(input.shape)))
+    d = grad if weight is None else grad * _channels(_like(weight, input), ndim)
+    out, _, _ = rows_grad(d.reshape(shape), xhat, rstd, None, True, False, False)
+    return out.reshape(input.shape), sum_gh, sum_g
+
+
+@composite(on="functional")
+def instance_norm(
+    input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None,
+    bias: Tensor | None = None, use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's channels. (N, C, *) -> the same.
+
+    ``use_input_stats`` False: the running statistics. Otherwise they become (1 - momentum) running + momentum · the mean
+    over the batch of the sample's statistics, with the unbiased variance, in place. Ulyanov et al. 2016.
+    """
+    x = input._array
+    if not use_input_stats:
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    n = math.prod(x.shape[2:])
+    if n == 1:
+        raise ArgumentError(f"instance_norm: Expected more than 1 spatial element when training, got input size {tuple(x.shape)}")
+    grad, modes.grad = modes.grad, False
+    try:
+        if running_mean is not None or running_var is not None:
+            dims = tuple(range(2, x.ndim))
+            for running, batch in ((running_mean, input.mean(dims)), (running_var, input.var(dims))):  # type: ignore[attr-defined]
+                if running is not None:
+                    running.mul_(1 - momentum).add_(batch.mean(0).to(running.dtype), alpha=momentum)  # type: ignore[attr-defined]
+    finally:
+        modes.grad = grad
+    return group_norm(input, x.shape[1], weight, bias, eps)
