@@ -14,6 +14,7 @@ import numpy as np
 
 from tensorlib import _array
 from tensorlib._core import (
+    KINDS,
     Node,
     Packed,
     Tensor,
@@ -27,7 +28,7 @@ from tensorlib._core import (
     wrap,
 )
 from tensorlib._device import cpu
-from tensorlib._dtypes import HALF, OF_NUMPY, float32
+from tensorlib._dtypes import HALF, OF_NUMPY, bool_, float32, float64
 from tensorlib._promotion import of_number
 from tensorlib.errors import DeviceError, DimError
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 ndarray = np.ndarray
 NUMBERS = (bool, int, float, complex)
-_FLOAT32 = float32.numpy
+_FLOAT32, _FLOAT64, _BOOL = float32.numpy, float64.numpy, bool_.numpy
 
 
 class Meta:
@@ -243,6 +244,8 @@ def promote(op: Op, flat: Sequence[Any], attrs: dict[str, Any], device: Any) -> 
         return arrays, arrays, None
     where = op.promoted if op.promoted is not None else range(len(arrays))
     chosen = [i for i in where if arrays[i] is not None]
+    if not chosen:  # an empty sequence: spec has the message
+        return arrays, arrays, None
     compute, out = rule(op.name, [arrays[i] for i in chosen], attrs)
     work = _FLOAT32 if compute in HALF and not op.exact else compute
     seen = arrays
@@ -368,43 +371,50 @@ def make_node(rule: Any, edges: tuple[Any, ...], kept: Any = None, attrs: Any = 
 def record(op: Op, flat: Sequence[Any], counts: Any, attrs: dict[str, Any], outs: Sequence[Any]) -> Node:
     """The Node of one application: what the wanted gradients name is kept alive, and nothing else."""
     edges = tuple([edge(x) for x in flat])
-    inputs = unflatten(flat, counts)
-    wanted = tuple(
-        [
-            any(isinstance(x, Tensor) and x._needs for x in v) if type(v) is list else isinstance(v, Tensor) and v._needs
-            for v in inputs
-        ]
-    )
+    if counts is None:
+        inputs: Sequence[Any] = flat
+        wanted = tuple([e is not None for e in edges])
+    else:
+        inputs = unflatten(flat, counts)
+        wanted = tuple(
+            [any(e is not None for e in v) if type(v) is list else v is not None for v in unflatten(edges, counts)]
+        )
     kept: dict[str, Any] = {}
     for name, source, index in op.keeps(wanted):
         if source == "input":
             kept[name] = saved(inputs[index])
-        elif source == "shape":
-            v = inputs[index]
-            kept[name] = [x._array.shape for x in v] if type(v) is list else getattr(v, "shape", None)
-        elif source == "dtype":
-            v = inputs[index]
-            kept[name] = [x._array.dtype for x in v] if type(v) is list else getattr(v, "dtype", None)
+        elif source == "output":
+            kept[name] = None  # filled in by the caller once it is wrapped
         else:
-            kept[name] = None  # an output: filled in by the caller once it is wrapped
+            v = inputs[index]
+            if type(v) is list:
+                kept[name] = [getattr(x._array, source) for x in v]
+            else:
+                kept[name] = getattr(v._array, source) if isinstance(v, Tensor) else None
     node = make_node(op, edges, kept, attrs)
     if counts is not None:
         node.outputs = (counts,)
-    if op.broadcasts or op.promote is not None:
-        out = outs[0]
-        if any(
-            e is not None and (x._array.dtype != out.dtype or (op.broadcasts and x._array.shape != out.shape))
-            for e, x in zip(edges, flat, strict=True)
-        ):
-            node.inputs = tuple(
-                [(x._array.shape if op.broadcasts else None, x._array.dtype) if isinstance(x, Tensor) else None
-                 for x in flat]
-            )  # fmt: skip
+    if op.promote is not None:
+        out, broadcasts = outs[0], op.broadcasts
+        dtype, shape = out.dtype, out.shape
+        for e, x in zip(edges, flat, strict=True):
+            if e is not None:
+                a = x._array
+                if a.dtype is not dtype or (broadcasts and a.shape != shape):
+                    node.inputs = tuple(
+                        [(x._array.shape if broadcasts else None, x._array.dtype) if isinstance(x, Tensor) else None
+                         for x in flat]
+                    )  # fmt: skip
+                    break
     return node
 
 
 def apply(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
     """Bind, execute and record one application; the public results."""
+    if op.quick and not listening[0]:
+        out = _apply_quick(op, operands, attrs)
+        if out is not None:
+            return out
     flat, counts = flatten(op, operands)
     for x in flat:
         if isinstance(x, Tensor) and x._view is not None:
@@ -420,8 +430,8 @@ def apply(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
         device = cpu
     arrays, seen, out_dtype = promote(op, flat, attrs, device)
     arrays, seen = unflatten(arrays, counts), unflatten(seen, counts)
-    if op.broadcasts:
-        specs = [(broadcast(op, seen), out_dtype)] if op.spec is None else op.specs(seen, attrs)
+    if op.broadcasts and op.spec is None:
+        specs = [(broadcast(op, seen), out_dtype)]
     else:
         specs = op.specs(seen, attrs)
     outs = execute(op, arrays, attrs, specs, device)
@@ -435,14 +445,85 @@ def apply(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
     return results(op, flat, counts, attrs, outs)
 
 
+def _apply_quick(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
+    """``apply`` where nothing needs converting: CPU tensors, the promoted ones float32 or float64 and of one dtype.
+
+    None where that is not so, or where NumPy refuses: the general way then converts, or raises the proper error.
+    """
+    arrays = []
+    dtype = None
+    for x, (promoted, optional) in zip(operands, op.quick, strict=True):
+        if type(x) in KINDS:
+            a = x._array
+            if type(a) is not ndarray:
+                return None
+            if promoted:
+                d = a.dtype
+                if d is not dtype:
+                    if dtype is not None or (d is not _FLOAT32 and d is not _FLOAT64):
+                        return None
+                    dtype = d
+            if x._view is not None:
+                sync(x)
+            arrays.append(a)
+        elif x is None and optional:
+            arrays.append(None)
+        else:
+            return None
+    if op.styled:
+        if op.lifts and arrays[0].ndim == 0:
+            return None
+        bind_attrs(op, operands, attrs)
+    if dtype is not None and op.takes_dtype and attrs["dtype"] is not None:
+        return None
+    if op.spec is None:
+        specs = None
+        try:
+            result = op.cpu(*arrays, **attrs)
+        except ValueError:
+            return None
+        if type(result) is not ndarray:
+            result = np.asarray(result)
+        want = _BOOL if op.integral else dtype
+        if result.dtype is not want and result.dtype != want:
+            result = result.astype(want)
+        outs: Any = (result,)
+    else:
+        specs = op.spec(*arrays, **attrs)
+        if type(specs) is tuple:
+            result = op.cpu(*arrays, **attrs)
+            if type(result) is not ndarray:
+                result = np.asarray(result)
+            if result.dtype is not specs[1] and result.dtype != specs[1]:
+                result = result.astype(specs[1])
+            outs = (result,)
+        else:
+            outs = execute(op, arrays, attrs, specs, cpu)
+    return results(op, operands, None, attrs, outs)
+
+
 def results(op: Op, flat: Sequence[Any], counts: Any, attrs: dict[str, Any], outs: Sequence[Any]) -> Any:
     """Wrap the public outputs, with a Node where a gradient is wanted."""
+    needs = False
+    for x in flat:
+        if isinstance(x, Tensor) and x._needs:
+            needs = True
+            break
+    if op.n_public == 1:
+        out = outs[0]
+        t = wrap(out)
+        if needs and modes.grad and op.differentiable and out.dtype.kind not in "iub":
+            t._node = node = record(op, flat, counts, attrs, outs)
+            t._needs = True
+            kept = node.saved
+            for name, i in op.output_names.items():
+                if name in kept and kept[name] is None:
+                    kept[name] = saved(t if i == 0 else wrap(outs[i]))
+        return t
     public = [wrap(out) for out in outs[: op.n_public]]
-    if modes.grad and op.differentiable and any(isinstance(x, Tensor) and x._needs for x in flat):
+    if needs and modes.grad and op.differentiable:
         node = record(op, flat, counts, attrs, outs)
-        multiple = len(public) > 1
-        if multiple:
-            node.outputs = (counts, tuple([(o.shape, o.dtype, _array.device_of(o)) for o in outs[: op.n_public]]))
+        node.outputs = (counts, tuple([(o.shape, o.dtype, _array.device_of(o)) for o in outs[: op.n_public]]))
         for i, t in enumerate(public):
             if outs[i].dtype.kind in "iub":
                 continue
@@ -453,8 +534,6 @@ def results(op: Op, flat: Sequence[Any], counts: Any, attrs: dict[str, Any], out
         for name, i in op.output_names.items():
             if name in kept and kept[name] is None:
                 kept[name] = saved(public[i] if i < op.n_public else wrap(outs[i]))
-    if op.n_public == 1:
-        return public[0]
     return op.result_type(*public)
 
 

@@ -25,7 +25,7 @@ ndarray = np.ndarray
 
 def closure(op: Op) -> Callable[..., Any] | None:
     """The fast function of an operator, or None where it has no ufunc of its own."""
-    if not (op.pointwise and isinstance(op.cpu, np.ufunc) and op.cpu.nout == 1 and op.cpu.nin == len(op.tensors)):
+    if not op.pointwise or op.ufunc is None or op.ufunc.nout != 1 or op.ufunc.nin != len(op.tensors):
         return None
     return _unary(op) if len(op.tensors) == 1 else _binary(op)
 
@@ -45,7 +45,7 @@ def _keep(op: Op, wanted: tuple[bool, ...]) -> tuple[tuple[str, int], ...]:
 
 
 def _unary(op: Op) -> Callable[[Any], Any]:
-    ufunc, attrs = op.cpu, _defaults(op)
+    ufunc, attrs = op.ufunc, _defaults(op)
     to_bool = op.is_integral()
     kept = _keep(op, (True,)) if op.vjps else ()
 
@@ -86,7 +86,7 @@ def _unary(op: Op) -> Callable[[Any], Any]:
 
 
 def _binary(op: Op) -> Callable[[Any, Any], Any]:
-    ufunc, attrs = op.cpu, _defaults(op)
+    ufunc, attrs = op.ufunc, _defaults(op)
     to_bool = op.is_integral()
     kept = {w: _keep(op, w) if op.vjps else () for w in ((True, False), (False, True), (True, True))}
 

@@ -598,13 +598,15 @@ def attach_methods() -> None:
         setattr(Tensor, short, _cast(kind))
     for name, getter in ops.views.PROPERTIES.items():
         setattr(Tensor, name, property(getter))
+    for name, special in ops.indexing.SPECIAL.items():
+        setattr(Tensor, name, special)
 
 
 def attach(made: Op | Composite) -> None:
     """Give Tensor the methods of a declaration: its names, their in-place forms, the Python operator it stands for."""
     if "method" in made.where:
         method = _method(made)
-        ufunc = made.cpu if isinstance(made, Op) and isinstance(made.cpu, np.ufunc) else None
+        ufunc = made.ufunc if isinstance(made, Op) else None
         keeps = not isinstance(made, Op) or any(
             source == "input" and index == 0 for _, source, index in made.keeps((True,) * len(made.tensors))
         )
@@ -612,8 +614,8 @@ def attach(made: Op | Composite) -> None:
             setattr(Tensor, name, method)
             if made.inplace:
                 setattr(Tensor, f"{name}_", _inplace.method(made.public, name, ufunc, keeps))
-    if isinstance(made, Op) and isinstance(made.cpu, np.ufunc):
-        _UFUNCS.setdefault(made.cpu, made)
+    if isinstance(made, Op) and made.ufunc is not None:
+        _UFUNCS.setdefault(made.ufunc, made)
     if made.name in _UNARY:
         setattr(Tensor, _UNARY[made.name], made.public)
     if made.name in _BINARY:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 import tensorlib as tl
+from tensorlib import _malloc
 
 #: What OpenBLAS' SkylakeX kernels need of the processor.
 _AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}
@@ -68,7 +69,8 @@ def report() -> Iterator[str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield f"BLAS        OpenBLAS, {used.core} kernels, {used.threads} threads" if used else "BLAS        not OpenBLAS"
     yield f"processors  {cores} usable"
-    devices = [f"cuda:{i}  {tl.cuda.get_device_name(i)}" for i in range(tl.cuda.device_count())]
+    yield f"malloc      {_malloc.status}"
+    devices = [f"cuda:{i}" for i in range(tl.cuda.device_count())]
     for line in devices or ["no GPU found; everything runs on the CPU with NumPy"]:
         yield f"{'devices':<12}{line}"
     advice = list(_advice(used, cores))

@@ -23,6 +23,8 @@ from collections import namedtuple
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 from tensorlib import _fast, random
 from tensorlib._core import Tensor
 from tensorlib._dispatch import apply, apply_view
@@ -110,6 +112,7 @@ class Op:
         name: str | None = None,
         kernel: Callable[..., Any] | None = None,
         cpu: Callable[..., Any] | None = None,
+        ufunc: Any = None,
         promote: Rule | None = None,
         spec: Callable[..., Any] | None = None,
         vjp: Callable[..., Any] | dict[str, Callable[..., Any]] | None = None,
@@ -137,6 +140,8 @@ class Op:
         self.name = name or reference.__name__
         self.reference = reference
         self.cpu = cpu if cpu is not None else reference
+        #: The one NumPy ufunc that the operator is while its attributes have their defaults: the fast path.
+        self.ufunc = ufunc if ufunc is not None else cpu if isinstance(cpu, np.ufunc) else None
         self.kernel = kernel
         self.promote = promote
         self.spec = spec
@@ -188,7 +193,14 @@ class Op:
         if scalar_function is not None and kernel is None:
             self.kernel = pointwise_kernel.Host(scalar_function, self.name, promote, self.promoted)
         self.vjps = self._vjps(vjp)
-        self.differentiable = vjp is not None or not self.is_integral()
+        self.integral = self.is_integral()
+        self.differentiable = vjp is not None or not self.integral
+        #: (promoted, optional) of each tensor parameter; empty where the quick way of ``apply`` is not for this operator.
+        self.quick: tuple[tuple[bool, bool], ...] = ()
+        if not (self.variadic or mutates or is_view or dynamic or (promote is not None and promote.name == "integers")):
+            chosen = () if promote is None else range(len(self.tensors)) if self.promoted is None else self.promoted
+            self.quick = tuple((i in chosen, p.kind == "optional") for i, p in enumerate(self.tensors))
+        self.takes_dtype = any(p.name == "dtype" for p in self.attrs)
         self._keeps: dict[tuple[bool, ...], tuple[tuple[str, str, int], ...]] = {}
         self._check()
         self.fast = _fast.closure(self)

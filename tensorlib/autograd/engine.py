@@ -22,10 +22,15 @@ ndarray = np.ndarray
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
+def full(shape: tuple[int, ...], value: float, dtype: np.dtype[Any], device: Any) -> Tensor:
+    """A tensor with every element ``value``."""
+    attrs = {"size": shape, "fill_value": value, "dtype": dtype, "device": device}
+    return wrap(execute(registry["_full"], [], attrs, [(shape, dtype)], device)[0])
+
+
 def zeros(shape: tuple[int, ...], dtype: np.dtype[Any], device: Any) -> Tensor:
     """A tensor of zeros, for an output that received no gradient."""
-    attrs = {"size": shape, "fill_value": 0, "dtype": dtype, "device": device}
-    return wrap(execute(registry["_full"], [], attrs, [(shape, dtype)], device)[0])
+    return full(shape, 0, dtype, device)
 
 
 # ------------------------------------------------------------------------------------------------------- one node
@@ -130,26 +135,29 @@ class _Values:
             at += width
         return out
 
-    def raw(self, rule: Vjp) -> Any:
-        """Pure arithmetic on float arrays of one dtype and shape, done on the arrays themselves; None: not so."""
-        g = self.grads[0]
-        x = g._array
-        if type(x) is not ndarray or not ((d := x.dtype) is _F32 or d is _F64):
-            return None
-        arguments = []
-        for name, source, index in rule.plan:
-            value = self.get(name, source, index)
-            if isinstance(value, Tensor):
-                value = value._array
-                if type(value) is not ndarray or value.dtype is not d or value.shape != x.shape:
-                    return None
-            elif type(value) not in (float, int, bool):
+
+def raw(node: Node, rule: Vjp, g: Tensor) -> Tensor | None:
+    """Pure arithmetic on float arrays of one dtype and shape, done on the arrays themselves; None: not so."""
+    x = g._array
+    if type(x) is not ndarray or not ((d := x.dtype) is _F32 or d is _F64):
+        return None
+    arguments = []
+    for name, source, _ in rule.plan:
+        if source == "grad":
+            arguments.append(x)
+            continue
+        value = node.attrs[name] if source == "attr" else node.saved[name]
+        if type(value) is tuple:
+            value, counter, version = value
+            if type(value) is not ndarray or value.dtype is not d or value.shape != x.shape or counter[0] != version:
                 return None
-            arguments.append(value)
-        r = rule.function(*arguments)
-        if r is x:
-            return g
-        return None if type(r) is not ndarray or r.dtype is not d else wrap(r)
+        elif type(value) not in (float, int, bool):
+            return None
+        arguments.append(value)
+    r = rule.function(*arguments)
+    if r is x:
+        return g
+    return None if type(r) is not ndarray or r.dtype is not d else wrap(r)
 
 
 def pull(node: Node, grads: list[Any], create: bool) -> Sequence[Any]:
@@ -165,29 +173,39 @@ def pull(node: Node, grads: list[Any], create: bool) -> Sequence[Any]:
     vjps = op.vjps
     if vjps is None:
         raise AutogradError(f"{op.name}: the derivative for '{op.name}' is not implemented")
-    values = _Values(op, node, grads, create)
+    values = None
     if create and op.composite is not None:
-        results = _through_composite(op, node, values)
-    elif type(vjps) is dict:
+        results = _through_composite(op, node, _Values(op, node, grads, create))
+    elif type(vjps) is dict and not op.variadic:
         results = []
-        single = len(grads) == 1
+        bare = len(grads) == 1 and not create
+        for param, e in zip(op.tensors, node.edges, strict=True):
+            r = None
+            if e is not None:
+                rule = vjps.get(param.name)
+                if rule is not None:
+                    if bare and rule.pure:
+                        r = raw(node, rule, grads[0])
+                    if r is None:
+                        if values is None:
+                            values = _Values(op, node, grads, create)
+                        r = rule.function(*[values.get(*p) for p in rule.plan])
+            results.append(r)
+    elif type(vjps) is dict:
+        values = _Values(op, node, grads, create)
+        results = []
         at = 0
-        counts = node.outputs[0] if op.variadic else None
-        for i, param in enumerate(op.tensors):
-            width = 1 if counts is None or counts[i] < 0 else counts[i]
-            if not any(e is not None for e in node.edges[at : at + width]) or param.name not in vjps:
+        for param, n in zip(op.tensors, node.outputs[0], strict=True):
+            width = n if n >= 0 else 1
+            if param.name not in vjps or all(e is None for e in node.edges[at : at + width]):
                 results.extend([None] * width)
             else:
                 rule = vjps[param.name]
-                r = values.raw(rule) if rule.pure and single and not create else None
-                if r is None:
-                    r = rule.function(*[values.get(*p) for p in rule.plan])
-                if param.kind == "arrays":
-                    results.extend(r)
-                else:
-                    results.append(r)
+                r = rule.function(*[values.get(*p) for p in rule.plan])
+                results.extend(r if param.kind == "arrays" else [r])
             at += width
     else:
+        values = _Values(op, node, grads, create)
         returned = vjps.function(*[values.get(*p) for p in vjps.plan])
         if not isinstance(returned, (tuple, list)):
             returned = (returned,)
@@ -459,6 +477,13 @@ def _sequence(value: Any) -> tuple[Any, ...]:
     return (value,) if isinstance(value, Tensor) or value is None else tuple(value)
 
 
+def _one(x: Any) -> Tensor:
+    """The gradient of a scalar with respect to itself, in its shape."""
+    if type(x) is ndarray:
+        return wrap(np.ones(x.shape, x.dtype))
+    return full(x.shape, 1, x.dtype, x.device)
+
+
 def _seeds(name: str, outputs: tuple[Tensor, ...], given: Any) -> list[Tensor]:
     """The gradients to start from: those given, or 1 for scalar outputs."""
     seeds = _sequence(given) if given is not None else (None,) * len(outputs)
@@ -477,7 +502,7 @@ def _seeds(name: str, outputs: tuple[Tensor, ...], given: Any) -> list[Tensor]:
                     f"{name}: grad can be implicitly created only for scalar outputs, got shape "
                     f"{tuple(t._array.shape)}: reduce it, as in .sum(), or pass its gradient"
                 )
-            g = t.detach().new_ones(t._array.shape)  # type: ignore[attr-defined]
+            g = _one(t._array)
         elif g._array.shape != t._array.shape:
             raise AutogradError(
                 f"{name}: Mismatch in shape: grad_output[0] has a shape of {tuple(g._array.shape)} and output[0] has "

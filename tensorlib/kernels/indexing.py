@@ -171,42 +171,47 @@ def _layout(x: DeviceArray, indices: Sequence[DeviceArray], dims: Sequence[int])
     return shape, strides, spread, [x.shape[d] for d in dims], [x.strides[d] for d in dims]
 
 
-def index(out: DeviceArray, input: DeviceArray, indices: Sequence[DeviceArray], dims: Sequence[int]) -> None:
+def index(
+    out: DeviceArray, input: DeviceArray, indices: Sequence[DeviceArray], dims: Sequence[int], unique: bool, wrap: bool
+) -> None:
     """out = input[..., indices, ...], the indices over ``dims``."""
     i = indices[0]
     if len(dims) == 1 and dims[0] == 0 and is_contiguous(i) and is_contiguous(input) and out.size >= 64 * i.size:
-        rows(out, input, i, True)
+        rows(out, input, i, wrap)
         return
     shape, strides, spread, sizes, steps = _layout(input, indices, dims)
-    _indexed("read", input, out, shape, strides, spread, sizes, steps)
+    _indexed("read", input, out, shape, strides, spread, sizes, steps, wrap=wrap)
 
 
 def index_put_(
-    input: DeviceArray, values: DeviceArray, indices: Sequence[DeviceArray], dims: Sequence[int], accumulate: bool
+    input: DeviceArray,
+    values: DeviceArray,
+    indices: Sequence[DeviceArray],
+    dims: Sequence[int],
+    accumulate: bool,
+    wrap: bool,
 ) -> None:
     """input[..., indices, ...] = values, or += values. Of several values for one place any one stays; sums are atomic."""
-    shape, strides, spread, sizes, steps = _layout(input, indices, dims)
-    values = expand(values, shape)
-    if not accumulate:
-        _indexed("write", input, values, shape, strides, spread, sizes, steps)
-        return
-    work = _work(input)
+    work = _work(input) if accumulate else input
     shape, strides, spread, sizes, steps = _layout(work, indices, dims)
-    _indexed("add", work, values, shape, strides, spread, sizes, steps)
+    mode = "add" if accumulate else "write"
+    _indexed(mode, work, expand(values, shape), shape, strides, spread, sizes, steps, wrap=wrap)
     if work is not input:
         pointwise.copy(input, work)
 
 
-def index_put(out: DeviceArray, input: DeviceArray, values: Any, indices: Any, dims: Any, accumulate: bool) -> None:
+def index_put(
+    out: DeviceArray, input: DeviceArray, values: Any, indices: Any, dims: Any, accumulate: bool, wrap: bool
+) -> None:
     """A copy of input with values put or added at the indices."""
     pointwise.copy(out, input)
-    index_put_(out, values, indices, dims, accumulate)
+    index_put_(out, values, indices, dims, accumulate, wrap)
 
 
-def index_grad(out: DeviceArray, g: DeviceArray, indices: Any, shape: Any, dims: Any) -> None:
+def index_grad(out: DeviceArray, g: DeviceArray, indices: Any, shape: Any, dims: Any, unique: bool, wrap: bool) -> None:
     """Zeros to which g is added at the indices."""
     _zero(out)
-    index_put_(out, g, indices, dims, True)
+    index_put_(out, g, indices, dims, not unique, wrap)
 
 
 def _zero(x: DeviceArray) -> None:
@@ -222,36 +227,60 @@ def _along(x: DeviceArray, dim: int, index: DeviceArray) -> tuple[Any, Any, Any,
     return index.shape, strides, [index], [x.shape[dim]], [x.strides[dim]]
 
 
-def gather(out: DeviceArray, input: DeviceArray, dim: int, index: DeviceArray, **_: Any) -> None:
+def gather(out: DeviceArray, input: DeviceArray, index: DeviceArray, dim: int) -> None:
     """out[i, j, k] = input[i, index[i, j, k], k] for dim 1."""
     shape, strides, at, sizes, steps = _along(input, dim, index)
     _indexed("read", input, out, shape, strides, at, sizes, steps, wrap=False)
 
 
-_MODES = {"sum": "add", "add": "add", "mean": "add", "amax": "max", "amin": "min"}
-
-
-def scatter_(input: DeviceArray, index: DeviceArray, src: DeviceArray | None, dim: int, value: Any = None,
-             reduce: str | None = None) -> None:  # fmt: skip
-    """input[i, index[i, j, k], k] = src[i, j, k] (or value) for dim 1; ``reduce`` joins with what is there."""
+def scatter_(input: DeviceArray, index: DeviceArray, src: DeviceArray | None, dim: int, value: Any) -> None:
+    """input[i, index[i, j, k], k] = src[i, j, k] (or value) for dim 1."""
+    shape, strides, at, sizes, steps = _along(input, dim, index)
     if src is None:
-        shape, strides, at, sizes, steps = _along(input, dim, index)
-        if reduce is None:
-            _indexed("fill", input, None, shape, strides, at, sizes, steps, create._typed(value, input.dtype), wrap=False)
-            return
-        src = empty((), input.dtype, input.device)
-        create.full(src, (), value, input.dtype, input.device)
-        src = expand(src, index.shape)
+        _indexed("fill", input, None, shape, strides, at, sizes, steps, create._typed(value, input.dtype), wrap=False)
     else:
-        src = as_strided(src, index.shape, src.strides)
-    if reduce in ("prod", "multiply"):
-        _scatter_prod(input, dim, index, src)
-        return
-    work = input if reduce is None else _work(input)
+        _indexed("write", input, _corner(src, index), shape, strides, at, sizes, steps, wrap=False)
+
+
+def scatter(out: DeviceArray, input: DeviceArray, index: DeviceArray, src: Any, dim: int, value: Any) -> None:
+    """A copy of input with src (or value) written at the indices."""
+    pointwise.copy(out, input)
+    scatter_(out, index, src, dim, value)
+
+
+def _corner(src: DeviceArray, index: DeviceArray) -> DeviceArray:
+    return as_strided(src, index.shape, src.strides)
+
+
+def _reduce(mode: str, input: DeviceArray, index: DeviceArray, src: DeviceArray, dim: int) -> None:
+    work = _work(input)
     shape, strides, at, sizes, steps = _along(work, dim, index)
-    _indexed("write" if reduce is None else _MODES[reduce], work, src, shape, strides, at, sizes, steps, wrap=False)
+    _indexed(mode, work, _corner(src, index), shape, strides, at, sizes, steps, wrap=False)
     if work is not input:
         pointwise.copy(input, work)
+
+
+def scatter_add_(input: DeviceArray, index: DeviceArray, src: DeviceArray, dim: int) -> None:
+    """input[i, index[i, j, k], k] += src[i, j, k] for dim 1, atomically."""
+    if index.size:
+        _reduce("add", input, index, src, dim)
+
+
+def scatter_add(out: DeviceArray, input: DeviceArray, index: DeviceArray, src: DeviceArray, dim: int) -> None:
+    """A copy of input with src added at the indices."""
+    pointwise.copy(out, input)
+    scatter_add_(out, index, src, dim)
+
+
+def scatter_reduce(out: DeviceArray, input: DeviceArray, index: DeviceArray, src: DeviceArray, dim: int, reduce: str) -> None:
+    """A copy of input joined with src at the indices: "amax" and "amin" atomically, "prod" in order."""
+    pointwise.copy(out, input)
+    if not index.size:
+        return
+    if reduce == "prod":
+        _scatter_prod(out, dim, index, _corner(src, index))
+    else:
+        _reduce("max" if reduce == "amax" else "min", out, index, src, dim)
 
 
 # One program owns BLOCK elements of x, whose dimension `dim` has size N, and walks the L indices of their line:
@@ -294,57 +323,6 @@ def _scatter_prod(x: DeviceArray, dim: int, index: DeviceArray, src: DeviceArray
         index.shape, x.strides, src.strides, index.strides, src.strides[dim], index.strides[dim],
         DIM=dim, RANK=x.ndim, ACC=acc, BLOCK=BLOCK,
     )  # fmt: skip
-
-
-def scatter(out: DeviceArray, input: DeviceArray, index: DeviceArray, src: Any, dim: int, value: Any = None,
-            reduce: str | None = None) -> None:  # fmt: skip
-    """A copy of input with src (or value) written at the indices."""
-    pointwise.copy(out, input)
-    scatter_(out, index, src, dim, value, reduce)
-
-
-def _rows_of(x: DeviceArray, dim: int, index: DeviceArray) -> tuple[Any, Any, Any, Any, Any]:
-    """The index space of a vector of indices over ``dim``."""
-    return _layout(x, [index], [dim])
-
-
-def index_add_(input: DeviceArray, index: DeviceArray, source: DeviceArray, dim: int) -> None:
-    """input[..., index[j], ...] += source[..., j, ...], atomically."""
-    work = _work(input)
-    shape, strides, at, sizes, steps = _rows_of(work, dim, index)
-    _indexed("add", work, source, shape, strides, at, sizes, steps, wrap=False)
-    if work is not input:
-        pointwise.copy(input, work)
-
-
-def index_add(out: DeviceArray, input: DeviceArray, index: DeviceArray, source: DeviceArray, dim: int) -> None:
-    """A copy of input with source added at the indices."""
-    pointwise.copy(out, input)
-    index_add_(out, index, source, dim)
-
-
-def index_copy_(input: DeviceArray, index: DeviceArray, source: DeviceArray, dim: int) -> None:
-    """input[..., index[j], ...] = source[..., j, ...]."""
-    shape, strides, at, sizes, steps = _rows_of(input, dim, index)
-    _indexed("write", input, expand(source, shape), shape, strides, at, sizes, steps, wrap=False)
-
-
-def index_copy(out: DeviceArray, input: DeviceArray, index: DeviceArray, source: DeviceArray, dim: int) -> None:
-    """A copy of input with source written at the indices."""
-    pointwise.copy(out, input)
-    index_copy_(out, index, source, dim)
-
-
-def index_fill_(input: DeviceArray, index: DeviceArray, dim: int, value: Any) -> None:
-    """input[..., index[j], ...] = value."""
-    shape, strides, at, sizes, steps = _rows_of(input, dim, index)
-    _indexed("fill", input, None, shape, strides, at, sizes, steps, create._typed(value, input.dtype))
-
-
-def index_fill(out: DeviceArray, input: DeviceArray, index: DeviceArray, dim: int, value: Any) -> None:
-    """A copy of input with value written at the indices."""
-    pointwise.copy(out, input)
-    index_fill_(out, index, dim, value)
 
 
 # ------------------------------------------------------------------------------------------------- gradients of views
@@ -544,7 +522,7 @@ def embedding_grad(
         _zero(work)
         flat = DeviceArray(index.ptr, (n,), (1,), index.dtype, index.device, index.owner)
         rows_of_g = DeviceArray(g.ptr, (n, width), (width, 1), g.dtype, g.device, g.owner)
-        shape, strides, at, sizes, steps = _rows_of(work, 0, flat)
+        shape, strides, at, sizes, steps = _layout(work, [flat], [0])
         _indexed("add", work, rows_of_g, shape, strides, at, sizes, steps, wrap=False)
         if padding_idx >= 0:
             _zero_rows(work, padding_idx)

@@ -327,12 +327,7 @@ MEAN_RSTD = Reduction(_map_moments, _moments, _mean_rstd, (0.0, 0.0, 0.0), (None
 
 @jit
 def _normalized(x, mean, rstd, weight, bias):
-    v = (x - mean) * rstd
-    if weight is not None:
-        v = v * weight
-    if bias is not None:
-        v = v + bias
-    return v
+    return (x - mean) * rstd * weight + bias
 
 
 @jit
@@ -342,10 +337,7 @@ def _normalized_var(x, mean, var, weight, bias, eps):
 
 @jit
 def _normalized_grad(g, x, mean, rstd, weight, mean_d, mean_dh):
-    d = g
-    if weight is not None:
-        d = d * weight
-    return rstd * (d - mean_d - (x - mean) * rstd * mean_dh)
+    return rstd * (g * weight - mean_d - (x - mean) * rstd * mean_dh)
 
 
 @jit
@@ -369,13 +361,13 @@ _MEANS = Reduction(_map_sums, _add2, _means, (0.0, 0.0), (None, None))
 _WEIGHTED_MEANS = Reduction(_map_weighted_sums, _add2, _means, (0.0, 0.0), (None, None))
 
 
-def _channels(a: Any, ndim: int) -> Any:
-    """One number a channel, as (1, C, 1, …)."""
-    return None if a is None else a.reshape((1, a.shape[0], *(1,) * (ndim - 2)))
+def _channels(a: Any, ndim: int, absent: float = 1.0) -> Any:
+    """One number a channel, as (1, C, 1, …); ``absent`` for all of them where there are none."""
+    return absent if a is None else a.reshape((1, a.shape[0], *(1,) * (ndim - 2)))
 
 
 def _apply(fn: Any, out: DeviceArray, values: Sequence[Any], compute: np.dtype[Any]) -> None:
-    pointwise.run(fn, out, tuple(values), tuple(compute if isinstance(v, (DeviceArray, float)) else None for v in values))
+    pointwise.run(fn, out, tuple(values), (compute,) * len(values))
 
 
 def batch_norm(
@@ -384,8 +376,8 @@ def batch_norm(
     """out = (x - mean) / sqrt(var + eps) weight + bias a channel (dim 1), with the statistics of x, which are written."""
     compute = compute_dtype(x.dtype)
     reduce([mean, var], [x], [d for d in range(x.ndim) if d != 1], MEAN_VAR)
-    per = [_channels(a, x.ndim) for a in (mean, var, weight, bias)]
-    _apply(_normalized_var, out, [x, *per, float(eps)], compute)
+    per = [_channels(a, x.ndim) for a in (mean, var, weight)]
+    _apply(_normalized_var, out, [x, *per, _channels(bias, x.ndim, 0.0), float(eps)], compute)
 
 
 @jit
@@ -414,10 +406,7 @@ def batch_norm_grad(
 
 @jit
 def _batch_norm_input_grad(g, x, mean, rstd, weight, sum_g, sum_gh, n):
-    scale = rstd
-    if weight is not None:
-        scale = rstd * weight
-    return scale * (g - sum_g / n - (x - mean) * rstd * (sum_gh / n))
+    return rstd * weight * (g - sum_g / n - (x - mean) * rstd * (sum_gh / n))
 
 
 def _grouped(x: DeviceArray, num_groups: int) -> DeviceArray:
@@ -425,9 +414,9 @@ def _grouped(x: DeviceArray, num_groups: int) -> DeviceArray:
     return x.reshape((x.shape[0], num_groups, x.shape[1] // num_groups, *x.shape[2:]))
 
 
-def _of_groups(a: Any, num_groups: int, ndim: int) -> Any:
-    """One number a channel, as (1, num_groups, C / num_groups, 1, …)."""
-    return None if a is None else a.reshape((1, num_groups, a.shape[0] // num_groups, *(1,) * (ndim - 3)))
+def _of_groups(a: Any, num_groups: int, ndim: int, absent: float = 1.0) -> Any:
+    """One number a channel, as (1, num_groups, C / num_groups, 1, …); ``absent`` where there are none."""
+    return absent if a is None else a.reshape((1, num_groups, a.shape[0] // num_groups, *(1,) * (ndim - 3)))
 
 
 def group_norm(
@@ -440,7 +429,8 @@ def group_norm(
     x, out = _grouped(x, num_groups), _grouped(out, num_groups)
     reduce([mean, rstd], [x], range(2, x.ndim), MEAN_RSTD, arg=eps)
     stats = [_as_rows(a, x.shape, 2) for a in (mean, rstd)]
-    _apply(_normalized, out, [x, *stats, *(_of_groups(a, num_groups, x.ndim) for a in (weight, bias))], compute)
+    per = [_of_groups(weight, num_groups, x.ndim), _of_groups(bias, num_groups, x.ndim, 0.0)]
+    _apply(_normalized, out, [x, *stats, *per], compute)
 
 
 def group_norm_grad(
@@ -455,10 +445,9 @@ def group_norm_grad(
     compute = compute_dtype(x.dtype)
     x, g, out = (_grouped(a, num_groups) for a in (x, g, out))
     stats = [_as_rows(a, x.shape, 2) for a in (mean, rstd)]
-    weight = _of_groups(weight, num_groups, x.ndim)
+    weights = [] if weight is None else [_of_groups(weight, num_groups, x.ndim)]
     means = [empty(mean.shape, compute, x.device) for _ in range(2)]
-    weights = [] if weight is None else [weight]
     reduce(means, [x, g, *stats, *weights], range(2, x.ndim), _WEIGHTED_MEANS if weights else _MEANS,
            [compute] * (4 + len(weights)))  # fmt: skip
     reduce([g_bias, g_weight], [x, g, *stats], (0, *range(3, x.ndim)), _SUMS, [compute] * 4)
-    _apply(_normalized_grad, out, [g, x, *stats, weight, *(_as_rows(a, x.shape, 2) for a in means)], compute)
+    _apply(_normalized_grad, out, [g, x, *stats, *(weights or [1.0]), *(_as_rows(a, x.shape, 2) for a in means)], compute)

@@ -75,7 +75,7 @@ def pointwise_kernel(
             values = values + (0,)  # a tuple cannot hold None or a string
         else:
             values = values + (_value(inputs, offsets, mask, k, KINDS, TYPES),)
-    if not CONSTANTS:
+    if CONSTANTS is None:
         result = fn(*values)
     elif len(KINDS) == 2:
         result = fn(

@@ -3,20 +3,24 @@
 from tensorlib._dispatch import wrap_dim
 from tensorlib.op import declared as _declared
 from tensorlib.ops import (
+    activation,
     attention,
+    convolution,
     create,
+    indexing,
     joining,
     linalg,
     memory,
     normalization,
     optim,
     pointwise,
+    random,
     reduction,
     softmax,
     views,
 )
 
-__all__ = ["attention", "create", "joining", "linalg", "memory", "normalization", "pointwise", "reduction", "softmax", "views", "wrap_dim"]
+__all__ = ["activation", "attention", "create", "indexing", "joining", "linalg", "memory", "normalization", "pointwise", "random", "reduction", "softmax", "views", "wrap_dim"]
 
 for _made in _declared():
     if _made.where & {"function", "functional"}:

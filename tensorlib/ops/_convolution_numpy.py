@@ -147,6 +147,7 @@ class _Plan(NamedTuple):
     columns: int
     n: int  # columns laid out for one row of one image
     by_rows: bool
+    images_last: bool  # columns before images, so that what is next to each other in memory is long
     pointwise: bool
 
 
@@ -157,29 +158,33 @@ def _plan(s: Geometry) -> _Plan:
     width = (s.OW - 1) * sw + (s.KW - 1) * dw + 1
     rows, columns = max(min(s.H, height - s.before[0]), 0), max(min(s.W, width - s.before[1]), 0)
     n = width if sw == 1 and width <= _WIDE * s.OW else s.OW
+    images_last = n != width and s.N >= s.OW
     pointwise = s.KH == s.KW == 1 and (sh, sw) == (1, 1) and s.before == (0, 0) and (s.H, s.W) == (s.OH, s.OW)
     by_rows = not pointwise and (dh == 1 or s.KH == 1) and s.N * n >= _MIN_COLUMNS
-    return _Plan(height, width, rows, columns, n, by_rows, pointwise)
+    return _Plan(height, width, rows, columns, n, by_rows, images_last, pointwise)
+
+
+def _lines(make: Any, lead: tuple[int, ...], s: Geometry, p: _Plan, columns: int, slack: int, dtype: Any) -> tuple[Any, Any]:
+    """(an array (*lead, images * columns + slack), its view (*lead, images, columns)); images may be the inner ones."""
+    flat = make((*lead, s.N * columns + slack), dtype)
+    step = flat.itemsize
+    inner = (step, s.N * step) if p.images_last else (columns * step, step)
+    return flat, as_strided(flat, (*lead, s.N, columns), (*flat.strides[:-1], *inner))
 
 
 def _columns(x: np.ndarray, s: Geometry, p: _Plan) -> np.ndarray:
-    """(G, rows, channels * kernel columns, N * n): element (h, (c, j), (image, w)) is input (c, h, w * stride + j * dilation)."""
+    """(G, rows, channels * kernel columns, N * n): (h, (c, j), (image, w)) is input (c, h, w * stride + j * dilation)."""
     Cg, (_, sw), (_, dw) = s.C // s.G, s.stride, s.dilation
-    x = x.reshape(s.N, s.G, Cg, s.H, s.W)
-    out = np.empty((s.G, p.height, Cg, s.KW, s.N, p.n), x.dtype)
-    if p.n == p.width or (p.rows, p.columns) != (p.height, p.width):
-        line = s.N * p.width
-        slack = (s.KW - 1) * dw if p.n == p.width else 0  # the last image's last columns look past its end
-        laid = np.zeros((s.G, p.height, Cg, line + slack), x.dtype)
-        rows = laid[..., :line].reshape(s.G, p.height, Cg, s.N, p.width, copy=False) if not slack else as_strided(
-            laid, (s.G, p.height, Cg, s.N, p.width), (*laid.strides[:3], p.width * x.itemsize, x.itemsize)
-        )
+    source = x.reshape(s.N, s.G, Cg, s.H, s.W).transpose(1, 3, 2, 0, 4)
+    if p.n == p.width or p.images_last or (p.rows, p.columns) != (p.height, p.width):
         top, left = s.before
-        rows[:, top : top + p.rows, :, :, left : left + p.columns] = x[..., : p.rows, : p.columns].transpose(1, 3, 2, 0, 4)
-        at, steps = laid, (*laid.strides[:3], p.width * x.itemsize, x.itemsize)
-    else:
-        at, steps = x, tuple(x.strides[d] for d in (1, 3, 2, 0, 4))
-    out[...] = as_strided(at, out.shape, (*steps[:3], dw * steps[4], steps[3], sw * steps[4]))
+        slack = (s.KW - 1) * dw if p.n == p.width else 0  # the last image's last columns look past its end
+        _, laid = _lines(np.zeros, (s.G, p.height, Cg), s, p, p.width, slack, x.dtype)
+        laid[:, top : top + p.rows, :, :, left : left + p.columns] = source[:, : p.rows, ..., : p.columns]
+        source = laid
+    g, h, c, i, w = source.strides
+    out, view = _lines(np.empty, (s.G, p.height, Cg, s.KW), s, p, p.n, 0, x.dtype)
+    view[...] = as_strided(source, view.shape, (g, h, c, dw * w, i, sw * w))
     return out.reshape(s.G, p.height, Cg * s.KW, s.N * p.n)
 
 
@@ -194,38 +199,32 @@ def _spread_rows(g: np.ndarray, s: Geometry, p: _Plan, around: int) -> np.ndarra
     """A gradient (N, O, OH, OW) as (G, around + OH + around, O / G, N * n), zero where there is no output."""
     Og = s.O // s.G
     make = np.zeros if p.n != s.OW or around else np.empty
-    out = make((s.G, s.OH + 2 * around, Og, s.N, p.n), g.dtype)
-    out[:, around : around + s.OH, :, :, : s.OW] = g.reshape(s.N, s.G, Og, s.OH, s.OW).transpose(1, 3, 2, 0, 4)
-    return out.reshape(s.G, s.OH + 2 * around, Og, s.N * p.n)
+    out, view = _lines(make, (s.G, s.OH + 2 * around, Og), s, p, p.n, 0, g.dtype)
+    view[:, around : around + s.OH, ..., : s.OW] = g.reshape(s.N, s.G, Og, s.OH, s.OW).transpose(1, 3, 2, 0, 4)
+    return out
 
 
 def _patches(x: np.ndarray, s: Geometry, p: _Plan) -> np.ndarray:
-    """(N, G, channels * KH * KW, OH * OW): the elements under the kernel, for each output."""
-    Cg = s.C // s.G
-    if p.pointwise:
-        return x.reshape(s.N, s.G, Cg, s.H * s.W)
+    """(G, channels * KH * KW, N * OH * OW): the elements under the kernel, for each output."""
     (sh, sw), (dh, dw), (top, left) = s.stride, s.dilation, s.before
     if (p.rows, p.columns) != (p.height, p.width):
         padded = np.zeros((s.N, s.C, p.height, p.width), x.dtype)
         padded[:, :, top : top + p.rows, left : left + p.columns] = x[:, :, : p.rows, : p.columns]
         x = padded
     n, c, h, w = x.strides
-    out = np.empty((s.N, s.C, s.KH, s.KW, s.OH, s.OW), x.dtype)
-    out[...] = as_strided(x, out.shape, (n, c, dh * h, dw * w, sh * h, sw * w))
-    return out.reshape(s.N, s.G, Cg * s.KH * s.KW, s.OH * s.OW)
+    out = np.empty((s.C, s.KH, s.KW, s.N, s.OH, s.OW), x.dtype)
+    out[...] = as_strided(x, out.shape, (c, dh * h, dw * w, n, sh * h, sw * w))
+    return out.reshape(s.G, s.C // s.G * s.KH * s.KW, s.N * s.OH * s.OW)
 
 
 def _summed(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
     """Σ a @ b over a batch axis, a limited number of products at a time."""
     size = a.shape[-2] * b.shape[-1] * a.shape[1 - axis]
     step = max(1, _CHUNK // max(size, 1))
-    total = None
+    total = np.zeros((a.shape[1 - axis], a.shape[-2], b.shape[-1]), a.dtype)
     for at in range(0, a.shape[axis], step):
         part: Any = (slice(None),) * axis + (slice(at, at + step),)
-        product = np.add.reduce(np.matmul(a[part], b[part]), axis=axis)
-        total = product if total is None else np.add(total, product, out=total)
-    if total is None:
-        return np.zeros((a.shape[1 - axis], a.shape[-2], b.shape[-1]), a.dtype)
+        total += np.add.reduce(np.matmul(a[part], b[part]), axis=axis)
     return total
 
 
@@ -235,72 +234,97 @@ def _summed(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
 def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, s: Geometry) -> np.ndarray:
     """The convolution: (N, C, H, W) -> (N, O, OH, OW)."""
     p, Og, Cg = _plan(s), s.O // s.G, s.C // s.G
-    w = weight.reshape(s.G, Og, Cg, s.KH, s.KW)
-    if not p.by_rows:
-        out = np.matmul(w.reshape(s.G, Og, -1), _patches(x, s, p)).reshape(s.N, s.O, s.OH, s.OW)
+    K, P = Cg * s.KH * s.KW, s.OH * s.OW
+    if p.pointwise:
+        out = np.matmul(weight.reshape(s.G, Og, Cg), x.reshape(s.N, s.G, Cg, P)).reshape(s.N, s.O, s.OH, s.OW)
         if bias is not None:
             out += bias[:, None, None]
         return out
-    blocks = _blocks(_columns(x, s, p), 0, s.OH, s.stride[0], s.KH)
-    product = np.matmul(w.transpose(0, 1, 3, 2, 4).reshape(s.G, 1, Og, -1), blocks)
+    if p.by_rows:
+        blocks = _blocks(_columns(x, s, p), 0, s.OH, s.stride[0], s.KH)
+        w = weight.reshape(s.G, Og, Cg, s.KH, s.KW).transpose(0, 1, 3, 2, 4).reshape(s.G, 1, Og, K)
+        product = np.matmul(w, blocks)
+    else:
+        product = np.matmul(weight.reshape(s.G, Og, K), _patches(x, s, p))
     if bias is not None:
-        product += bias.reshape(s.G, 1, Og, 1)
-    out = np.empty((s.N, s.O, s.OH, s.OW), x.dtype)
-    rows = product.reshape(s.G, s.OH, Og, s.N, p.n)[..., : s.OW]
-    out.reshape(s.N, s.G, Og, s.OH, s.OW)[...] = rows.transpose(3, 0, 2, 1, 4)
-    return out
+        product += bias.reshape(s.G, *(1,) * (product.ndim - 3), Og, 1)
+    if not p.by_rows:
+        shaped = product.reshape(s.G, Og, s.N, s.OH, s.OW).transpose(2, 0, 1, 3, 4)
+    elif p.images_last:
+        shaped = product.reshape(s.G, s.OH, Og, p.n, s.N).transpose(4, 0, 2, 1, 3)
+    else:
+        shaped = product.reshape(s.G, s.OH, Og, s.N, p.n)[..., : s.OW].transpose(3, 0, 2, 1, 4)
+    return np.ascontiguousarray(shaped).reshape(s.N, s.O, s.OH, s.OW)
 
 
 def grad_weight(g: np.ndarray, x: np.ndarray, s: Geometry) -> np.ndarray:
     """The gradient of the weight: (O, C / G, KH, KW)."""
     p, Og, Cg = _plan(s), s.O // s.G, s.C // s.G
-    shape = (s.O, Cg, s.KH, s.KW)
-    if not p.by_rows:
-        product = _summed(g.reshape(s.N, s.G, Og, -1), _patches(x, s, p).swapaxes(-1, -2), 0)
-        return product.reshape(shape)
-    blocks = _blocks(_columns(x, s, p), 0, s.OH, s.stride[0], s.KH)
-    product = _summed(blocks, _spread_rows(g, s, p, 0).swapaxes(-1, -2), 1)
-    return np.ascontiguousarray(product.reshape(s.G, s.KH, Cg, s.KW, Og).transpose(0, 4, 2, 1, 3)).reshape(shape)
+    shape, P = (s.O, Cg, s.KH, s.KW), s.OH * s.OW
+    if p.pointwise:
+        product = _summed(g.reshape(s.N, s.G, Og, P), x.reshape(s.N, s.G, Cg, P).swapaxes(-1, -2), 0)
+    elif p.by_rows:
+        # Columns that are no output meet a gradient of 0.
+        blocks = _blocks(_columns(x, s, p), 0, s.OH, s.stride[0], s.KH)
+        product = _summed(blocks, _spread_rows(g, s, p, 0).swapaxes(-1, -2), 1)
+        product = np.ascontiguousarray(product.reshape(s.G, s.KH, Cg, s.KW, Og).transpose(0, 4, 2, 1, 3))
+    else:
+        by_group = g.reshape(s.N, s.G, Og, P).transpose(1, 2, 0, 3).reshape(s.G, Og, s.N * P)
+        product = np.matmul(by_group, _patches(x, s, p).swapaxes(-1, -2))
+    return product.reshape(shape)
 
 
 def grad_input(g: np.ndarray, weight: np.ndarray, s: Geometry) -> np.ndarray:
     """The gradient of the input: (N, C, H, W)."""
     p, Og, Cg = _plan(s), s.O // s.G, s.C // s.G
+    K, P = Cg * s.KH * s.KW, s.OH * s.OW
     (sh, sw), (dh, dw), (top, left) = s.stride, s.dilation, s.before
-    w = weight.reshape(s.G, Og, Cg, s.KH, s.KW)
-    if not p.by_rows:
-        products = np.matmul(w.reshape(s.G, Og, -1).swapaxes(-1, -2), g.reshape(s.N, s.G, Og, s.OH * s.OW))
-        if p.pointwise:
-            return products.reshape(s.N, s.C, s.H, s.W)
-        products = products.reshape(s.N, s.C, s.KH, s.KW, s.OH, s.OW)
-        total = np.zeros((s.N, s.C, p.height, p.width), g.dtype)
+    if p.pointwise:
+        return np.matmul(weight.reshape(s.G, Og, Cg).swapaxes(-1, -2), g.reshape(s.N, s.G, Og, P)).reshape(
+            s.N, s.C, s.H, s.W
+        )
+    if p.by_rows:
+        used = _grad_input_by_rows(g, weight, s, p)[:, top : top + p.rows, :, :, left : left + p.columns]
+        used = used.transpose(3, 0, 2, 1, 4)
+    else:
+        by_group = g.reshape(s.N, s.G, Og, P).transpose(1, 2, 0, 3).reshape(s.G, Og, s.N * P)
+        products = np.matmul(weight.reshape(s.G, Og, K).swapaxes(-1, -2), by_group)
+        products = products.reshape(s.C, s.KH, s.KW, s.N, s.OH, s.OW)
+        total = np.zeros((s.C, s.N, p.height, p.width), g.dtype)
         for i in range(s.KH):
             for j in range(s.KW):
                 at = total[:, :, i * dh : i * dh + sh * s.OH : sh, j * dw : j * dw + sw * s.OW : sw]
-                np.add(at, products[:, :, i, j], out=at)
-        used = total[:, :, top : top + p.rows, left : left + p.columns]
-    else:
-        # Input rows h = q * stride + r of one r: the kernel's rows r, r + stride, … meet the output rows q, q - 1, …
-        taps = -(-s.KH // sh)
-        rows = _spread_rows(g, s, p, taps - 1)
-        slack = (s.KW - 1) * dw if p.n == p.width else 0
-        laid = np.zeros((s.G, p.height, Cg, s.N * p.width + slack), g.dtype)
-        a, b, c, d = laid.strides
-        for r in range(min(sh, s.KH)):
-            t = -(-(s.KH - r) // sh)
-            count = s.OH + t - 1
-            matrix = w[:, :, :, r::sh][:, :, :, ::-1].transpose(0, 2, 4, 3, 1).reshape(s.G, 1, Cg * s.KW, t * Og)
-            products = np.matmul(matrix, _blocks(rows, taps - t, count, 1, t))
-            products = products.reshape(s.G, count, Cg, s.KW, s.N, p.n)
-            for j in range(s.KW):
-                at = as_strided(
-                    laid[:, r:, :, j * dw :], (s.G, count, Cg, s.N, p.n), (a, b * sh, c, d * p.width, d * sw)
-                )
-                np.add(at, products[:, :, :, j], out=at)
-        lines = as_strided(laid, (s.G, p.height, Cg, s.N, p.width), (a, b, c, d * p.width, d))
-        used = lines[:, top : top + p.rows, :, :, left : left + p.columns].transpose(3, 0, 2, 1, 4)
+                np.add(at, products[:, i, j], out=at)
+        used = total[:, :, top : top + p.rows, left : left + p.columns].swapaxes(0, 1)
+    used = used.reshape(s.N, s.C, p.rows, p.columns)
     if (p.rows, p.columns) == (s.H, s.W):
-        return np.ascontiguousarray(used).reshape(s.N, s.C, s.H, s.W)
+        return np.ascontiguousarray(used)
     out = np.zeros((s.N, s.C, s.H, s.W), g.dtype)
-    out.reshape(s.N, s.G, Cg, s.H, s.W)[..., : p.rows, : p.columns] = used.reshape(s.N, s.G, Cg, p.rows, p.columns)
+    out[:, :, : p.rows, : p.columns] = used
     return out
+
+
+def _grad_input_by_rows(g: np.ndarray, weight: np.ndarray, s: Geometry, p: _Plan) -> np.ndarray:
+    """(G, rows with padding, C / G, N, columns with padding): products by kernel column, added up where they were read."""
+    Og, Cg, (sh, sw), dw = s.O // s.G, s.C // s.G, s.stride, s.dilation[1]
+    w = weight.reshape(s.G, Og, Cg, s.KH, s.KW)
+    taps = -(-s.KH // sh)
+    rows = _spread_rows(g, s, p, taps - 1)
+    slack = (s.KW - 1) * dw if p.n == p.width else 0
+    flat, laid = _lines(np.zeros, (s.G, p.height, Cg), s, p, p.width, slack, g.dtype)
+    a, b, c, image, column = laid.strides
+    # Input rows h = q * stride + r of one r: the kernel's rows r, r + stride, … meet the output rows q, q - 1, …
+    for r in range(min(sh, s.KH)):
+        t = -(-(s.KH - r) // sh)
+        count = s.OH + t - 1
+        matrix = w[:, :, :, r::sh][:, :, :, ::-1].transpose(0, 2, 4, 3, 1).reshape(s.G, 1, Cg * s.KW, t * Og)
+        products = np.matmul(matrix, _blocks(rows, taps - t, count, 1, t))
+        shape = (s.G, count, Cg, s.KW, *((p.n, s.N) if p.images_last else (s.N, p.n)))
+        products = products.reshape(shape)
+        if p.images_last:
+            products = products.swapaxes(-1, -2)
+        for j in range(s.KW):
+            start = flat[:, r:, :, j * dw * column // flat.itemsize :]
+            at = as_strided(start, (s.G, count, Cg, s.N, p.n), (a, b * sh, c, image, column * sw))
+            np.add(at, products[:, :, :, j], out=at)
+    return laid

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -67,37 +67,35 @@ _ROWS = 64  # queries of a block where causality leaves part of the keys out
 
 
 class _Blocks:
-    """The work in blocks: batches x heads x queries. Scores lie as (…, S, rows): reductions over keys are then vectors."""
+    """The work in blocks of batches, heads and queries.
+
+    Scores lie as (keys, heads * queries), so that a sum over keys runs along vectors as long as a block is wide: 3 to 5
+    times as fast as along rows of 64. The transposed queries are copied into that order with the scale multiplied in.
+    """
 
     def __init__(self, query: Any, key: Any, value: Any, mask: Any, causal: bool, scale: float, p: float, seed: int,
                  offset: int) -> None:  # fmt: skip
-        *lead, self.L, self.E = query.shape
+        lead = query.shape[:-2]
+        self.L, self.E = query.shape[-2:]
         self.S, self.EV = value.shape[-2:]
-        self.lead = tuple(lead)
         heads = lead[-1] if lead else 1
-        self.group = heads // key.shape[-3] if lead and heads else 1
-        batches = math.prod(lead[:-1])
-        # (batches, heads of k, group, rows, columns): splitting an axis is a view, and a group shares k and v by axis 1.
-        self.shape = (batches, heads // self.group, self.group)
+        group = heads // key.shape[-3] if lead and heads else 1
+        # (batches, heads of k, group, rows, columns): splitting an axis is a view, and a group shares k and v.
+        self.shape = (math.prod(lead[:-1]), heads // group, group)
         self.q = query.reshape(*self.shape, self.L, self.E)
         self.k, self.v = (x.reshape(*self.shape[:2], 1, *x.shape[-2:]) for x in (key, value))
-        self.scale = query.dtype.type(scale)
-        self.causal = causal
-        self.mask = None
-        if mask is not None:
-            full = np.broadcast_to(mask, (*lead, self.L, self.S))
-            self.mask = full.reshape(*self.shape, self.L, self.S) if len(lead) <= 2 else full.reshape(*self.shape, self.L, self.S)
-        self.keep = None
-        if p > 0:
-            self.keep = _keep(self.lead, self.L, self.S, p, seed, offset).reshape(*self.shape, self.L, self.S)
         self.dtype = query.dtype
-        rows = self.L if not causal or self.L <= _ROWS else _ROWS
-        each = self.S * query.itemsize * max(self.group, 1)
-        self.rows = max(1, min(rows, _BLOCK_BYTES // max(each, 1)))
-        heads_at_once = max(1, _BLOCK_BYTES // max(each * self.rows, 1))
-        self.heads = min(max(self.shape[1], 1), heads_at_once)
-        self.batches = max(1, min(batches, heads_at_once // self.heads)) if self.heads == self.shape[1] else 1
-        self.size = self.batches * self.heads * self.group * self.S * self.rows
+        self.scale = self.dtype.type(scale)
+        self.causal = causal
+        scores = (*self.shape, self.L, self.S)
+        self.mask = None if mask is None else np.broadcast_to(mask, (*lead, self.L, self.S)).reshape(scores)
+        self.keep = None if p == 0 else _keep(lead, self.L, self.S, p, seed, offset).reshape(scores)
+        column = max(self.S * group * query.itemsize, 1)
+        self.rows = max(1, min(self.L, _ROWS if causal else self.L, _BLOCK_BYTES // column))
+        together = max(1, _BLOCK_BYTES // (column * self.rows))  # heads of k at a time
+        self.heads = max(1, min(self.shape[1], together))
+        self.batches = max(1, min(self.shape[0], together // self.heads)) if self.heads == self.shape[1] else 1
+        self.size = self.batches * self.heads * group * self.S * self.rows
 
     def __iter__(self) -> Iterator[tuple[Any, slice, int]]:
         """(where in batches and heads, queries, how many keys they may look at)."""
@@ -108,11 +106,16 @@ class _Blocks:
                     stop = min(start + self.rows, self.L)
                     yield at, slice(start, stop), min(self.S, stop) if self.causal else self.S
 
-    def scores(self, at: Any, rows: slice, keys: int, buffer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(scores (…, keys, rows) in the buffer, the scaled queries)."""
-        q = self.q[at][..., rows, :] * self.scale
-        s = _in(buffer, (*q.shape[:3], keys, q.shape[3]))
-        np.matmul(self.k[at][..., :keys, :], q.swapaxes(-1, -2), out=s)
+    def columns(self, x: np.ndarray, at: Any, rows: slice) -> np.ndarray:
+        """Rows of a block, transposed and contiguous: BLAS multiplies by those twice as fast as by a transposed view."""
+        t: np.ndarray = x[at][..., rows, :].swapaxes(-1, -2)
+        return np.ascontiguousarray(t)
+
+    def scores(self, at: Any, rows: slice, keys: int, buffer: np.ndarray) -> np.ndarray:
+        """The masked scores (keys, heads * queries) in the buffer."""
+        q = self.q[at][..., rows, :].swapaxes(-1, -2)
+        flat, s = _block(buffer, keys, (*q.shape[:3], q.shape[4]))
+        np.matmul(self.k[at][..., :keys, :], np.multiply(q, self.scale, order="C"), out=s)
         if self.mask is not None:
             m = self.mask[at][..., rows, :keys].swapaxes(-1, -2)
             if m.dtype == np.bool_:
@@ -120,19 +123,21 @@ class _Blocks:
             else:
                 s += m
         if self.causal and keys > rows.start:
-            s[..., rows.start :, :] += _triangle(self.rows, self.dtype)[: keys - rows.start, : q.shape[3]]
-        return s, q
+            n = q.shape[4]
+            flat[rows.start :] += _triangle(n, flat.shape[1] // n, self.dtype)[: keys - rows.start]
+        return flat
 
 
-def _in(buffer: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """An array of this shape at the start of the buffer."""
-    return buffer[: math.prod(shape)].reshape(shape)
+def _block(buffer: np.ndarray, keys: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The start of the buffer as (keys, heads * queries), and the same memory as (…, heads, keys, queries)."""
+    flat = buffer[: keys * math.prod(shape)].reshape(keys, -1)
+    return flat, flat.reshape(keys, *shape).transpose(1, 2, 3, 0, 4)
 
 
-@cache
-def _triangle(n: int, dtype: np.dtype[Any]) -> np.ndarray:
-    """(keys, queries): -inf where a key comes after the query, else 0."""
-    return np.tril(np.full((n, n), -np.inf, dtype), -1)
+@lru_cache(maxsize=8)
+def _triangle(n: int, heads: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """(n keys, heads * n queries): -inf where a key comes after the query, else 0."""
+    return np.tile(np.tril(np.full((n, n), -np.inf, dtype), -1), (1, heads))
 
 
 def _keep(lead: tuple[int, ...], L: int, S: int, p: float, seed: int, offset: int) -> np.ndarray:
@@ -153,25 +158,27 @@ def _forward(query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, 
         return out.reshape(*query.shape[:-1], x.EV), lse.reshape(query.shape[:-1])
     buffer = np.empty(x.size, x.dtype)
     for at, rows, keys in x:
-        s, _ = x.scores(at, rows, keys, buffer)
-        top = np.maximum.reduce(s, axis=-2)
+        block = lse[at][..., rows]
+        w = x.scores(at, rows, keys, buffer)
+        top = np.maximum.reduce(w, axis=0)
         if attn_mask is not None:  # a query that may look at no key: weights 0, not NaN
             np.copyto(top, 0, where=top == -np.inf)
-        s -= top[..., None, :]
-        np.exp(s, out=s)
-        sums = np.add.reduce(s, axis=-2)
-        block = lse[at][..., rows]
-        np.log(sums, out=block)
-        block += top
+        w -= top
+        np.exp(w, out=w)
+        sums = np.add.reduce(w, axis=0)
+        log = np.log(sums)
+        log += top
         if attn_mask is not None:
-            np.copyto(block, np.inf, where=sums == 0)
+            np.copyto(log, np.inf, where=sums == 0)
             np.copyto(sums, 1, where=sums == 0)
+        block[...] = log.reshape(block.shape)
+        heads = _block(buffer, keys, block.shape)[1]
         if x.keep is not None:
-            s *= x.keep[at][..., rows, :keys].swapaxes(-1, -2)
+            heads *= x.keep[at][..., rows, :keys].swapaxes(-1, -2)
             sums *= x.dtype.type(1 - dropout_p) if dropout_p < 1 else 1
         y = out[at][..., rows, :]
-        np.matmul(s.swapaxes(-1, -2), x.v[at][..., :keys, :], out=y)
-        y /= sums[..., None]
+        np.matmul(heads.swapaxes(-1, -2), x.v[at][..., :keys, :], out=y)
+        y /= sums.reshape(block.shape)[..., None]
     return out.reshape(*query.shape[:-1], x.EV), lse.reshape(query.shape[:-1])
 
 
@@ -312,7 +319,7 @@ def scaled_dot_product_attention_grad(
 ):  # fmt: skip
     """Gradients of query, key and value, the weights made again from the log-sum-exp. Dao 2023, algorithm 2."""
     x = _Blocks(query, key, value, attn_mask, is_causal, scale, dropout_p, seed, offset)
-    g, out = (t.reshape(*x.shape, x.L, x.EV) for t in (g, out))
+    g = g.reshape(*x.shape, x.L, x.EV)
     lse = logsumexp.reshape(*x.shape, x.L)
     dq = np.empty(x.q.shape, x.dtype)
     # Where several blocks of queries share a key each adds its part, and a key that none looks at gets zeros.
@@ -320,40 +327,40 @@ def scaled_dot_product_attention_grad(
     make = np.zeros if several else np.empty
     dk, dv = make((*x.shape, x.S, x.E), x.dtype), make((*x.shape, x.S, x.EV), x.dtype)
     buffer, other = np.empty(x.size, x.dtype), np.empty(x.size, x.dtype)
-    inverse = x.dtype.type(1 / (1 - dropout_p) if dropout_p < 1 else 0)
     for at, rows, keys in x:
         if not keys:
             dq[at][..., rows, :] = 0
             continue
-        w, q = x.scores(at, rows, keys, buffer)
-        w -= lse[at][..., None, rows]
+        w = x.scores(at, rows, keys, buffer)
+        w -= lse[at][..., rows].reshape(-1)
         np.exp(w, out=w)
         dy = g[at][..., rows, :]
-        delta = np.vecdot(dy, out[at][..., rows, :])
-        dw = _in(other, w.shape)
-        np.matmul(x.v[at][..., :keys, :], dy.swapaxes(-1, -2), out=dw)
-        kept = w
+        shape = (*dy.shape[:3], dy.shape[3])
+        weights = _block(buffer, keys, shape)[1]
+        dw, heads = _block(other, keys, shape)
+        np.matmul(x.v[at][..., :keys, :], x.columns(g, at, rows), out=heads)
         if x.keep is not None:
-            mask = x.keep[at][..., rows, :keys].swapaxes(-1, -2)
-            dw *= mask
-            dw *= inverse
-            kept = w * mask
-            kept *= inverse
+            kept = x.keep[at][..., rows, :keys].swapaxes(-1, -2) * x.dtype.type(1 / (1 - dropout_p) if dropout_p < 1 else 0)
+            heads *= kept
+            weights = weights * kept
         if several:
-            dv[at][..., :keys, :] += np.matmul(kept, dy)
+            dv[at][..., :keys, :] += np.matmul(weights, dy)
         else:
-            np.matmul(kept, dy, out=dv[at])
-        dw -= delta[..., None, :]
+            np.matmul(weights, dy, out=dv[at])
+        # softmax's gradient: w * (dw - sum_keys w * dw)
         dw *= w
+        w *= np.add.reduce(dw, axis=0)
+        dw -= w
+        q = x.q[at][..., rows, :]
         if several:
-            dk[at][..., :keys, :] += np.matmul(dw, q)
+            dk[at][..., :keys, :] += np.matmul(heads, q)
         else:
-            np.matmul(dw, q, out=dk[at])
-        d = dq[at][..., rows, :]
-        np.matmul(dw.swapaxes(-1, -2), x.k[at][..., :keys, :], out=d)
-        d *= x.scale
-    if x.group > 1:
+            np.matmul(heads, q, out=dk[at])
+        np.matmul(heads.swapaxes(-1, -2), x.k[at][..., :keys, :], out=dq[at][..., rows, :])
+    if x.shape[2] > 1:
         dk, dv = np.add.reduce(dk, axis=2), np.add.reduce(dv, axis=2)
+    dq *= x.scale
+    dk *= x.scale
     return dq.reshape(query.shape), dk.reshape(key.shape), dv.reshape(value.shape)
 
 

@@ -126,7 +126,14 @@ def _index_key(x: Any, indices: Sequence[Any], dims: Sequence[int], wrap: bool) 
     return checked, tuple(key)
 
 
+def _names_nothing(x: Any, indices: Sequence[Any]) -> bool:
+    """The result of the index is empty; its numbers are then not looked at, as in PyTorch."""
+    return not x.size or any(not i.size for i in indices)
+
+
 def _put_into(x: Any, values: Any, indices: Sequence[Any], dims: Sequence[int], accumulate: bool, wrap: bool) -> None:
+    if _names_nothing(x, indices):
+        return
     checked, key = _index_key(x, indices, dims, wrap)
     if not accumulate:
         x[key] = values
@@ -174,9 +181,7 @@ _PUT_SAMPLES = each(
 
 @op(
     spec=_put_spec,
-    kernel=lambda out, input, values, indices, dims, accumulate, wrap: kernels.index_put(
-        out, input, values, indices, dims, accumulate, wrap
-    ),
+    kernel=kernels.index_put,
     vjp=dict(
         input=_put_input,
         values=lambda g, indices, dims, wrap, values_shape: _index(g, indices, dims, False, wrap).sum_to_size(values_shape),
@@ -238,7 +243,7 @@ def _index_grad(g: Array, indices: Arrays, shape: Ints, dims: Any, unique: bool 
 
     Summed in float32 or wider; on a GPU atomically, in no fixed order. ``unique``: no place is named twice.
     """
-    if not unique and dims == (0,) and len(shape) >= 1:
+    if not unique and dims == (0,) and g.size:
         index = _bounded("index", indices[0], 0, shape[0], wrap).reshape(-1)
         rows = _widened(g).reshape(index.size, math.prod(shape[1:]))
         return _add_rows(shape[0], index, rows).reshape(shape).astype(g.dtype, copy=False)
@@ -267,6 +272,8 @@ def _index_grad(g: Array, indices: Arrays, shape: Ints, dims: Any, unique: bool 
 )  # fmt: skip
 def _index(input: Array, indices: Arrays, dims: Any, unique: bool = False, wrap: bool = True):
     """input at integer ``indices`` over ``dims``. ``unique`` promises that no place is named twice."""
+    if _names_nothing(input, indices):
+        return np.empty(_index_shape("index", input.shape, indices, dims), input.dtype)
     if len(dims) == 1:
         i, d = indices[0], dims[0]
         try:
@@ -794,7 +801,7 @@ def _widen(t: Any, shape: Sequence[int]) -> Any:
 @op(
     spec=_gather_spec,
     kernel=kernels.gather,
-    vjp=dict(input=lambda g, input_shape, index, dim: _scatter(g.new_zeros(input_shape), index, g, dim, None, "sum")),
+    vjp=dict(input=lambda g, input_shape, index, dim: _scatter_add(g.new_zeros(input_shape), index, g, dim)),
     on="",
     samples=each(
         draw((3, 4), ints(3, 2, high=4), dim=1), draw((3, 4), ints(2, 4, high=3), dim=0), draw((3, 4), ints(3, 0), dim=1),
@@ -980,9 +987,7 @@ def _reduced(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int) -> tu
 
 def _reduce_input(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int, reduce: str) -> Any:
     if reduce == "prod":  # the product of the others, without dividing by input
-        return g * _scatter_reduce(g.new_ones(input.shape), index, src.detach(), dim, "prod") if not src._needs else (
-            g * _scatter_reduce(g.new_ones(input.shape), index, src, dim, "prod")
-        )  # fmt: skip
+        return g * _scatter_reduce(g.new_ones(input.shape), index, src, dim, "prod")
     shared, _ = _reduced(g, input, index, src, out, dim)
     return shared * (input == out)
 
@@ -1011,7 +1016,6 @@ def _reduce_src(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int, re
         draw((3, 5), ints(3, 9, high=5), (3, 9), dim=1, reduce="amin"), draw((3, 5), ints(0, 4), (3, 4), dim=0, reduce="prod"),
         draw((4,), ints(1500, high=4), (1500,), dim=0, reduce="amax"), draw((5, 3), ints(2, 3, high=5), transposed(2, 3), dim=0, reduce="prod"),
     ),
-    errors=_SCATTER_ERRORS[:0],
 )  # fmt: skip
 def _scatter_reduce(input: Array, index: Array, src: Array, dim: int, reduce: str):
     """input joined by ``reduce`` ("prod", "amax", "amin") with src[i, j, k] at [i, index[i, j, k], k] for ``dim`` 1.
@@ -1203,7 +1207,7 @@ def embedding_grad(g: Array, input: Array, num_weights: int, padding_idx: int = 
 
 def _embedding_grad_vjp(g: Any, input: Any, padding_idx: int, scale_grad_by_freq: bool) -> Any:
     if padding_idx >= 0:
-        g = registry["_scatter_rows_zero"].public(g, padding_idx)
+        g = index_fill(g, 0, create.tensor([padding_idx], device=g.device), 0)
     if scale_grad_by_freq:
         flat = views.reshape(input, (-1,))
         count = _scatter_add(g.new_zeros((g.shape[0],)), flat, g.new_ones(flat.shape), 0).clamp(1)
@@ -1241,3 +1245,325 @@ def _embedding(input: Array, weight: Array, padding_idx: int = -1, scale_grad_by
     except IndexError:
         pass
     return weight[_bounded("embedding", input, 0, weight.shape[0], False)]
+
+
+def _renormalise(weight: Tensor, index: Tensor, max_norm: float, norm_type: float) -> None:
+    """Scale the rows of weight that index names down to ``max_norm``, in place and without a gradient."""
+    grad, modes.grad = modes.grad, False
+    try:
+        at = views.reshape(index, (-1,))
+        rows: Any = _embedding(at, weight)
+        norm = (rows.abs().pow(norm_type).sum(1, keepdim=True)).pow(1 / norm_type)
+        scaled = registry["_where"].public(norm > max_norm, rows * (max_norm / (norm + 1e-7)), rows)
+        index_copy_(weight, 0, at, scaled)
+    finally:
+        modes.grad = grad
+
+
+@composite(on="functional")
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
+              norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:  # fmt: skip
+    """weight[input]: indices (…) and weight (V, D) -> (…, D).
+
+    The row ``padding_idx`` gets no gradient; ``max_norm`` first scales the rows read, in place, to at most that norm;
+    ``scale_grad_by_freq`` divides a row's gradient by how often it was read. The gradient is dense also with ``sparse``.
+    DimError for an index out of range, also a negative one.
+    """
+    if padding_idx is not None:
+        n = weight._array.shape[0]
+        if not -n <= padding_idx < n:
+            raise ArgumentError(f"embedding: padding_idx must be within num_embeddings, got {padding_idx} for {n}")
+        padding_idx %= n
+    if max_norm is not None and weight._array.ndim == 2:
+        _renormalise(weight, input, max_norm, norm_type)
+    return _embedding(input, weight, -1 if padding_idx is None else padding_idx, scale_grad_by_freq)
+
+
+@composite(on="functional")
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """out[..., c] = 1 where tensor is c, 0 elsewhere: (…) in int64 -> (…, num_classes) in int64.
+
+    Without ``num_classes`` one more than the largest value, which is read on the host. Values are checked on the CPU.
+    """
+    x = tensor._array
+    if x.dtype != _INT64:
+        raise DtypeError(f"one_hot: is only applicable to index tensor of type int64, got {OF_NUMPY[x.dtype]}")
+    if not x.size and num_classes <= 0:
+        raise ShapeError("one_hot: Can not infer total number of classes from empty tensor: pass num_classes")
+    if num_classes == -1:
+        num_classes = int(tensor.max().item()) + 1  # type: ignore[attr-defined]
+    if type(x) is ndarray and x.size:
+        if np.minimum.reduce(x, axis=None) < 0:
+            raise ShapeError("one_hot: Class values must be non-negative.")
+        if np.maximum.reduce(x, axis=None) >= num_classes:
+            raise ShapeError(f"one_hot: Class values must be smaller than num_classes ({num_classes}).")
+    classes = create.arange(num_classes, device=tensor.device)  # type: ignore[attr-defined]
+    return (views.unsqueeze(tensor, -1) == classes).to(tensor.dtype)  # type: ignore[attr-defined, no-any-return]
+
+
+# ----------------------------------------------------------------------------------------------- triangles and diagonals
+
+
+def _triangle_spec(name: str) -> Any:
+    def spec(input: Any, diagonal: int) -> Any:
+        if input.ndim < 2:
+            raise ShapeError(f"{name}: input tensor must have at least 2 dimensions, got shape {tuple(input.shape)}")
+        return input.shape, input.dtype
+
+    return spec
+
+
+_TRIANGLES = each(
+    draw((3, 4)), draw((4, 3), diagonal=1), draw((2, 3, 3), diagonal=-1), draw(transposed(5, 4)), draw((0, 3)),
+    draw((2, 1, 40, 40)), draw((3, 3), diagonal=-9),
+)  # fmt: skip
+
+
+@op(
+    spec=_triangle_spec("tril"),
+    kernel=kernels.tril,
+    vjp=lambda g, diagonal: tril(g, diagonal),
+    inplace=True,
+    samples=_TRIANGLES,
+    errors=[fails((3,), match="at least 2 dimensions")],
+)
+def tril(input: Array, diagonal: int = 0):
+    """input where column - row <= ``diagonal``, 0 elsewhere, for each of a batch of matrices."""
+    return np.tril(input, diagonal)
+
+
+@op(
+    spec=_triangle_spec("triu"),
+    kernel=kernels.triu,
+    vjp=lambda g, diagonal: triu(g, diagonal),
+    inplace=True,
+    samples=_TRIANGLES,
+    errors=[fails((3,), match="at least 2 dimensions")],
+)
+def triu(input: Array, diagonal: int = 0):
+    """input where column - row >= ``diagonal``, 0 elsewhere, for each of a batch of matrices."""
+    return np.triu(input, diagonal)
+
+
+def _triangle_indices(found: Any, dtype: Any, device: Any) -> Tensor:
+    kind = create.numpy_dtype(dtype, _INT64)
+    return wrap(np.stack(found).astype(kind)).to(create.device_of(device))  # type: ignore[attr-defined, no-any-return]
+
+
+@composite(on="function")
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None) -> Tensor:
+    """Rows and columns of the elements of a lower triangle, row by row: (2, n)."""
+    return _triangle_indices(np.tril_indices(row, offset, col), dtype, device)
+
+
+@composite(on="function")
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None) -> Tensor:
+    """Rows and columns of the elements of an upper triangle, row by row: (2, n)."""
+    return _triangle_indices(np.triu_indices(row, offset, col), dtype, device)
+
+
+@composite()
+def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
+    """Zeros with the last dimension of input on the diagonal of the new dimensions ``dim1`` and ``dim2``."""
+    x = input._array
+    if not x.ndim:
+        raise DimError("diag_embed: expected a tensor with at least one dimension")
+    first, second = wrap_dim("diag_embed", dim1, x.ndim + 1), wrap_dim("diag_embed", dim2, x.ndim + 1)
+    if first == second:
+        raise ShapeError(f"diag_embed: diagonal dimensions cannot be identical {dim1}, {dim2}")
+    shape = list(x.shape[:-1])
+    n = x.shape[-1] + abs(offset)
+    for d in sorted((first, second)):
+        shape.insert(d, n)
+    return views._diagonal_grad(input, tuple(shape), offset, first, second)
+
+
+@composite()
+def diag(input: Tensor, diagonal: int = 0) -> Tensor:
+    """The matrix with a vector on its diagonal, or the diagonal of a matrix, as a copy."""
+    n = input._array.ndim
+    if n == 1:
+        return diag_embed(input, diagonal)
+    if n != 2:
+        raise ShapeError(f"diag: Supports 1D or 2D tensors. Got {n}D")
+    return views.diagonal(input, diagonal).clone()  # type: ignore[attr-defined]
+
+
+# --------------------------------------------------------------------------------------------------------- reordering
+
+
+@op(
+    spec=lambda input, dims: (input.shape, input.dtype),
+    kernel=kernels.flip,
+    vjp=lambda g, dims: _flip(g, dims),
+    on="",
+    samples=each(
+        draw((3, 4), dims=(0,)), draw((3, 4), dims=(-1, 0)), draw((2, 3, 4), dims=(1,)), draw((0, 2), dims=(0,)),
+        draw((), dims=()), draw(transposed(3, 4), dims=(1,)), draw((2, 700), dims=(1,)),
+    ),
+)  # fmt: skip
+def _flip(input: Array, dims: Any):
+    """input with ``dims`` in reverse order, as a copy."""
+    order = [d % input.ndim for d in dims]
+    return np.array(input[tuple([slice(None, None, -1) if d in order else slice(None) for d in range(input.ndim)])], order="C")
+
+
+@composite()
+def flip(input: Tensor, *dims: Any) -> Tensor:
+    """input with the dimensions ``dims`` in reverse order, as a copy. DimError out of range or named twice."""
+    given = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
+    return _flip(input, wrap_dims("flip", tuple(given), input._array.ndim) if given else ())
+
+
+@composite()
+def fliplr(input: Tensor) -> Tensor:
+    """input with its columns in reverse order: ``flip(1)``."""
+    return flip(input, 1)
+
+
+@composite()
+def flipud(input: Tensor) -> Tensor:
+    """input with its rows in reverse order: ``flip(0)``."""
+    return flip(input, 0)
+
+
+@op(
+    spec=lambda input, shifts, dims: (input.shape, input.dtype),
+    kernel=kernels.roll,
+    vjp=lambda g, shifts, dims: _roll(g, tuple([-n for n in shifts]), dims),
+    on="",
+    samples=each(
+        draw((3, 4), shifts=(1,), dims=(0,)), draw((3, 4), shifts=(-1, 5), dims=(0, 1)), draw((0, 3), shifts=(1,), dims=(0,)),
+        draw((5,), shifts=(3, 4), dims=(0, 0)), draw(transposed(3, 4), shifts=(2,), dims=(1,)),
+    ),
+)  # fmt: skip
+def _roll(input: Array, shifts: Ints, dims: Any):
+    """input moved by ``shifts`` along ``dims``; what leaves at one end comes in at the other."""
+    return np.roll(input, shifts, dims) if dims else np.array(input)
+
+
+@composite()
+def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
+    """input moved by ``shifts`` along ``dims`` (None: flattened); what leaves at one end comes in at the other."""
+    by = as_ints("roll", "shifts", shifts)
+    if dims is None or (isinstance(dims, (tuple, list)) and not dims):
+        if len(by) != 1:
+            raise ShapeError(f"roll: shifts and dims must align. shifts: {len(by)}, dims: 0")
+        flat = _roll(views.reshape(input, (input._array.size,)), by, (0,))
+        return views.reshape(flat, input._array.shape)
+    at = tuple([wrap_dim("roll", d, input._array.ndim) for d in as_ints("roll", "dims", dims)])
+    if len(at) != len(by):
+        raise ShapeError(f"roll: shifts and dimensions must align. shifts: {len(by)}, dims:{len(at)}")
+    return _roll(input, by, at)
+
+
+@composite()
+def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
+    """input turned ``k`` times by 90 degrees from the first of ``dims`` towards the second."""
+    n = input._array.ndim
+    if len(dims) != 2:
+        raise ShapeError(f"rot90: expected total rotation dims == 2, but got dims = {len(dims)}")
+    a, b = (wrap_dim("rot90", d, n) for d in dims)
+    if a == b:
+        raise ShapeError(f"rot90: expected rotation dims to be different, but got dim0 = {dims[0]} and dim1 = {dims[1]}")
+    k %= 4
+    if k == 0:
+        return input.clone()  # type: ignore[attr-defined, no-any-return]
+    if k == 2:
+        return flip(input, (a, b))
+    return views.transpose(flip(input, b), a, b) if k == 1 else flip(views.transpose(input, a, b), b)
+
+
+# ---------------------------------------------------------------------------------------------------------- repetition
+
+
+def _repeated(name: str, input: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """input repeated ``sizes[d]`` times along each dimension d, new dimensions in front."""
+    shape = (1,) * (len(sizes) - input._array.ndim) + tuple(input._array.shape)
+    if any(r < 0 for r in sizes):
+        raise ShapeError(f"{name}: trying to create tensor with negative dimension: repeats {sizes}")
+    if not shape:
+        return input.clone()  # type: ignore[attr-defined, no-any-return]
+    apart: list[int] = []
+    wide: list[int] = []
+    for r, n in zip(sizes, shape, strict=True):
+        apart += (1, n)
+        wide += (r, n)
+    spread = views.expand(views.reshape(input, tuple(apart)), tuple(wide)).clone()  # type: ignore[attr-defined]
+    return views.reshape(spread, tuple([r * n for r, n in zip(sizes, shape, strict=True)]))
+
+
+@composite(on="method")
+def repeat(input: Tensor, *repeats: Any) -> Tensor:
+    """A copy with input repeated ``repeats[d]`` times along each dimension; further repeats make dimensions in front."""
+    sizes = as_ints("repeat", "repeats", repeats[0] if len(repeats) == 1 else repeats)
+    if len(sizes) < input._array.ndim:
+        raise ShapeError(
+            f"repeat: Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor: {sizes} for "
+            f"shape {tuple(input._array.shape)}"
+        )
+    return _repeated("repeat", input, sizes)
+
+
+@composite()
+def tile(input: Tensor, *dims: Any) -> Tensor:
+    """A copy with input repeated ``dims[d]`` times along each dimension; missing ones in front count 1."""
+    sizes = as_ints("tile", "dims", dims[0] if len(dims) == 1 else dims)
+    return _repeated("tile", input, (1,) * (input._array.ndim - len(sizes)) + sizes)
+
+
+@op(
+    dynamic=True,
+    kernel=kernels.repeat_index,
+    on="",
+    samples=each(
+        draw(ints(5, high=4), output_size=None), draw(values([2, 0, 1]), output_size=3), draw(ints(0), output_size=None),
+        draw(values([200, 1], "int32"), output_size=None),
+    ),
+)  # fmt: skip
+def _repeat_index(repeats: Array, output_size: Any):
+    """[0] * repeats[0] + [1] * repeats[1] + …, int64."""
+    return np.repeat(np.arange(repeats.size), repeats)
+
+
+@composite()
+def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None) -> Tensor:
+    """Each element along ``dim`` (None: flattened) repeated ``repeats`` times: a number, or one for each element.
+
+    ``repeat_interleave(repeats)`` gives the indices alone. The length of a result with a tensor of repeats is read on
+    the host, unless ``output_size`` names it.
+    """
+    if repeats is None:
+        repeats, input = input, None  # type: ignore[assignment]
+    if not isinstance(repeats, Tensor):
+        times = as_int("repeat_interleave", "repeats", repeats)
+        if times < 0:
+            raise ShapeError(f"repeat_interleave: Repeats must be non-negative, got {times}")
+        x = views.reshape(input, (input._array.size,)) if dim is None else _one(input)
+        d = 0 if dim is None else wrap_dim("repeat_interleave", dim, input._array.ndim)
+        shape = x._array.shape
+        wide = views.expand(views.unsqueeze(x, d + 1), (*shape[: d + 1], times, *shape[d + 1 :]))
+        return views.reshape(wide.clone(), (*shape[:d], shape[d] * times, *shape[d + 1 :]))  # type: ignore[attr-defined]
+    counts = repeats._array
+    if counts.dtype not in _INTEGERS:
+        raise DtypeError(f"repeat_interleave: repeats has to be int32 or int64, got {OF_NUMPY[counts.dtype]}")
+    if counts.ndim > 1:
+        raise ShapeError(f"repeat_interleave: only accepts a 0-dim or 1-dim vector as repeats, got {tuple(counts.shape)}")
+    if type(counts) is ndarray and counts.size and counts.min() < 0:
+        raise ShapeError("repeat_interleave: repeats can not be negative")
+    if input is None:
+        return _repeat_index(_one(repeats), output_size)
+    x = views.reshape(input, (input._array.size,)) if dim is None else _one(input)
+    d = 0 if dim is None else wrap_dim("repeat_interleave", dim, input._array.ndim)
+    n = x._array.shape[d]
+    each_one = views.expand(views.reshape(repeats, (1,)), (n,)) if counts.size == 1 else repeats
+    if each_one._array.shape != (n,):
+        raise ShapeError(
+            f"repeat_interleave: repeats must have the same size as input along dim, but got repeats.size(0) = {counts.size} "
+            f"and input.size({d}) = {n}"
+        )
+    return _index(x, [_repeat_index(each_one, output_size)], (d,))
+
+
+#: What Tensor has as special methods.
+SPECIAL = {"__getitem__": getitem, "__setitem__": setitem}

@@ -201,7 +201,6 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
     for i, t in enumerate(given):
         out.append(t.reshape((1,) * i + (sizes[i],) + (1,) * (len(given) - i - 1)).expand(tuple(sizes)))
     if swap:
-        out = [t.transpose(0, 1) for t in out]
         out[:2] = out[1::-1]
     return tuple(out)
 

@@ -113,14 +113,6 @@ _LAYERS = each(
 )  # fmt: skip
 
 
-def _positional(samples: Any, tensors: int) -> Any:
-    """Samples of a body whose attributes stand between its tensors: everything after the first by name."""
-    names = ("weight", "bias")[: tensors - 1]
-    return [
-        type(s)(s.args[:1], {**dict(zip(names, s.args[1:], strict=False)), **s.attrs}, s.match, s.error) for s in samples
-    ]  # fmt: skip
-
-
 @op(
     spec=_layer_norm_spec,
     kernel=_layer_norm_kernel,
@@ -128,22 +120,19 @@ def _positional(samples: Any, tensors: int) -> Any:
     vjp=_layer_norm_vjp,
     aux=("mean", "rstd"),
     composite=_layer_norm_composite,
-    on="function functional",
-    samples=_positional(_LAYERS, 3),
+    on="",
+    samples=[type(s)(s.args, {"eps": 1e-5, **s.attrs}) for s in _LAYERS],
     errors=[
-        fails((3, 4), normalized_shape=(3,), match=r"expected input with shape"),
-        fails((3, 4), normalized_shape=(), match=r"at least 1-dimensional"),
-        fails(ints(3, 4), normalized_shape=(4,), match="floating-point", error=DtypeError),
+        fails((3, 4), None, None, normalized_shape=(3,), eps=1e-5, match=r"expected input with shape"),
+        fails((3, 4), None, None, normalized_shape=(), eps=1e-5, match=r"at least 1-dimensional"),
+        fails((3, 4), (3,), None, normalized_shape=(4,), eps=1e-5, match=r"same shape as normalized_shape"),
+        fails(ints(3, 4), None, None, normalized_shape=(4,), eps=1e-5, match="floating-point", error=DtypeError),
     ],
-    bench=[draw((4096, 1024), normalized_shape=(1024,)), draw((16384, 4096), normalized_shape=(4096,))],
-    bytes=lambda input, normalized_shape: 2 * input.nbytes,
+    bench=[draw((4096, 1024), (1024,), (1024,), normalized_shape=(1024,), eps=1e-5)],
+    bytes=lambda input, weight, bias, normalized_shape, eps: 2 * input.nbytes,
 )
-def layer_norm(input: Array, normalized_shape: Ints, weight: Array | None = None, bias: Array | None = None, eps: Any = 1e-5):
-    """(input - mean) / √(var + eps) · weight + bias over the last dims, ``normalized_shape``. input (*, *normalized_shape).
-
-    var is the biased variance. Statistics in float32 or wider, half types rounded once. ShapeError names both shapes.
-    Ba et al. 2016, eq. 4.
-    """
+def _layer_norm(input: Array, weight: Array | None, bias: Array | None, normalized_shape: Ints, eps: Any):
+    """(input - mean) / √(var + eps) · weight + bias over the last dims."""
     out, mean, rstd = normalize_rows(_rows(input, normalized_shape), eps)
     if weight is not None:
         out *= _like(weight, out).reshape(-1)
@@ -151,6 +140,18 @@ def layer_norm(input: Array, normalized_shape: Ints, weight: Array | None = None
         out += _like(bias, out).reshape(-1)
     rows = input.shape[: input.ndim - len(normalized_shape)]
     return out.reshape(input.shape), mean.reshape(rows), rstd.reshape(rows)
+
+
+@composite(on="function functional")
+def layer_norm(
+    input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """(input - mean) / √(var + eps) · weight + bias over the last dims, ``normalized_shape``. input (*, *normalized_shape).
+
+    var is the biased variance. Statistics in float32 or wider, half types rounded once. ShapeError names both shapes.
+    Ba et al. 2016, eq. 4.
+    """
+    return _layer_norm(input, weight, bias, normalized_shape, eps)
 
 
 def _layer_norm_grad_spec(
@@ -512,18 +513,17 @@ _GROUPS = each(
     vjp=lambda g, input, weight, mean, rstd, num_groups: group_norm_grad(g, input, weight, mean, rstd, num_groups),
     aux=("mean", "rstd"),
     composite=_group_norm_composite,
-    on="function functional",
-    samples=_positional(_GROUPS, 3),
-    errors=[fails((2, 5, 3), num_groups=2, match="divisible by num_groups")],
-    bench=[draw((64, 64, 56, 56), num_groups=32)],
-    bytes=lambda input, num_groups: 3 * input.nbytes,
+    on="",
+    samples=[type(s)(s.args, {"eps": 1e-5, **s.attrs}) for s in _GROUPS],
+    errors=[
+        fails((2, 5, 3), None, None, num_groups=2, eps=1e-5, match="divisible by num_groups"),
+        fails((2, 4, 3), (3,), None, num_groups=2, eps=1e-5, match="should contain 4 elements"),
+    ],
+    bench=[draw((64, 64, 56, 56), None, None, num_groups=32, eps=1e-5)],
+    bytes=lambda input, weight, bias, num_groups, eps: 3 * input.nbytes,
 )
-def group_norm(input: Array, num_groups: Any, weight: Array | None = None, bias: Array | None = None, eps: Any = 1e-5):
-    """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's groups of channels.
-
-    input (N, C, *) -> the same; weight and bias (C,). var is the biased variance; statistics in float32 or wider.
-    ShapeError where num_groups does not divide C. Wu & He 2018.
-    """
+def _group_norm(input: Array, weight: Array | None, bias: Array | None, num_groups: Any, eps: Any):
+    """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's groups of channels."""
     n, ndim = input.shape[0], input.ndim
     rows = math.prod(input.shape[1:]) // num_groups
     out, mean, rstd = normalize_rows(input.reshape(n * num_groups, rows), eps)
@@ -533,6 +533,18 @@ def group_norm(input: Array, num_groups: Any, weight: Array | None = None, bias:
     if bias is not None:
         out += _channels(_like(bias, out), ndim)
     return out, mean.reshape(n, num_groups), rstd.reshape(n, num_groups)
+
+
+@composite(on="function functional")
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's groups of channels.
+
+    input (N, C, *) -> the same; weight and bias (C,). var is the biased variance; statistics in float32 or wider.
+    ShapeError where num_groups does not divide C. Wu & He 2018.
+    """
+    return _group_norm(input, weight, bias, num_groups, eps)
 
 
 def _group_norm_grad_spec(grad: Any, input: Any, weight: Any, mean: Any, rstd: Any, num_groups: int) -> Any:

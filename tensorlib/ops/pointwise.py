@@ -94,7 +94,7 @@ def _add(x, y, alpha):
 
 @pointwise(
     _add,
-    cpu=None,
+    ufunc=np.add,
     promote=PROMOTE,
     spec=lambda input, other, alpha: _sum_spec("add", input, other, alpha),
     vjp=dict(input=lambda g: g, other=lambda g, alpha: g if alpha == 1 else g * alpha),
@@ -117,7 +117,7 @@ def _sub(x, y, alpha):
 
 @pointwise(
     _sub,
-    cpu=None,
+    ufunc=np.subtract,
     promote=PROMOTE,
     spec=lambda input, other, alpha: _sum_spec("sub", input, other, alpha),
     vjp=dict(input=lambda g: g, other=lambda g, alpha: -g if alpha == 1 else g * -alpha),

@@ -109,6 +109,8 @@ def _converted(input: np.ndarray, dtype: Any) -> np.ndarray:
 
 
 def _sum_dtype(name: str, input: Any, dtype: Any) -> np.dtype[Any]:
+    if dtype is None and (input.dtype is _F32 or input.dtype is _F64):
+        return input.dtype
     return ACCUMULATE(name, [input], {"dtype": dtype})[1]
 
 
@@ -225,7 +227,7 @@ def _extremum_spec(name: str) -> Callable[..., Any]:
     def spec(input: Any, dim: Any, keepdim: bool) -> Any:
         shape = reduced_shape(input.shape, dim, keepdim)
         if not input.size and 0 not in shape and len(dim) == input.ndim and input.ndim != 1:
-            raise DimError(f"{name}: Expected reduction dim to be specified for input.numel() == 0: got {tuple(input.shape)}")
+            raise ShapeError(f"{name}: Expected reduction dim to be specified for input.numel() == 0: got {tuple(input.shape)}")
         _nonempty(name, input, dim, shape)
         return shape, input.dtype
 
@@ -746,8 +748,11 @@ def _norm_spec(x: Any, ord: Any, dim: Any, keepdim: bool, dtype: Any) -> Any:
             f"linalg.vector_norm: Expected a floating point or complex tensor as input. Got {OF_NUMPY[x.dtype]}; "
             f"convert it, as in x.float()"
         )
-    if ord == math.inf:
-        _nonempty("linalg.vector_norm", x, dim, shape)
+    if not count(x.shape, dim) and 0 not in shape and (ord < 0 or ord == math.inf):
+        raise ShapeError(
+            f"linalg.vector_norm: cannot compute the {ord} norm over dims {dim} of shape {tuple(x.shape)}, as there are no "
+            f"elements to reduce and no identity"
+        )
     kind = _floating("linalg.vector_norm", x, dtype)
     return shape, _REAL.get(kind, kind)
 

@@ -427,8 +427,8 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
         cuts = [None, *[_bound("tensor_split", i) for i in indices_or_sections], None]
         slices = [slice(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
         spans = [range(n)[s] for s in slices]
-        in_order = all(a.stop == b.start for a, b in zip(spans[:-1], spans[1:], strict=True))
-        if in_order and spans[0].start == 0 and spans[-1].stop == n:
+        in_order = all(a.start <= a.stop == b.start for a, b in zip(spans[:-1], spans[1:], strict=True))
+        if in_order and spans[0].start == 0 and spans[-1].start <= spans[-1].stop == n:
             return _parts(input, dim, [slice(r.start, r.stop) for r in spans])
         return tuple([basic_index(input, (slice(None),) * dim + (s,)) for s in slices])
     sections = _bound("tensor_split", indices_or_sections)

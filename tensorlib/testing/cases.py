@@ -18,16 +18,17 @@ import ml_dtypes
 import numpy as np
 
 from tensorlib._samples import Draw, Sample
-from tensorlib.errors import DtypeError, ShapeError
+from tensorlib.errors import DtypeError, ShapeError, TensorlibError
 from tensorlib.op import MISSING, Composite, Op
 from tensorlib.testing import calls
+from tensorlib.testing.compare import is_float
 
 FLOAT32, BFLOAT16, FLOAT16 = np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16)
-FLOAT64 = np.dtype(np.float64)
+FLOAT64, INT64, BOOL = np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_)
 #: What kernels are compiled and interpreted in.
 KERNEL_DTYPES = (FLOAT32, BFLOAT16, FLOAT16)
 #: The dtypes an operator is tried on; each takes those that it does not refuse with a DtypeError.
-DTYPES = (*KERNEL_DTYPES, FLOAT64, *(np.dtype(t) for t in (np.int64, np.int32, np.uint8, np.bool_)))
+DTYPES = (*KERNEL_DTYPES, FLOAT64, INT64, np.dtype(np.int32), np.dtype(np.uint8), BOOL)
 
 Declared = Op | Composite
 
@@ -47,16 +48,23 @@ class Case:
     special: bool = False
     #: All its dtypes are its own, so that one dtype under test is enough.
     fixed: bool = False
+    #: The tensor whose integers are not to be zero: division by an integer zero is an error, not a value.
+    divisor: int | None = None
+    #: A number or a mixture of dtypes that the operator may refuse.
+    refusable: bool = False
 
     def arguments(self, dtype: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """(positional arguments with arrays, keyword arguments) for a dtype under test."""
         with np.errstate(all="ignore"):  # 1e30 overflows in float16, as it should
-            args = self.sample.arrays(dtype)
+            args = tuple(_array_of(a) for a in self.sample.arrays(dtype))
             attrs = dict(self.sample.attrs)
             for name, value in attrs.items():
                 if isinstance(value, Draw):
                     rng = np.random.default_rng(zlib.crc32(f"{name} {value!r}".encode()))
                     attrs[name] = value.array(rng, np.dtype(dtype))
+        at = self.divisor
+        if at is not None and at < len(args) and isinstance(x := args[at], np.ndarray) and x.dtype.kind in "iu":
+            args = (*args[:at], np.where(x == 0, np.ones((), x.dtype), x), *args[at + 1 :])
         return args, attrs
 
     def draws(self) -> list[Draw]:
@@ -70,6 +78,11 @@ class Case:
         return f"{self.label} {self.sample!r}"
 
 
+def _array_of(a: Any) -> Any:
+    """An argument with NumPy's scalars as arrays of no dimensions."""
+    return [_array_of(x) for x in a] if isinstance(a, list) else np.asarray(a) if isinstance(a, np.generic) else a
+
+
 def depends_on_dtype(case: Case) -> bool:
     """Whether some tensor takes the dtype under test."""
     return not case.fixed and any(d.dtype is None for d in case.draws())
@@ -77,11 +90,18 @@ def depends_on_dtype(case: Case) -> bool:
 
 @cache
 def cases(made: Declared) -> tuple[Case, ...]:
-    """Every call an operator is tried on."""
+    """Every call an operator is tried on, without the mixed dtypes that it refuses."""
+    return tuple(c for c in proposed(made) if not c.refusable or any(_binds(made, c, d) for d in (FLOAT32, INT64)))
+
+
+@cache
+def proposed(made: Declared) -> tuple[Case, ...]:
+    """Every call an operator may be tried on; it may refuse those of mixed dtypes."""
     declared = [Case(f"sample {i}", s) for i, s in enumerate(made.samples or ())]
     declared = [replace(c, fixed=not depends_on_dtype(c)) for c in declared]
     if isinstance(made, Op) and made.pointwise:
-        return (*declared, *_pointwise(made))
+        divisor = 1 if len(made.tensors) == 2 else None
+        return tuple(replace(c, divisor=divisor) for c in (*declared, *_pointwise(made)))
     return (*declared, *_not_contiguous(made, declared))
 
 
@@ -117,6 +137,11 @@ def _pointwise(op: Op) -> Iterator[Case]:
         return
     ranges = [_domain(op, i) for i in range(n)]
 
+    own: dict[int, Draw] = {}
+    if op.promoted is not None and op.samples:
+        given = op.samples[0].args[:n]
+        own = {i: d for i, d in enumerate(given) if i not in op.promoted and isinstance(d, Draw)}
+
     def draws(*shapes: Any, layout: str = "contiguous", dtypes: Sequence[Any] = ()) -> Sample:
         args = []
         for i, shape in enumerate(shapes):
@@ -124,8 +149,10 @@ def _pointwise(op: Op) -> Iterator[Case]:
             dtype = dtypes[i] if dtypes else None
             # Normal numbers fill an open range, uniform ones a given range.
             kind = "normal" if op.domain is None else "uniform"
-            low, high = max(low, -1e3), min(high, 1e3)
-            args.append(Draw(shape, kind, low, high, dtype, None, layout))
+            drawn = Draw(shape, kind, max(low, -1e3), min(high, 1e3), dtype, None, layout)
+            if i in own:  # outside the promotion: a mask, an index, drawn as in the first sample
+                drawn = replace(own[i], shape=shape, layout=layout)
+            args.append(drawn)
         return Sample(tuple(args), attrs)
 
     def cycled(*shapes: Any) -> list[Any]:
@@ -144,36 +171,37 @@ def _pointwise(op: Op) -> Iterator[Case]:
         yield Case("broadcast to no elements", draws(*cycled((0, 1), (3,))))
         yield Case("with no dimensions", draws(*cycled((3, 4), ())))
     grids = [[v for v in TIES if low <= v <= high] for low, high in ranges]
-    if all(grids) and op.domain is None:
+    if all(grids) and op.domain is None and not own:
         yield Case("ties", _grid(grids[: min(n, 3)] + grids[3:], attrs))
-    specials = [_specials(op, r) for r in ranges]
-    if n > 2:
-        specials = [s[:6] for s in specials]
-    yield Case("special values", _grid(specials, attrs), special=True)
+    if not own:
+        yield Case("special values", _grid([SPECIAL[:6] if n > 2 else SPECIAL] * n, attrs), special=True)
     if n > 1:
-        for i in range(n):
+        for i in sorted({*range(n)} - {*own}):
             tensor: list[Any] = list(draws(*cycled((3, 4))).args)
             for number in (_number(*ranges[i], 0.75), 2, True):
                 if ranges[i][0] <= number <= ranges[i][1]:
                     args = [*tensor[:i], number, *tensor[i + 1 :]]
-                    yield Case(f"{op.tensors[i].name} {number!r}", Sample(tuple(args), attrs), fixed=number is True)
-    mixed = [("int64", "float32"), ("float32", "float64"), ("bool", "int32"), ("float16", "bfloat16"), ("uint8", "int8")]
+                    yield Case(f"{op.tensors[i].name} {number!r}", Sample(tuple(args), attrs), fixed=number is True, refusable=True)
     if n == 1:
         return
-    for a, b in mixed:
-        dtypes = [(a, b)[i % 2] for i in range(n)]
-        yield Case(f"{a} with {b}", draws(*cycled((2, 3)), dtypes=dtypes), fixed=True)
-    for a, b in (("float32", "float64"), ("int32", "float64"), ("int32", "int64"), ("bfloat16", "float32")):
-        dtypes = [(a, b)[i % 2] for i in range(n)]
-        yield Case(f"{a} with {b} of no dimensions", draws(*cycled((2, 3), ()), dtypes=dtypes), fixed=True)
+    for (a, b), label in _MIXED.items():
+        shapes = cycled((2, 3), ()) if label.endswith("no dimensions") else cycled((2, 3))
+        yield Case(label, draws(*shapes, dtypes=[(a.strip(), b.strip())[i % 2] for i in range(n)]), fixed=True, refusable=True)
 
 
-def _specials(op: Op, limits: tuple[float, float]) -> list[float]:
-    if op.domain is None:
-        return list(SPECIAL)
-    low, high = limits
-    inside = [v for v in SPECIAL if low <= v <= high]
-    return [*inside, *(v for v in limits if np.isfinite(v) and v not in inside)] or [(low + high) / 2]
+#: Pairs of dtypes that promotion has to bring together.
+_MIXED = {
+    ("int64", "float32"): "int64 with float32",
+    ("float32", "float64"): "float32 with float64",
+    ("bool", "float32"): "bool with float32",
+    ("bool", "int32"): "bool with int32",
+    ("float16", "bfloat16"): "float16 with bfloat16",
+    ("uint8", "int8"): "uint8 with int8",
+    ("float32", "float64 "): "float32 with float64 of no dimensions",
+    ("int32", "float64"): "int32 with float64 of no dimensions",
+    ("int32", "int64"): "int32 with int64 of no dimensions",
+    ("bfloat16", "float32"): "bfloat16 with float32 of no dimensions",
+}
 
 
 def _grid(axes: Sequence[Sequence[float]], attrs: dict[str, Any]) -> Sample:
@@ -195,16 +223,37 @@ def _not_contiguous(made: Declared, declared: Sequence[Case]) -> Iterator[Case]:
                 continue
             variant = Case(f"{case.label} {layout}", replace(case.sample, args=args), case.special, case.fixed)
             if isinstance(made, Op) and made.is_view and not _takes(made, variant):
-                continue  # view() refuses some strides, as PyTorch's does
+                continue  # view() refuses some strides, as_strided() counts in them: PyTorch's do so too
             found += 1
             yield variant
 
 
 def _takes(made: Declared, case: Case) -> bool:
+    if "stride" in made.signature.parameters:
+        return False
     try:
         calls.run(made, *case.arguments(FLOAT32))
     except ShapeError:
         return False
+    return True
+
+
+def _binds(made: Declared, case: Case, dtype: Any) -> bool:
+    """Whether it takes the dtypes of a call; what else is wrong with the call, the checks will say."""
+    args, attrs = case.arguments(dtype)
+    try:
+        if isinstance(made, Op) and not made.is_view:
+            bound = calls.bind(made, args, attrs)  # not the call itself: it may have a fast path, and not ask
+            if dtype == BOOL:
+                made.cpu(*bound.arrays, **bound.attrs)  # half of the divisors are zero
+        else:
+            calls.run(made, args, attrs)
+    except DtypeError:
+        return False
+    except TensorlibError:
+        return dtype != BOOL
+    except Exception:  # noqa: BLE001
+        return True
     return True
 
 
@@ -227,16 +276,10 @@ def dtypes(made: Declared) -> tuple[np.dtype[Any], ...]:
     tried = [c for c in cases(made) if depends_on_dtype(c) and not c.special][:2]
     if not tried:
         return (FLOAT32,)
-    found = []
-    for dtype in DTYPES:
-        try:
-            for case in tried:
-                calls.run(made, *case.arguments(dtype))
-        except DtypeError:
-            continue
-        except Exception:  # noqa: BLE001  not a refusal: the checks will run into it and say so
-            pass
-        found.append(dtype)
+    found = [d for d in DTYPES if all(_binds(made, c, d) for c in tried)]
+    if not made.where and any(is_float(d) for d in found):
+        # What only other operators call is called with what they compute in.
+        found = [d for d in found if is_float(d)]
     return tuple(found)
 
 

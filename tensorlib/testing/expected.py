@@ -16,7 +16,7 @@ import numpy as np
 
 from tensorlib._dtypes import OF_NUMPY
 from tensorlib.testing import cases as all_cases
-from tensorlib.testing.cases import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Case, Declared, cases, depends_on_dtype
+from tensorlib.testing.cases import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Case, Declared, depends_on_dtype, proposed
 from tensorlib.testing.compare import is_float
 
 #: Elements kept of one result.
@@ -91,7 +91,7 @@ class Call(NamedTuple):
 def plan(made: Declared) -> Iterator[Call]:
     """The calls whose results are stored: all in the usual dtype, the first two and the special ones in the others."""
     usual = all_cases.usual(made)
-    everything = cases(made)
+    everything = proposed(made)
     ordinary = [c for c in everything if depends_on_dtype(c)]
     few = [c for c in ordinary if not c.special][:2] + [c for c in ordinary if c.special or c.label == "ties"]
     for dtype in (usual, *(d for d in _OTHERS if d != usual)):

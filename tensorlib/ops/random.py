@@ -1,0 +1,435 @@
+"""Random tensors, in-place draws and dropout, all from one counted stream: see ``tensorlib.random``.
+
+The same seed gives the same integers, uniform numbers and dropout masks on every device, normal numbers to rounding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tensorlib import _inplace
+from tensorlib import random as stream
+from tensorlib._array import device_of as array_device
+from tensorlib._core import Tensor, wrap
+from tensorlib._device import device as Device
+from tensorlib._dispatch import apply, as_int, as_ints
+from tensorlib._dtypes import OF_NUMPY
+from tensorlib._promotion import FLOAT_ONLY, default_dtype
+from tensorlib._samples import between, draw, each, fails, ints, transposed
+from tensorlib.errors import ArgumentError, DtypeError
+from tensorlib.kernels import random as kernels
+from tensorlib.op import Array, Ints, Scalar, composite, op, registry
+from tensorlib.ops.create import device_of, numpy_dtype
+from tensorlib.ops.pointwise import _where
+
+_F32, _F64, _I64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
+
+
+def _work(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return _F64 if dtype == _F64 else _F32
+
+
+# ------------------------------------------------------------------------------------------------ declared operators
+
+
+def _filled(size: Any, dtype: Any) -> Any:
+    return size, dtype
+
+
+def _sizes(**attrs: Any) -> Any:
+    return each(
+        draw(size=(3, 5), dtype=_F32, device=None, **attrs), draw(size=(), dtype=_F32, device=None, **attrs),
+        draw(size=(0, 3), dtype=_F32, device=None, **attrs), draw(size=(2051,), dtype=_F32, device=None, **attrs),
+        draw(size=(1030,), dtype=_F64, device=None, **attrs), draw(size=(7,), dtype=np.dtype(np.float16), device=None, **attrs),
+    )  # fmt: skip
+
+
+@op(
+    spec=lambda size, low, high, dtype, device, seed, offset: _filled(size, dtype),
+    kernel=kernels.uniform,
+    random=True,
+    on="",
+    samples=_sizes(low=0.0, high=1.0) + _sizes(low=-2.0, high=3.5),
+)
+def _uniform(size: Ints, low: Scalar, high: Scalar, dtype: Any, device: Any, seed: Any, offset: Any):
+    """Uniform numbers in [low, high)."""
+    out = stream.uniform01(size, dtype, seed, offset)
+    if low == 0 and high == 1:
+        return out
+    out = out.astype(_work(dtype), copy=False)
+    return (out * (high - low) + low).astype(dtype, copy=False)
+
+
+@op(
+    spec=lambda size, mean, std, dtype, device, seed, offset: _filled(size, dtype),
+    kernel=kernels.normal,
+    random=True,
+    on="",
+    samples=_sizes(mean=0.0, std=1.0) + _sizes(mean=-2.0, std=0.5),
+)
+def _normal(size: Ints, mean: Scalar, std: Scalar, dtype: Any, device: Any, seed: Any, offset: Any):
+    """Normal numbers of the given mean and standard deviation, by Box and Muller's transform."""
+    out = stream.normal01(size, _work(dtype), seed, offset)
+    return (out if mean == 0 and std == 1 else out * std + mean).astype(dtype, copy=False)
+
+
+@op(
+    spec=lambda size, low, high, dtype, device, seed, offset: _filled(size, dtype),
+    kernel=kernels.randint,
+    random=True,
+    on="",
+    samples=each(
+        draw(size=(3, 5), low=0, high=10, dtype=_I64, device=None), draw(size=(), low=-3, high=4, dtype=_I64, device=None),
+        draw(size=(0,), low=0, high=2, dtype=_I64, device=None), draw(size=(2051,), low=-5, high=1 << 31, dtype=_I64, device=None),
+        draw(size=(515,), low=-(1 << 62), high=1 << 62, dtype=_I64, device=None),
+        draw(size=(9,), low=-(1 << 63), high=1 << 63, dtype=_I64, device=None),
+        draw(size=(9,), low=0, high=200, dtype=np.dtype(np.uint8), device=None),
+        draw(size=(9,), low=0, high=200, dtype=_F32, device=None),
+    ),
+)  # fmt: skip
+def _randint(size: Ints, low: Any, high: Any, dtype: Any, device: Any, seed: Any, offset: Any):
+    """Integers in [low, high)."""
+    return stream.integers(size, low, high, dtype, seed, offset)
+
+
+@op(
+    spec=lambda input, seed, offset: (input.shape, input.dtype),
+    kernel=kernels.bernoulli,
+    promote=FLOAT_ONLY,
+    vjp=lambda g: g * 0,
+    random=True,
+    on="",
+    samples=each(draw(between(0, 1, 3, 4)), draw(between(0, 1)), draw(between(0, 1, 2051)), draw(transposed(4, 3))),
+    errors=[fails(ints(3), match="takes floating-point tensors")],
+)
+def _bernoulli(input: Array, seed: Any, offset: Any):
+    """1 with probability input, else 0."""
+    return np.less(stream.uniform01(input.shape, _F32, seed, offset), input)
+
+
+def survivors(shape: tuple[int, ...], p: float, seed: int, offset: int) -> np.ndarray:
+    """Which elements survive dropout: 16 bits of the stream each, low half of a word first, against p 65536."""
+    n = int(np.prod(shape, dtype=np.int64))
+    halves = stream.words(-(-n // 2), seed, offset).astype("<u4", copy=False).view("<u2")[:n]
+    return np.greater_equal(halves, round(p * 65536)).reshape(shape) if p < 1 else np.zeros(shape, np.bool_)
+
+
+def _again(g: Tensor, p: float, seed: int, offset: int) -> Tensor:
+    """The gradient through the same mask: drawn again, not kept."""
+    return apply(registry["_dropout"], (g,), {"p": p, "seed": seed, "offset": offset})  # type: ignore[no-any-return]
+
+
+@op(
+    spec=lambda input, p, seed, offset: (input.shape, input.dtype),
+    kernel=kernels.dropout,
+    promote=FLOAT_ONLY,
+    vjp=lambda g, p, seed, offset: _again(g, p, seed, offset),
+    random=True,
+    on="",
+    samples=each(
+        draw((3, 4), p=0.5), draw((2051,), p=0.1), draw((), p=0.3), draw((0, 3), p=0.5), draw(transposed(40, 33), p=0.9),
+        draw((5,), p=1.0), draw((5,), p=0.0),
+    ),
+)  # fmt: skip
+def _dropout(input: Array, p: Scalar, seed: Any, offset: Any):
+    """input / (1 - p), elements zeroed with probability p (a multiple of 2**-16)."""
+    mask = survivors(input.shape, p, seed, offset)
+    out = np.multiply(input, mask)
+    out *= 1 / (1 - p) if p < 1 else 0
+    return out
+
+
+# ------------------------------------------------------------------------------------------------------- factories
+
+
+def _shape(name: str, size: tuple[Any, ...]) -> tuple[int, ...]:
+    shape = as_ints(name, "size", size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size)
+    for n in shape:
+        if n < 0:
+            raise ArgumentError(f"{name}: Trying to create tensor with negative dimension {n}: {shape}")
+    return shape
+
+
+def _float(name: str, dtype: Any) -> np.dtype[Any]:
+    """A floating-point dtype, the default one for None."""
+    kind = numpy_dtype(dtype)
+    if not OF_NUMPY[kind].is_floating_point:
+        raise DtypeError(f"{name}: not implemented for {OF_NUMPY[kind]}: expected a floating-point dtype")
+    return kind
+
+
+def _give(t: Tensor, out: Any, requires_grad: bool) -> Tensor:
+    if out is not None:
+        return out.copy_(t)  # type: ignore[no-any-return]
+    if requires_grad:
+        t.requires_grad_()  # type: ignore[attr-defined]
+    return t
+
+
+@composite(on="function")
+def rand(*size: Any, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
+         pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """A tensor of ``size`` with uniform numbers in [0, 1)."""
+    t = _uniform(_shape("rand", size), 0.0, 1.0, _float("rand", dtype), device_of(device), generator=generator)
+    return _give(t, out, requires_grad)
+
+
+@composite(on="function")
+def randn(*size: Any, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
+          pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """A tensor of ``size`` with standard normal numbers."""
+    t = _normal(_shape("randn", size), 0.0, 1.0, _float("randn", dtype), device_of(device), generator=generator)
+    return _give(t, out, requires_grad)
+
+
+def _bounds(name: str, low: Any, high: Any) -> tuple[int, int]:
+    low, high = as_int(name, "low", low), as_int(name, "high", high)
+    if high <= low:
+        raise ArgumentError(f"{name}: random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+    return low, high
+
+
+@composite(on="function")
+def randint(low: Any, high: Any = None, size: Any = None, *, generator: Any = None, out: Any = None, dtype: Any = None,
+            layout: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """Integers in [low, high) in a tensor of ``size``: int64 unless ``dtype`` is given.
+
+    ``randint(high, size)`` starts at 0. ArgumentError for an empty range.
+    """
+    if isinstance(high, (tuple, list)) and size is None:
+        low, high, size = 0, low, high
+    elif high is None:
+        low, high = 0, low
+    if size is None:
+        raise TypeError("randint() missing required argument: 'size'")
+    low, high = _bounds("randint", low, high)
+    t = _randint(_shape("randint", (size,)), low, high, numpy_dtype(dtype, _I64), device_of(device), generator=generator)
+    return _give(t, out, requires_grad)
+
+
+@composite(on="function")
+def randperm(n: int, *, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None,
+             device: Any = None, pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """The integers 0 … n - 1 in random order: the order of n random 64-bit numbers."""
+    n = as_int("randperm", "n", n)
+    if n < 0:
+        raise ArgumentError(f"randperm: n must be non-negative, got {n}")
+    seed, offset = stream.draw(generator)
+    keys = stream.words(2 * n, seed, offset).view(np.uint64)
+    t = wrap(np.argsort(keys, kind="stable").astype(numpy_dtype(dtype, _I64)))
+    return _give(t.to(device_of(device)), out, requires_grad)  # type: ignore[attr-defined]
+
+
+def _like(input: Tensor, dtype: Any, device: Any) -> tuple[tuple[int, ...], np.dtype[Any], Device]:
+    x = input._array
+    return x.shape, numpy_dtype(dtype, x.dtype), array_device(x) if device is None else Device(device)
+
+
+@composite(on="function")
+def rand_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
+              requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
+    """Uniform numbers in [0, 1) in the shape, dtype and device of ``input``."""
+    shape, kind, at = _like(input, dtype, device)
+    t = _uniform(shape, 0.0, 1.0, _float("rand_like", OF_NUMPY[kind]), at, generator=generator)
+    return _give(t, None, requires_grad)
+
+
+@composite(on="function")
+def randn_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
+               requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
+    """Standard normal numbers in the shape, dtype and device of ``input``."""
+    shape, kind, at = _like(input, dtype, device)
+    t = _normal(shape, 0.0, 1.0, _float("randn_like", OF_NUMPY[kind]), at, generator=generator)
+    return _give(t, None, requires_grad)
+
+
+@composite(on="function")
+def randint_like(input: Tensor, low: Any, high: Any = None, *, generator: Any = None, dtype: Any = None,
+                 layout: Any = None, device: Any = None, requires_grad: bool = False,
+                 memory_format: Any = None) -> Tensor:  # fmt: skip
+    """Integers in [low, high) in the shape, dtype and device of ``input``; ``randint_like(input, high)`` from 0."""
+    if high is None:
+        low, high = 0, low
+    low, high = _bounds("randint_like", low, high)
+    shape, kind, at = _like(input, dtype, device)
+    return _give(_randint(shape, low, high, kind, at, generator=generator), None, requires_grad)
+
+
+@composite(on="function")
+def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Any = None, out: Any = None, dtype: Any = None,
+           layout: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """Normal numbers of a mean and a standard deviation that are tensors (broadcast) or, with ``size``, numbers."""
+    tensors = [x for x in (mean, std) if isinstance(x, Tensor)]
+    if not tensors:
+        if size is None:
+            raise TypeError("normal() missing required argument: 'size'")
+        if std < 0:
+            raise ArgumentError(f"normal: normal expects std >= 0.0, but found std {std}")
+        t = _normal(_shape("normal", (size,)), mean, std, _float("normal", dtype), device_of(device), generator=generator)
+        return _give(t, out, requires_grad)
+    if not isinstance(std, Tensor) and std < 0:
+        raise ArgumentError(f"normal: normal expects std >= 0.0, but found std {std}")
+    total = mean + std * 0 if isinstance(mean, Tensor) else std * 0 + mean  # type: ignore[operator]
+    z = randn_like(total.detach(), generator=generator)
+    return _give((z * std + mean).detach(), out, requires_grad)  # type: ignore[operator]
+
+
+@composite(on="function method")
+def bernoulli(input: Tensor, p: Any = None, *, generator: Any = None, out: Any = None) -> Tensor:
+    """1 with probability ``input``, elementwise, else 0; with ``p`` that is the probability everywhere."""
+    if p is not None:
+        input = _probabilities("bernoulli", input, p)
+    t = _bernoulli(input, generator=generator)
+    return t if out is None else out.copy_(t)
+
+
+def _probabilities(name: str, input: Tensor, p: Any) -> Tensor:
+    """A float tensor of input's shape and dtype holding p."""
+    if isinstance(p, Tensor):
+        return p.to(device=array_device(input._array)).expand(input._array.shape)  # type: ignore[attr-defined,no-any-return]
+    if not 0 <= p <= 1:
+        raise ArgumentError(f"{name}: expects p to be in [0, 1], but got p={p}")
+    x = input._array
+    kind = x.dtype if OF_NUMPY[x.dtype].is_floating_point else default_dtype()
+    attrs = {"size": x.shape, "fill_value": float(p), "dtype": kind, "device": array_device(x)}
+    return apply(registry["_full"], (), attrs)  # type: ignore[no-any-return]
+
+
+# --------------------------------------------------------------------------------------------------------- in place
+
+
+def _write(input: Tensor, drawn: Tensor, name: str) -> Tensor:
+    return _inplace.assign(input, drawn, name)
+
+
+@composite(on="method")
+def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Any = None, **names: Any) -> Tensor:
+    """Fill with uniform numbers in [from, to)."""
+    from_ = names.pop("from", from_)
+    if names:
+        raise TypeError(f"uniform_() got an unexpected keyword argument '{next(iter(names))}'")
+    if from_ > to:
+        raise ArgumentError(f"uniform_: expects to return a [from, to) range, but found from={from_} > to={to}")
+    x = input._array
+    kind = _float("uniform_", OF_NUMPY[x.dtype])
+    drawn = _uniform(x.shape, float(from_), float(to), kind, array_device(x), generator=generator)
+    return _write(input, drawn, "uniform_")
+
+
+@composite(on="method")
+def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> Tensor:
+    """Fill with normal numbers of the given mean and standard deviation."""
+    if std < 0:
+        raise ArgumentError(f"normal_: normal expects std >= 0.0, but found std {std}")
+    x = input._array
+    kind = _float("normal_", OF_NUMPY[x.dtype])
+    return _write(input, _normal(x.shape, float(mean), float(std), kind, array_device(x), generator=generator), "normal_")
+
+
+@composite(on="method")
+def random_(input: Tensor, from_: Any = 0, to: Any = None, *, generator: Any = None, **names: Any) -> Tensor:
+    """Fill with integers in [from, to); ``random_(to)`` from 0, ``random_()`` all that the dtype holds exactly."""
+    from_ = names.pop("from", from_)
+    if names:
+        raise TypeError(f"random_() got an unexpected keyword argument '{next(iter(names))}'")
+    x = input._array
+    dtype = OF_NUMPY[x.dtype]
+    if to is None:
+        if from_:
+            from_, to = 0, from_
+        elif dtype.is_floating_point:
+            to = (1 << {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}[dtype.name]) + 1
+        else:
+            to = 2 if x.dtype == np.bool_ else int(np.iinfo(x.dtype).max) + 1
+    low, high = _bounds("random_", from_, to)
+    return _write(input, _randint(x.shape, low, high, x.dtype, array_device(x), generator=generator), "random_")
+
+
+@composite(on="method")
+def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Any = None) -> Tensor:
+    """Fill with 1 with probability ``p`` (a number, or a tensor that broadcasts), else 0."""
+    return _write(input, _bernoulli(_probabilities("bernoulli_", input, p), generator=generator), "bernoulli_")
+
+
+@composite(on="method")
+def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Any = None) -> Tensor:
+    """Fill with numbers of density lambd e**(-lambd x): -log(1 - u) / lambd."""
+    if lambd <= 0:
+        raise ArgumentError(f"exponential_: expects lambda > 0.0, but found lambda={lambd}")
+    x = input._array
+    _float("exponential_", OF_NUMPY[x.dtype])
+    u: Any = _uniform(x.shape, 0.0, 1.0, _work(x.dtype), array_device(x), generator=generator)
+    return _write(input, (-u).log1p() * (-1.0 / lambd), "exponential_")
+
+
+# ---------------------------------------------------------------------------------------------------------- dropout
+
+
+def _check_probability(name: str, p: float) -> None:
+    if p < 0 or p > 1:
+        raise ArgumentError(f"{name}: dropout probability has to be between 0 and 1, but got {p}")
+
+
+@composite(on="function functional")
+def dropout(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Any = None
+) -> Tensor:
+    """Zero each element with probability p, scale the others by 1 / (1 - p); input itself unless ``training``.
+
+    p counts in steps of 2**-16. Backward draws the same mask again from seed and offset; none is kept.
+    Srivastava et al. 2014.
+    """
+    _check_probability("dropout", p)
+    if not training or p == 0:
+        return input
+    out = _dropout(input, float(p), generator=generator)
+    return _inplace.assign(input, out, "dropout_", own=True) if inplace else out
+
+
+@composite(on="function functional")
+def alpha_dropout(
+    input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *, generator: Any = None
+) -> Tensor:
+    """Dropout that keeps mean 0 and variance 1 of selu's outputs: dropped elements become -1.7581, then a x + b.
+
+    Klambauer et al. 2017, section 3.
+    """
+    _check_probability("alpha_dropout", p)
+    if not training or p == 0:
+        return input
+    alpha = 1.7580993408473766
+    a = ((1 - p) * (1 + p * alpha * alpha)) ** -0.5 if p < 1 else 0.0
+    kept = _bernoulli(_probabilities("alpha_dropout", input, 1 - p), generator=generator)
+    out = _where(kept != 0, input, -alpha) * a + a * alpha * p  # type: ignore[operator]
+    return _inplace.assign(input, out, "alpha_dropout_", own=True) if inplace else out
+
+
+@composite(on="functional")
+def dropout1d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Any = None
+) -> Tensor:
+    """Zero whole channels (n, c) of (n, c, l) with probability p, scale the others by 1 / (1 - p)."""
+    return _channels("dropout1d", input, p, training, inplace, generator)
+
+
+@composite(on="functional")
+def dropout2d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Any = None
+) -> Tensor:
+    """Zero whole channels (n, c) of (n, c, h, w) with probability p, scale the others by 1 / (1 - p)."""
+    return _channels("dropout2d", input, p, training, inplace, generator)
+
+
+def _channels(name: str, input: Tensor, p: float, training: bool, inplace: bool, generator: Any) -> Tensor:
+    _check_probability(name, p)
+    x = input._array
+    if not training or p == 0:
+        return input
+    if x.ndim < 2:
+        raise ArgumentError(f"{name}: Feature dropout requires at least 2 dimensions in the input, got {x.ndim}")
+    shape = (*x.shape[:2], *(1,) * (x.ndim - 2))
+    one = apply(registry["_full"], (), {"size": shape, "fill_value": 1.0, "dtype": x.dtype, "device": array_device(x)})
+    out = input * _dropout(one, float(p), generator=generator)  # type: ignore[operator]
+    return _inplace.assign(input, out, f"{name}_", own=True) if inplace else out  # type: ignore[no-any-return]
