@@ -154,9 +154,10 @@ def contiguous(x: DeviceArray) -> DeviceArray:
     return out
 
 
-def rows(x: DeviceArray) -> DeviceArray:
-    """(…, n) as (rows, n): a view where the strides allow one, else of a copy."""
-    shape = (math.prod(x.shape[:-1]), x.shape[-1])
+def rows(x: DeviceArray, n: int | None = None) -> DeviceArray:
+    """(…, n) as (rows, n), n the last size for None: a view where the strides allow one, else of a copy."""
+    n = x.shape[-1] if n is None else n
+    shape = (x.size // n if n else math.prod(x.shape[:-1]), n)
     try:
         return x.reshape(shape)
     except ValueError:
@@ -173,7 +174,7 @@ def matmul(out: DeviceArray, input: DeviceArray, other: DeviceArray) -> None:
 def linear(out: DeviceArray, input: DeviceArray, weight: DeviceArray, bias: DeviceArray | None) -> None:
     """out = input @ weight.T + bias: one product over all rows of input."""
     if bias is not None:
-        bias = rows(expand(bias, out.shape))
+        bias = rows(expand(bias, out.shape), weight.shape[0] if weight.ndim == 2 else 1)
     product(out, rows(input), weight.T if weight.ndim == 2 else weight[:, None], bias)
 
 

@@ -10,6 +10,7 @@ from tensorlib.ops import (
     indexing,
     joining,
     linalg,
+    loss,
     memory,
     normalization,
     optim,
@@ -20,7 +21,7 @@ from tensorlib.ops import (
     views,
 )
 
-__all__ = ["activation", "attention", "create", "indexing", "joining", "linalg", "memory", "normalization", "pointwise", "random", "reduction", "softmax", "views", "wrap_dim"]
+__all__ = ["activation", "attention", "create", "indexing", "joining", "linalg", "loss", "memory", "normalization", "pointwise", "random", "reduction", "softmax", "views", "wrap_dim"]
 
 for _made in _declared():
     if _made.where & {"function", "functional"}:

@@ -16,7 +16,8 @@ from numpy.lib.stride_tricks import as_strided
 
 from tensorlib.errors import ArgumentError, ShapeError
 
-_MIN_COLUMNS = 64  # of a matrix product by rows; narrower ones are slower than copying patches
+# Columns of a matrix product by rows, below which copying patches is faster: with few channels copying costs most.
+_MIN_COLUMNS, _MIN_COLUMNS_FEW, _FEW = 192, 64, 16
 _WIDE = 1.25  # a row is laid out with its padding while that costs less than this factor: long copies instead of short
 _CHUNK = 1 << 20  # elements of the partial weight gradients held at once
 
@@ -160,7 +161,8 @@ def _plan(s: Geometry) -> _Plan:
     n = width if sw == 1 and width <= _WIDE * s.OW else s.OW
     images_last = n != width and s.N >= s.OW
     pointwise = s.KH == s.KW == 1 and (sh, sw) == (1, 1) and s.before == (0, 0) and (s.H, s.W) == (s.OH, s.OW)
-    by_rows = not pointwise and (dh == 1 or s.KH == 1) and s.N * n >= _MIN_COLUMNS
+    least = _MIN_COLUMNS_FEW if s.C // s.G <= _FEW else _MIN_COLUMNS
+    by_rows = not pointwise and (dh == 1 or s.KH == 1) and s.N * n >= least
     return _Plan(height, width, rows, columns, n, by_rows, images_last, pointwise)
 
 

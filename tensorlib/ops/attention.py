@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from tensorlib import random
-from tensorlib._core import Tensor, modes
+from tensorlib._core import Tensor
 from tensorlib._promotion import FLOATS
-from tensorlib._samples import bools, draw, each, fails, transposed
+from tensorlib._samples import between, bools, draw, each, fails, transposed
 from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
 from tensorlib.kernels import attention as kernels
 from tensorlib.op import Array, Scalar, composite, op
@@ -207,29 +207,41 @@ def _flops(query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, sc
 
 
 def _gradients(g: Any, query: Any, key: Any, value: Any, attn_mask: Any, out: Any, logsumexp: Any, is_causal: bool,
-               scale: float) -> Any:  # fmt: skip
-    return (*scaled_dot_product_attention_grad(g, query, key, value, attn_mask, out, logsumexp, is_causal, scale), None)
+               scale: float, needs: Any, dropout_p: float = 0.0, seed: int = 0, offset: int = 0) -> Any:  # fmt: skip
+    attrs = (is_causal, scale, dropout_p, seed, offset)
+    of_mask = _mask_gradient(g, query, key, value, attn_mask, out, logsumexp, *attrs) if needs["attn_mask"] else None
+    return (*scaled_dot_product_attention_grad(g, query, key, value, attn_mask, out, logsumexp, *attrs), of_mask)
 
 
-def _gradients_dropout(g: Any, query: Any, key: Any, value: Any, attn_mask: Any, out: Any, logsumexp: Any,
-                       is_causal: bool, scale: float, dropout_p: float, seed: int, offset: int) -> Any:  # fmt: skip
-    found = scaled_dot_product_attention_grad(
-        g, query, key, value, attn_mask, out, logsumexp, is_causal, scale, dropout_p, seed, offset
-    )
-    return (*found, None)
+def _gradients_plain(g: Any, query: Any, key: Any, value: Any, attn_mask: Any, out: Any, logsumexp: Any,
+                     is_causal: bool, scale: float, needs: Any) -> Any:  # fmt: skip
+    return _gradients(g, query, key, value, attn_mask, out, logsumexp, is_causal, scale, needs)
 
 
-def _formula(query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, scale: float, dropout_p: float = 0.0,
-             seed: int = 0, offset: int = 0) -> Tensor:  # fmt: skip
-    """softmax(query @ key.mT * scale + mask) @ value, with tensor operators: what the fused operators are equal to."""
-    kind = query.dtype
-    half = kind.itemsize < 4
-    q, k, v = (x.float() if half else x for x in (query, key, value))
-    lead, L, S = q.shape[:-2], q.shape[-2], k.shape[-2]
-    group = lead[-1] // k.shape[-3] if lead and k.shape[-3] else 1
-    if group > 1:
-        k, v = (x.unsqueeze(-3).expand(*x.shape[:-2], group, *x.shape[-2:]).reshape(*lead, *x.shape[-2:]) for x in (k, v))
-    s = matmul(q * scale, k.transpose(-1, -2))
+def _gradients_with_dropout(g: Any, query: Any, key: Any, value: Any, attn_mask: Any, out: Any, logsumexp: Any,
+                            is_causal: bool, scale: float, needs: Any, dropout_p: float, seed: int,
+                            offset: int) -> Any:  # fmt: skip
+    return _gradients(g, query, key, value, attn_mask, out, logsumexp, is_causal, scale, needs, dropout_p, seed, offset)
+
+
+def _wide(*tensors: Any) -> Any:
+    """float32 for half types."""
+    return [t.float() if t.dtype.itemsize < 4 else t for t in tensors]
+
+
+def _per_query_head(query: Any, *tensors: Any) -> list[Any]:
+    """Keys and values repeated so that each head of the query has its own."""
+    lead = query.shape[:-2]
+    if not lead or lead[-1] == tensors[0].shape[-3]:
+        return list(tensors)
+    group = lead[-1] // tensors[0].shape[-3]
+    wide = [x.unsqueeze(-3).expand(*x.shape[:-2], group, *x.shape[-2:]) for x in tensors]
+    return [x.reshape((*lead, *x.shape[-2:])) for x in wide]
+
+
+def _scores(query: Any, key: Any, attn_mask: Any, is_causal: bool, scale: float) -> tuple[Any, Any]:
+    """(query @ key.mT * scale + mask, which of them no query may look at: True there, None for none)."""
+    s = matmul(query * scale, key.transpose(-1, -2))
     hidden = None
     if attn_mask is not None:
         if attn_mask.dtype.kind == "bool":
@@ -238,20 +250,43 @@ def _formula(query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, 
             s = s + attn_mask
             hidden = attn_mask == -math.inf
     if is_causal:
-        later = arange(S, device=q.device) > arange(L, device=q.device).unsqueeze(1)
+        later = arange(s.shape[-1], device=s.device) > arange(s.shape[-2], device=s.device).unsqueeze(1)
         hidden = later if hidden is None else later | hidden
-    if hidden is not None:
-        # A query that may look at no key has weights 0, and gradients 0.
-        nothing = hidden.expand(*s.shape).all(-1, keepdim=True)
-        s = s.masked_fill(hidden, -math.inf).masked_fill(nothing, 0.0)
-        w = s.softmax(-1).masked_fill(nothing, 0.0)
-    else:
-        w = s.softmax(-1)
+    return s if hidden is None else s.masked_fill(hidden, -math.inf), hidden
+
+
+def _mask_gradient(g: Any, query: Any, key: Any, value: Any, attn_mask: Any, out: Any, logsumexp: Any, is_causal: bool,
+                   scale: float, dropout_p: float, seed: int, offset: int) -> Tensor:  # fmt: skip
+    """The gradient of the scores, summed to the shape of the mask that was added to them: as large as the scores."""
+    gw, q, k, v, y = _wide(g, query, key, value, out)
+    k, v = _per_query_head(query, k, v)
+    w = (_scores(q, k, attn_mask, is_causal, scale)[0] - logsumexp.unsqueeze(-1)).exp()
+    dw = matmul(gw, v.transpose(-1, -2))
     if dropout_p > 0:
-        kept = _attention_keep(query, key, dropout_p, seed, offset)
-        w = w * kept * (1 / (1 - dropout_p) if dropout_p < 1 else 0.0)
-    out = matmul(w, v)
-    return out.to(kind) if half else out
+        dw = dw * _attention_keep(query, key, dropout_p, seed, offset) * _rescale(dropout_p)
+    ds = w * (dw - (gw * y).sum(-1, keepdim=True))
+    return ds.sum_to_size(tuple(attn_mask.shape)).to(attn_mask.dtype)
+
+
+def _rescale(p: float) -> float:
+    """What dropout multiplies the weights it keeps with."""
+    return 1 / (1 - p) if p < 1 else 0.0
+
+
+def _formula(query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, scale: float, dropout_p: float = 0.0,
+             seed: int = 0, offset: int = 0) -> Tensor:  # fmt: skip
+    """softmax(query @ key.mT * scale + mask) @ value, with tensor operators: what the fused operators are equal to."""
+    q, k, v = _wide(query, key, value)
+    k, v = _per_query_head(query, k, v)
+    s, hidden = _scores(q, k, attn_mask, is_causal, scale)
+    if hidden is None:
+        w = s.softmax(-1)
+    else:  # a query that may look at no key has weights 0, and gradients 0
+        nothing = hidden.expand(*s.shape).all(-1, keepdim=True)
+        w = s.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0)
+    if dropout_p > 0:
+        w = w * _attention_keep(query, key, dropout_p, seed, offset) * _rescale(dropout_p)
+    return matmul(w, v).to(query.dtype)
 
 
 @op(
@@ -259,7 +294,7 @@ def _formula(query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, 
     promote=FLOATS.over("query", "key", "value"),
     kernel=kernels.attention,
     aux=("logsumexp",),
-    vjp=_gradients,
+    vjp=_gradients_plain,
     composite=_formula,
     on="",
     samples=_HEADS,
@@ -282,14 +317,14 @@ def _attention(query: Array, key: Array, value: Array, attn_mask: Array | None, 
     promote=FLOATS.over("query", "key", "value"),
     kernel=kernels.attention,
     aux=("logsumexp",),
-    vjp=_gradients_dropout,
+    vjp=_gradients_with_dropout,
     composite=_formula,
     random=True,
     on="",
     samples=each(
-        draw((1, 2, 19, 16), (1, 2, 19, 16), (1, 2, 19, 16), None, is_causal=True, scale=0.25, dropout_p=0.3, seed=1, offset=2),
-        draw((2, 4, 8), (2, 7, 8), (2, 7, 6), bools(4, 7), is_causal=False, scale=0.35, dropout_p=0.5, seed=7, offset=0),
-        draw((2, 4, 8), (2, 7, 8), (2, 7, 6), None, is_causal=False, scale=0.35, dropout_p=1.0, seed=7, offset=0),
+        draw((1, 2, 19, 16), (1, 2, 19, 16), (1, 2, 19, 16), None, is_causal=True, scale=0.25, dropout_p=0.3),
+        draw((2, 4, 8), (2, 7, 8), (2, 7, 6), bools(4, 7), is_causal=False, scale=0.35, dropout_p=0.5),
+        draw((2, 4, 8), (2, 7, 8), (2, 7, 6), None, is_causal=False, scale=0.35, dropout_p=1.0),
     ),
 )
 def _attention_dropout(query: Array, key: Array, value: Array, attn_mask: Array | None, is_causal: bool, scale: float,
@@ -309,8 +344,9 @@ def _grad_spec(g: Any, query: Any, key: Any, value: Any, *rest: Any, **attrs: An
     outputs=("query_grad", "key_grad", "value_grad"),
     on="",
     samples=each(
-        draw((1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 4), None, (1, 2, 3, 4), (1, 2, 3), is_causal=True, scale=0.5),
-        draw((1, 4, 3, 6), (1, 4, 3, 8), (1, 2, 5, 8), (1, 2, 5, 6), bools(3, 5), (1, 4, 3, 6), (1, 4, 3), is_causal=False, scale=0.5),
+        draw((1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 4), None, (1, 2, 3, 4), between(2, 4, 1, 2, 3), is_causal=True, scale=0.5),
+        draw((1, 4, 3, 6), (1, 4, 3, 8), (1, 2, 5, 8), (1, 2, 5, 6), bools(3, 5), (1, 4, 3, 6), between(2, 4, 1, 4, 3), is_causal=False, scale=0.5),
+        draw((35, 6), (35, 8), (37, 8), (37, 6), None, (35, 6), between(2, 4, 35), is_causal=False, scale=0.5, dropout_p=0.3, seed=5, offset=1),
     ),
 )  # fmt: skip
 def scaled_dot_product_attention_grad(
@@ -319,6 +355,8 @@ def scaled_dot_product_attention_grad(
 ):  # fmt: skip
     """Gradients of query, key and value, the weights made again from the log-sum-exp. Dao 2023, algorithm 2."""
     x = _Blocks(query, key, value, attn_mask, is_causal, scale, dropout_p, seed, offset)
+    # delta = sum_e g * out, a row of softmax's gradient shares it; a product with ones is the fastest sum over rows.
+    delta = np.matmul((g * out).reshape(-1, x.EV), np.ones(x.EV, x.dtype)).reshape(*x.shape, x.L)
     g = g.reshape(*x.shape, x.L, x.EV)
     lse = logsumexp.reshape(*x.shape, x.L)
     dq = np.empty(x.q.shape, x.dtype)
@@ -340,17 +378,15 @@ def scaled_dot_product_attention_grad(
         dw, heads = _block(other, keys, shape)
         np.matmul(x.v[at][..., :keys, :], x.columns(g, at, rows), out=heads)
         if x.keep is not None:
-            kept = x.keep[at][..., rows, :keys].swapaxes(-1, -2) * x.dtype.type(1 / (1 - dropout_p) if dropout_p < 1 else 0)
+            kept = x.keep[at][..., rows, :keys].swapaxes(-1, -2) * x.dtype.type(_rescale(dropout_p))
             heads *= kept
             weights = weights * kept
         if several:
             dv[at][..., :keys, :] += np.matmul(weights, dy)
         else:
             np.matmul(weights, dy, out=dv[at])
-        # softmax's gradient: w * (dw - sum_keys w * dw)
+        dw -= delta[at][..., rows].reshape(-1)
         dw *= w
-        w *= np.add.reduce(dw, axis=0)
-        dw -= w
         q = x.q[at][..., rows, :]
         if several:
             dk[at][..., :keys, :] += np.matmul(heads, q)
@@ -463,10 +499,6 @@ def scaled_dot_product_attention(
     if scale is None:
         scale = 1 / math.sqrt(query._array.shape[-1] or 1)
     attrs: Any = (bool(is_causal), float(scale))
-    if attn_mask is not None and attn_mask._needs and modes.grad:  # its gradient is as large as the scores
-        drawn = (dropout_p, *random.draw(None)) if dropout_p > 0 else ()
-        _shapes(query, key, value, attn_mask)
-        return _formula(query, key, value, attn_mask, *attrs, *drawn)
     if dropout_p > 0:
         return _attention_dropout(query, key, value, attn_mask, *attrs, float(dropout_p))
     return _attention(query, key, value, attn_mask, *attrs)

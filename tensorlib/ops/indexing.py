@@ -16,9 +16,9 @@ import numpy as np
 from tensorlib import _array, _inplace
 from tensorlib._core import KINDS, Tensor, listening, modes, wrap
 from tensorlib._device import cpu
-from tensorlib._dispatch import apply, apply_view, as_int, as_ints, flatten, record, unflatten, wrap_dim, wrap_dims
+from tensorlib._dispatch import apply, apply_view, as_int, as_ints, flatten, record, sync, unflatten, wrap_dim, wrap_dims
 from tensorlib._dtypes import HALF, OF_NUMPY
-from tensorlib._samples import bools, draw, each, fails, ints, transposed, values
+from tensorlib._samples import Draw, bools, draw, each, fails, ints, transposed, values
 from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
 from tensorlib.kernels import indexing as kernels
 from tensorlib.op import Array, Arrays, Dim, Dims, Ints, Op, composite, op, registry
@@ -32,6 +32,11 @@ _SLICE = registry["_slice"]
 
 
 # ---------------------------------------------------------------------------------------------- what the bodies share
+
+
+def numbers(data: Any, dtype: str = "int64") -> Draw:
+    """These very indices, in samples."""
+    return values(data, dtype)
 
 
 def _bounded(name: str, index: Any, dim: int, n: int, wrap: bool = True) -> Any:
@@ -172,10 +177,10 @@ _PUT_SAMPLES = each(
     draw((4, 3), (2, 3), [ints(2, high=4)], dims=(0,)),
     draw((4, 3), (5, 3), [ints(5, low=-4, high=4)], dims=(0,), accumulate=True),
     draw((2, 4, 3), (2, 6), [ints(6, high=4), ints(6, high=3)], dims=(1, 2), accumulate=True),
-    draw((3, 2, 4), (2, 1), [values([2, 0]), values([1, 3])], dims=(0, 2)),
-    draw(transposed(4, 3), (), [values([[1], [2]], "int32")], dims=(1,)),
+    draw((3, 2, 4), (2, 1), [numbers([2, 0]), numbers([1, 3])], dims=(0, 2)),
+    draw(transposed(4, 3), (), [numbers([[1], [2]], "int32")], dims=(1,)),
     draw((4, 3), (0, 3), [ints(0)], dims=(0,), accumulate=True),
-    draw((3, 700), (3, 700), [values([0, 2, 1])], dims=(0,), accumulate=True),
+    draw((3, 700), (3, 700), [numbers([0, 2, 1])], dims=(0,), accumulate=True),
 )
 
 
@@ -189,8 +194,8 @@ _PUT_SAMPLES = each(
     on="",
     samples=_PUT_SAMPLES,
     errors=[
-        fails((4, 3), (3,), [values([4])], dims=(0,), match="out of bounds for dimension 0 with size 4", error=DimError),
-        fails((4, 3), (2, 2), [values([1])], dims=(0,), match="cannot be broadcast"),
+        fails((4, 3), (3,), [numbers([4])], dims=(0,), match="out of bounds for dimension 0 with size 4", error=DimError),
+        fails((4, 3), (2, 2), [numbers([1])], dims=(0,), match="cannot be broadcast"),
     ],
 )
 def _index_put(input: Array, values: Array, indices: Arrays, dims: Any, accumulate: bool = False, wrap: bool = True):
@@ -212,16 +217,29 @@ def _index_put_(input: Array, values: Array, indices: Arrays, dims: Any, accumul
 
 def _add_rows(n: int, index: Any, g: Any) -> Any:
     """Zeros (n, D) to which row i of g is added at ``index[i]``, 0 <= index < n; g float32 or wider."""
-    d = g.shape[1]
-    if n <= 128 and g.dtype.kind == "f" and d >= 8 and index.size >= 32:
+    d, count = g.shape[1], index.size
+    if n <= 128 and g.dtype.kind == "f" and d >= 8 and count >= 32:
         # A few rows: a matrix product is several times faster than adding one by one. 0 · inf would spread, so that
         # a result that is not finite is not used.
-        chosen = np.zeros((n, index.size), g.dtype)
-        chosen[index, np.arange(index.size)] = 1
+        chosen = np.zeros((n, count), g.dtype)
+        chosen[index, np.arange(count)] = 1
         out = chosen @ g
         if np.isfinite(out).all():
             return out
     out = np.zeros((n, d), g.dtype)
+    if n >= count and count * d >= 1 << 16:
+        # Few rows are named twice: whole rows at a time, one for each name a round, while rounds are worth it.
+        last = np.empty(n, np.int64)
+        while count >= 16:
+            order = np.arange(count)
+            last[index] = order
+            chosen = last[index] == order
+            winners = index[chosen]
+            out[winners] += g[chosen]
+            index, g = index[~chosen], g[~chosen]
+            if winners.size * 8 < count:
+                break
+            count = index.size
     np.add.at(out.reshape(-1), (index[:, None].astype(np.int64, copy=False) * d + np.arange(d)).reshape(-1), g.reshape(-1))
     return out
 
@@ -234,8 +252,8 @@ def _add_rows(n: int, index: Any, g: Any) -> Any:
     samples=each(
         draw((5, 3), [ints(5, low=-4, high=4)], shape=(4, 3), dims=(0,)),
         draw((2, 6), [ints(6, high=4), ints(6, high=3)], shape=(2, 4, 3), dims=(1, 2)),
-        draw((2, 2), [values([2, 0]), values([1, 3])], shape=(3, 2, 4), dims=(0, 2)),
-        draw((2, 3), [values([2, 0])], shape=(4, 3), dims=(0,), unique=True),
+        draw((2, 2), [numbers([2, 0]), numbers([1, 3])], shape=(3, 2, 4), dims=(0, 2)),
+        draw((2, 3), [numbers([2, 0])], shape=(4, 3), dims=(0,), unique=True),
     ),
 )
 def _index_grad(g: Array, indices: Arrays, shape: Ints, dims: Any, unique: bool = False, wrap: bool = True):
@@ -262,11 +280,11 @@ def _index_grad(g: Array, indices: Arrays, shape: Ints, dims: Any, unique: bool 
     samples=each(
         draw((4, 3), [ints(2, high=4)], dims=(0,)), draw((4, 3), [ints(2, 2, low=-3, high=3)], dims=(1,)),
         draw((2, 4, 3), [ints(6, high=4), ints(2, 1, high=3)], dims=(1, 2)), draw((4, 3), [ints(0)], dims=(0,)),
-        draw((3, 2, 4), [values([2, 0]), values([1, 3])], dims=(0, 2)), draw(transposed(4, 3), [ints(5, high=4)], dims=(0,)),
-        draw((3, 1100), [values([2, 0, 2], "int32")], dims=(0,)), draw((5,), [ints(high=5)], dims=(0,)),
+        draw((3, 2, 4), [numbers([2, 0]), numbers([1, 3])], dims=(0, 2)), draw(transposed(4, 3), [ints(5, high=4)], dims=(0,)),
+        draw((3, 1100), [numbers([2, 0, 2], "int32")], dims=(0,)), draw((5,), [ints(high=5)], dims=(0,)),
     ),
     errors=[
-        fails((4, 3), [values([4])], dims=(0,), match="out of bounds for dimension 0 with size 4", error=DimError),
+        fails((4, 3), [numbers([4])], dims=(0,), match="out of bounds for dimension 0 with size 4", error=DimError),
         fails((4, 3), [ints(2), ints(3)], dims=(0, 1), match="could not be broadcast", error=DimError),
     ],
 )  # fmt: skip
@@ -495,6 +513,20 @@ def getitem(self: Tensor, index: Any) -> Tensor:
     if kind is int:
         if self._array.ndim:
             return apply_view(_SLICE, self, {"index": (index,)})
+    elif kind in KINDS:
+        x, i = self._array, index._array
+        if type(x) is ndarray and type(i) is ndarray and i.ndim and x.ndim and i.dtype in _INTEGERS and not listening[0]:
+            try:
+                out = x.take(i, 0)
+            except IndexError:
+                return _index(self, [index], (0,))  # has the message
+            t = wrap(out)
+            if modes.grad:
+                if self._view is not None:
+                    sync(self)
+                if self._needs and x.dtype.kind not in "iub":
+                    t._node, t._needs = record(_INDEX, (self, index), _ONE_INDEX, _FIRST, (out,)), True
+            return t
     elif kind is slice:
         if self._array.ndim:
             return apply_view(_SLICE, self, {"index": (_step(index),)})
@@ -522,6 +554,11 @@ def getitem(self: Tensor, index: Any) -> Tensor:
     return _index(t, indices, dims, unique)
 
 
+_INDEX = registry["_index"]
+_ONE_INDEX = [-1, 1]  # how many tensors each argument gave: input, indices
+_FIRST = {"dims": (0,), "unique": False, "wrap": True}
+
+
 def _plain_bounds(s: slice) -> bool:
     return (s.start is None or type(s.start) is int) and (s.stop is None or type(s.stop) is int)
 
@@ -546,33 +583,51 @@ def _without_ones(value: Tensor, ndim: int) -> Tensor:
     return value
 
 
+def _as_source(value: Any, x: Any) -> Any:
+    """What NumPy may assign as it is; None where a conversion has to be made or checked."""
+    if type(value) is float or type(value) is int:
+        return value if x.dtype.kind == "f" or (x.dtype.kind == "i" and type(value) is int) else None
+    if isinstance(value, Tensor) and type(value._array) is ndarray and value._array.dtype == x.dtype:
+        return value._array
+    return None
+
+
+def _as_key(index: Any, x: Any) -> Any:
+    """An index that means to NumPy what it means here; None for others."""
+    kind = type(index)
+    if kind is int:
+        return index if x.ndim else None
+    if kind is slice:
+        return index if index.step is None or (type(index.step) is int and index.step > 0) else None
+    if kind is tuple:
+        for i in index:
+            if not (type(i) is int or i is None or i is Ellipsis or (type(i) is slice and i.step is None)):
+                return None
+        return index if x.ndim else None
+    if kind in KINDS:
+        i = index._array
+        if type(i) is ndarray and i.ndim and (i.dtype in _INTEGERS or (i.dtype == _BOOL and i.shape == x.shape)):
+            return i
+    return None
+
+
 def setitem(self: Tensor, index: Any, value: Any) -> None:
     """``self[index] = value``, broadcast and converted to this tensor's dtype; gradients flow to what was written.
 
     Where an index tensor names a place twice any one of its values stays.
     """
     x = self._array
-    if isinstance(value, Tensor):
-        plain = not (modes.grad and (self._needs or self._view is not None or value._needs or value._view is not None))
-        source = value._array
-    else:
-        plain = not (modes.grad and (self._needs or self._view is not None))
-        source = value if type(value) is float or (type(value) is int and x.dtype.kind == "f") else None
-    if plain and not listening[0] and type(x) is ndarray and x.flags.writeable and x.dtype.kind == "f":
-        if source is not None and (type(source) is not ndarray or (source.dtype is x.dtype and source.ndim == 0)):
-            direct = type(index) is int or type(index) is slice
-            mask = index._array if type(index) in KINDS else None
-            if mask is not None and type(mask) is ndarray and mask.dtype == _BOOL and mask.shape == x.shape:
-                np.copyto(x, source, where=mask)
-                direct = False
-            elif direct and x.ndim and (type(index) is int or index.step is None or index.step > 0):
-                try:
-                    x[index] = source
-                except IndexError:
-                    direct, mask = False, None
-            else:
-                direct, mask = False, None
-            if direct or mask is not None:
+    if type(x) is ndarray and not listening[0] and x.flags.writeable and not (
+        modes.grad and (self._needs or self._view is not None or (isinstance(value, Tensor) and (value._needs or value._view)))
+    ):
+        source = _as_source(value, x)
+        key = _as_key(index, x) if source is not None else None
+        if key is not None:
+            try:
+                x[key] = source
+            except (IndexError, ValueError, OverflowError):
+                key = None  # the general path has the message
+            if key is not None:
                 if self._version is not None:
                     self._version[0] += 1
                 return
@@ -809,8 +864,8 @@ def _widen(t: Any, shape: Sequence[int]) -> Any:
         draw((2, 600), ints(2, 700, high=600, dtype="int32"), dim=1),
     ),
     errors=[
-        fails((3, 4), values([[4]]), dim=1, match="out of bounds for dimension 1 with size 4", error=DimError),
-        fails((3, 4), values([1]), dim=1, match="same number of dimensions"),
+        fails((3, 4), numbers([[4]]), dim=1, match="out of bounds for dimension 1 with size 4", error=DimError),
+        fails((3, 4), numbers([1]), dim=1, match="same number of dimensions"),
         fails((3, 4), ints(4, 1), dim=1, match="no larger than self"),
     ],
 )  # fmt: skip
@@ -912,14 +967,14 @@ def _reduce_into(x: Any, index: Any, src: Any, dim: int, ufunc: Any) -> None:
 
 
 _SCATTER_ERRORS = [
-    fails((3, 5), values([[5]]), (1, 1), dim=1, match="out of bounds for dimension 1 with size 5", error=DimError),
-    fails((3, 5), values([[0, 0]]), (1, 1), dim=1, match="no larger size than src"),
-    fails((3, 5), values([0]), (1,), dim=1, match="no larger than self"),
+    fails((3, 5), numbers([[5]]), (1, 1), dim=1, match="out of bounds for dimension 1 with size 5", error=DimError),
+    fails((3, 5), numbers([[0, 0]]), (1, 1), dim=1, match="no larger size than src"),
+    fails((3, 5), numbers([0]), (1,), dim=1, match="no larger than self"),
 ]
 _WRITE_SAMPLES = each(
-    draw((3, 5), values([[0, 3], [1, 2]]), (2, 3), dim=1),
-    draw((3, 5), values([[0, 2, 1, 0, 1]], "int32"), None, dim=0, value=1.5),
-    draw(transposed(5, 3), values([[4, 0, 1]]), transposed(2, 3), dim=0),
+    draw((3, 5), numbers([[0, 3], [1, 2]]), (2, 3), dim=1),
+    draw((3, 5), numbers([[0, 2, 1, 0, 1]], "int32"), None, dim=0, value=1.5),
+    draw(transposed(5, 3), numbers([[4, 0, 1]]), transposed(2, 3), dim=0),
     draw((3, 5), ints(2, 0, high=5), (3, 4), dim=1),
 )
 
@@ -1226,12 +1281,12 @@ def _embedding_grad_vjp(g: Any, input: Any, padding_idx: int, scale_grad_by_freq
     on="",
     samples=each(
         draw(ints(2, 3, high=4), (4, 5)), draw(ints(high=4), (4, 5)), draw(ints(0), (4, 5)), draw(ints(3, high=4), transposed(4, 5)),
-        draw(ints(3, high=4, dtype="int32"), (4, 1100)), draw(ints(3, high=2), (2, 3), padding_idx=1),
+        draw(ints(3, high=4, dtype="int32"), (4, 1100)),
     ),
     errors=[
-        fails(values([5]), (3, 4), match="index 5 is out of bounds", error=DimError),
-        fails(values([-1]), (3, 4), match="index -1 is out of bounds", error=DimError),
-        fails(values([1]), (3,), match="must be 2-D"),
+        fails(numbers([5]), (3, 4), match="index 5 is out of bounds", error=DimError),
+        fails(numbers([-1]), (3, 4), match="index -1 is out of bounds", error=DimError),
+        fails(numbers([1]), (3,), match="must be 2-D"),
         fails((2,), (3, 4), match="int32 or int64"),
     ],
     bench=[draw(ints(8192, high=50257), (50257, 768))],
@@ -1297,8 +1352,9 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             raise ShapeError("one_hot: Class values must be non-negative.")
         if np.maximum.reduce(x, axis=None) >= num_classes:
             raise ShapeError(f"one_hot: Class values must be smaller than num_classes ({num_classes}).")
-    classes = create.arange(num_classes, device=tensor.device)  # type: ignore[attr-defined]
-    return (views.unsqueeze(tensor, -1) == classes).to(tensor.dtype)  # type: ignore[attr-defined, no-any-return]
+    out = create.zeros(*x.shape, num_classes, dtype=tensor.dtype, device=tensor.device)  # type: ignore[attr-defined]
+    _scatter_(out, views.unsqueeze(tensor, -1), None, x.ndim, 1)
+    return out
 
 
 # ----------------------------------------------------------------------------------------------- triangles and diagonals
@@ -1398,14 +1454,13 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     vjp=lambda g, dims: _flip(g, dims),
     on="",
     samples=each(
-        draw((3, 4), dims=(0,)), draw((3, 4), dims=(-1, 0)), draw((2, 3, 4), dims=(1,)), draw((0, 2), dims=(0,)),
+        draw((3, 4), dims=(0,)), draw((3, 4), dims=(1, 0)), draw((2, 3, 4), dims=(1,)), draw((0, 2), dims=(0,)),
         draw((), dims=()), draw(transposed(3, 4), dims=(1,)), draw((2, 700), dims=(1,)),
     ),
 )  # fmt: skip
 def _flip(input: Array, dims: Any):
     """input with ``dims`` in reverse order, as a copy."""
-    order = [d % input.ndim for d in dims]
-    return np.array(input[tuple([slice(None, None, -1) if d in order else slice(None) for d in range(input.ndim)])], order="C")
+    return np.array(input[tuple([slice(None, None, -1) if d in dims else slice(None) for d in range(input.ndim)])], order="C")
 
 
 @composite()
@@ -1434,12 +1489,12 @@ def flipud(input: Tensor) -> Tensor:
     on="",
     samples=each(
         draw((3, 4), shifts=(1,), dims=(0,)), draw((3, 4), shifts=(-1, 5), dims=(0, 1)), draw((0, 3), shifts=(1,), dims=(0,)),
-        draw((5,), shifts=(3, 4), dims=(0, 0)), draw(transposed(3, 4), shifts=(2,), dims=(1,)),
+        draw(transposed(3, 4), shifts=(2,), dims=(1,)), draw((5,), shifts=(0,), dims=(0,)),
     ),
 )  # fmt: skip
 def _roll(input: Array, shifts: Ints, dims: Any):
-    """input moved by ``shifts`` along ``dims``; what leaves at one end comes in at the other."""
-    return np.roll(input, shifts, dims) if dims else np.array(input)
+    """input moved by ``shifts`` along ``dims``, each named once; what leaves at one end comes in at the other."""
+    return np.roll(input, shifts, dims)
 
 
 @composite()
@@ -1454,7 +1509,10 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     at = tuple([wrap_dim("roll", d, input._array.ndim) for d in as_ints("roll", "dims", dims)])
     if len(at) != len(by):
         raise ShapeError(f"roll: shifts and dimensions must align. shifts: {len(by)}, dims:{len(at)}")
-    return _roll(input, by, at)
+    once: dict[int, int] = {}
+    for d, n in zip(at, by, strict=True):
+        once[d] = once.get(d, 0) + n
+    return _roll(input, tuple(once.values()), tuple(once))
 
 
 @composite()
@@ -1517,8 +1575,8 @@ def tile(input: Tensor, *dims: Any) -> Tensor:
     kernel=kernels.repeat_index,
     on="",
     samples=each(
-        draw(ints(5, high=4), output_size=None), draw(values([2, 0, 1]), output_size=3), draw(ints(0), output_size=None),
-        draw(values([200, 1], "int32"), output_size=None),
+        draw(ints(5, high=4), output_size=None), draw(numbers([2, 0, 1]), output_size=3), draw(ints(0), output_size=None),
+        draw(numbers([200, 1], "int32"), output_size=None),
     ),
 )  # fmt: skip
 def _repeat_index(repeats: Array, output_size: Any):

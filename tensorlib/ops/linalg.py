@@ -181,17 +181,13 @@ def _linear_spec(input: Any, weight: Any, bias: Any) -> Any:
         hint = "; did you mean weight.mT?" if w[0] == x[-1] else ""
         raise _cannot_multiply("linear", x, w[::-1], f"input (…, in) and weight (out, in), got weight {tuple(w)}", hint)
     shape = (*x[:-1], *w[:-1])
-    if bias is not None and bias.shape != w[:1]:
-        if len(w) == 1:
-            raise ShapeError(f"linear: mat2 must be a matrix, got 1-D tensor: a weight {tuple(w)} takes no bias")
+    if bias is not None and bias.shape != w[:-1]:
         missing = len(shape) - bias.ndim
         if missing < 0 or any(n not in (1, m) for n, m in zip(bias.shape, shape[missing:], strict=True)):
             raise ShapeError(
-                f"linear: bias of shape {tuple(bias.shape)} does not fit a result of shape {shape}: expected ({w[0]},) "
+                f"linear: bias of shape {tuple(bias.shape)} does not fit a result of shape {shape}: expected {w[:-1]} "
                 f"(The expanded size of the tensor must match the existing size)"
             )
-    elif bias is not None and len(w) == 1:
-        raise ShapeError(f"linear: mat2 must be a matrix, got 1-D tensor: a weight {tuple(w)} takes no bias")
     return shape, input.dtype
 
 
@@ -218,7 +214,7 @@ def _linear_grad_weight(g: Any, input: Any, weight_shape: Any) -> Any:
     samples=each(
         draw((4, 3), (5, 3), (5,)), draw((4, 3), (5, 3), None), draw((3,), (5, 3), (5,)), draw((2, 35, 33), (70, 33), (70,)),
         draw(transposed(6, 4), transposed(5, 4), (5,)), draw((4, 3), (5, 3), (1,)), draw((2, 2, 3), (4, 3), (2, 4)),
-        draw((4, 3), (3,), None), draw((0, 3), (5, 3), (5,)), draw((4, 0), (5, 0), (5,)), draw((1, 1), (1, 1), (1,)),
+        draw((4, 3), (3,), None), draw((2, 4, 3), (3,), (1,)), draw((0, 3), (5, 3), (5,)), draw((4, 0), (5, 0), (5,)), draw((1, 1), (1, 1), (1,)),
     ),
     errors=[
         fails((2, 3), (4, 5), match="mat1 and mat2 shapes cannot be multiplied", error=ShapeError),
@@ -232,8 +228,8 @@ def _linear_grad_weight(g: Any, input: Any, weight_shape: Any) -> Any:
 def linear(input: Array, weight: Array, bias: Array | None = None):
     """input @ weight.T + bias. input (…, in), weight (out, in), bias (out,) -> (…, out).
 
-    All of one dtype; accumulated as matmul, the bias added before the one rounding. A weight (in,) gives (…) and takes
-    no bias. ShapeError where sizes differ, DtypeError for several dtypes.
+    All of one dtype; accumulated as matmul, the bias added before the one rounding. A weight (in,) gives (…).
+    ShapeError where sizes differ, DtypeError for several dtypes.
     """
     if input.ndim > 2 and weight.ndim == 2 and input.size and input.flags.c_contiguous:
         rows = np.matmul(input.reshape(-1, input.shape[-1]), weight.T)
@@ -255,25 +251,29 @@ def _dims(name: str, message: str, *expected: tuple[Any, int]) -> None:
         raise ShapeError(f"{name}: {message}, got {got}")
 
 
-@composite(samples=each(draw((4, 3), (3, 5)), draw((0, 3), (3, 2))))
+@composite(samples=each(draw((4, 3), (3, 5)), draw((1, 17), (17, 1)), draw((0, 3), (3, 2))))
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """input @ mat2 for two matrices: (m, k), (k, n) -> (m, n). No broadcasting; see matmul."""
     _dims("mm", "self must be a matrix: expected (m, k) and (k, n)", (input, 2), (mat2, 2))
     return matmul(input, mat2)
 
 
-@composite(samples=each(draw((2, 4, 3), (2, 3, 5)), draw((0, 4, 3), (0, 3, 5))))
+@composite(samples=each(draw((2, 4, 3), (2, 3, 5)), draw((1, 1, 3), (1, 3, 1)), draw((0, 4, 3), (0, 3, 5))))
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """input @ mat2 for two batches of matrices: (b, m, k), (b, k, n) -> (b, m, n). No broadcasting; see matmul."""
-    for which, t in (("batch1", input), ("batch2", mat2)):
-        _dims("bmm", f"{which} must be a 3D tensor: expected (b, m, k) and (b, k, n)", (t, 3))
-    wanted = (input.shape[0], input.shape[2])
-    if tuple(mat2.shape[:2]) != wanted:
+    return _batched("bmm", input, mat2)
+
+
+def _batched(name: str, batch1: Tensor, batch2: Tensor) -> Tensor:
+    for which, t in (("batch1", batch1), ("batch2", batch2)):
+        _dims(name, f"{which} must be a 3D tensor: expected (b, m, k) and (b, k, n)", (t, 3))
+    wanted = (batch1.shape[0], batch1.shape[2])
+    if tuple(batch2.shape[:2]) != wanted:
         raise ShapeError(
-            f"bmm: cannot multiply {tuple(input.shape)} by {tuple(mat2.shape)}: Expected size for first two dimensions "
-            f"of batch2 tensor to be: {list(wanted)} but got: {list(mat2.shape[:2])}"
+            f"{name}: cannot multiply {tuple(batch1.shape)} by {tuple(batch2.shape)}: Expected size for first two "
+            f"dimensions of batch2 tensor to be: {list(wanted)} but got: {list(batch2.shape[:2])}"
         )
-    return matmul(input, mat2)
+    return matmul(batch1, batch2)
 
 
 @composite(samples=each(draw((4, 3), (3,))))
@@ -332,7 +332,7 @@ def _scaled_sum(name: str, input: Tensor, product: Tensor, beta: Scalar, alpha: 
     return product + (input if beta == 1 else input * beta)
 
 
-@composite(inplace=True, samples=each(draw((5,), (4, 3), (3, 5)), draw((4, 1), (4, 3), (3, 5), beta=0.5, alpha=2.0)))
+@composite(inplace=True, samples=each(draw((5,), (4, 3), (3, 5)), draw((4, 5), (4, 3), (3, 5), beta=0.5, alpha=2.0), draw((4, 1), (4, 3), (3, 5), beta=0)))
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
     """beta * input + alpha * (mat1 @ mat2): input broadcast to (m, n), mat1 (m, k), mat2 (k, n) -> (m, n).
 
@@ -356,7 +356,7 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Scalar = 1, 
 
     With beta 0 input is ignored, NaNs and all.
     """
-    return _scaled_sum("baddbmm", input, bmm(batch1, batch2), beta, alpha)
+    return _scaled_sum("baddbmm", input, _batched("baddbmm", batch1, batch2), beta, alpha)
 
 
 @composite(on="functional", samples=each(draw((4, 3), (4, 5), (2, 3, 5), (2,)), draw((2, 1, 3), (2, 1, 5), (2, 3, 5), None)))
@@ -603,13 +603,13 @@ def _contract(a: Any, la: list[int], b: Any, lb: list[int], keep: set[int]) -> t
     # Dimensions that stand alone keep their strides; several become one, which may take a copy.
     if len(rows) != 1 or len(summed) != 1:
         k = y.shape[n : n + len(summed)]
-        x = x.reshape(*x.shape[:n], _product(row_sizes), _product(k))
-        y = y.reshape(*y.shape[:n], _product(k), *y.shape[n + len(summed) :])
+        x = x.reshape((*x.shape[:n], _product(row_sizes), _product(k)))
+        y = y.reshape((*y.shape[:n], _product(k), *y.shape[n + len(summed) :]))
     if len(columns) != 1:
-        y = y.reshape(*y.shape[: n + 1], _product(column_sizes))
+        y = y.reshape((*y.shape[: n + 1], _product(column_sizes)))
     out = matmul(x, y)
     if len(rows) != 1 or len(columns) != 1:
-        out = out.reshape(*out.shape[:n], *row_sizes, *column_sizes)
+        out = out.reshape((*out.shape[:n], *row_sizes, *column_sizes))
     return out, batch + rows + columns
 
 

@@ -14,7 +14,7 @@ from tensorlib._samples import between, draw, each, fails, ints, strided, transp
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError
 from tensorlib.kernels import normalization as kernels
 from tensorlib.op import Array, Ints, composite, op
-from tensorlib.ops.reduction import add_reduce, row_sums
+from tensorlib.ops.reduction import _ones, column_sums, row_sums
 
 _F32 = np.dtype(np.float32)
 
@@ -105,9 +105,11 @@ def _layer_norm_composite(input: Any, weight: Any, bias: Any, normalized_shape: 
 
 _LAYERS = each(
     draw((3, 4), (4,), (4,), normalized_shape=(4,)), draw((3, 4), None, None, normalized_shape=(4,)),
-    draw((2, 3, 4), (3, 4), None, normalized_shape=(3, 4)), draw((2, 3, 4), None, (4,), normalized_shape=(4,), eps=1e-3),
+    draw((2, 3, 4), (3, 4), None, normalized_shape=(3, 4)),
+    draw((2, 3, 4), None, (4,), normalized_shape=(4,), eps=1e-3),
     draw((4,), (4,), (4,), normalized_shape=(4,)), draw((0, 4), (4,), (4,), normalized_shape=(4,)),
-    draw(transposed(5, 6), (6,), (6,), normalized_shape=(6,)), draw(strided(3, 7), (7,), strided(7), normalized_shape=(7,)),
+    draw(transposed(5, 6), (6,), (6,), normalized_shape=(6,)),
+    draw(strided(3, 7), (7,), strided(7), normalized_shape=(7,)),
     draw((70, 33), (33,), (33,), normalized_shape=(33,)), draw((2, 9000), (9000,), (9000,), normalized_shape=(9000,)),
     draw((2, 1), (1,), (1,), normalized_shape=(1,)),
 )  # fmt: skip
@@ -176,21 +178,22 @@ def _flat(a: Any) -> Any:
 
 
 def rows_grad(
-    g: np.ndarray, xhat: np.ndarray, rstd: np.ndarray, weight: Any, centered: bool, needs_weight: bool, needs_bias: bool
+    g: np.ndarray, centered: np.ndarray, rstd: np.ndarray, weight: Any, subtract: bool, needs_weight: bool, needs_bias: bool
 ) -> tuple[np.ndarray, Any, Any]:
-    """Gradients of normalized rows for the input, weight and bias; ``xhat`` is overwritten."""
-    n = g.dtype.type(g.shape[1])
-    product = np.multiply(g, xhat)
-    ones = weight if weight is not None else None
-    mean_dh = (row_sums(product) if ones is None else product @ ones)[:, None] / n
-    g_weight = np.add.reduce(product, axis=0) if needs_weight else np.empty(0, g.dtype)
-    g_bias = np.add.reduce(g, axis=0) if needs_bias else np.empty(0, g.dtype)
-    xhat *= mean_dh
-    d = g if weight is None else np.multiply(g, weight, out=product)
-    out = np.subtract(d, xhat, out=xhat)
-    if centered:
-        out -= (row_sums(g) if ones is None else g @ ones)[:, None] / n
-    out *= rstd[:, None]
+    """Gradients of normalized rows for the input, weight and bias; ``centered`` is overwritten."""
+    m, n = g.shape
+    ones = _ones(n, g.dtype) if weight is None else weight
+    product = np.multiply(g, centered)
+    scale = (product @ ones) * (rstd * rstd * rstd / g.dtype.type(n))
+    g_weight = rstd @ product if needs_weight else np.empty(0, g.dtype)
+    g_bias = _ones(m, g.dtype) @ g if needs_bias else np.empty(0, g.dtype)
+    centered *= scale[:, None]
+    out = np.multiply(g, rstd[:, None], out=product)
+    if weight is not None:
+        out *= weight
+    out -= centered
+    if subtract:
+        out -= ((g @ ones) * (rstd / g.dtype.type(n)))[:, None]
     return out, g_weight, g_bias
 
 
@@ -221,11 +224,9 @@ def layer_norm_grad(
     needs_weight: Any, needs_bias: Any,
 ):  # fmt: skip
     """Gradients of layer_norm for input, weight and bias from its statistics; empty ones where they are not wanted."""
-    g, xhat = _rows(grad, normalized_shape), np.subtract(_rows(input, normalized_shape), mean.reshape(-1, 1))
-    rstd = rstd.reshape(-1)
-    xhat *= rstd[:, None]
-    w = None if weight is None else _like(weight, xhat).reshape(-1)
-    out, g_weight, g_bias = rows_grad(g, xhat, rstd, w, True, needs_weight, needs_bias)
+    g, centered = _rows(grad, normalized_shape), np.subtract(_rows(input, normalized_shape), mean.reshape(-1, 1))
+    w = None if weight is None else _like(weight, centered).reshape(-1)
+    out, g_weight, g_bias = rows_grad(g, centered, rstd.reshape(-1), w, True, needs_weight, needs_bias)
     return out.reshape(input.shape), _shaped(g_weight, normalized_shape), _shaped(g_bias, normalized_shape)
 
 
@@ -298,10 +299,9 @@ def _rms_norm_grad_kernel(
 )
 def rms_norm_grad(grad: Array, input: Array, weight: Array | None, rstd: Array, normalized_shape: Ints, needs_weight: Any):
     """Gradients of rms_norm for input and weight; an empty one where it is not wanted."""
-    rstd = rstd.reshape(-1)
-    xhat = np.multiply(_rows(input, normalized_shape), rstd[:, None])
-    w = None if weight is None else _like(weight, xhat).reshape(-1)
-    out, g_weight, _ = rows_grad(_rows(grad, normalized_shape), xhat, rstd, w, False, needs_weight, False)
+    x = _rows(input, normalized_shape).copy()
+    w = None if weight is None else _like(weight, x).reshape(-1)
+    out, g_weight, _ = rows_grad(_rows(grad, normalized_shape), x, rstd.reshape(-1), w, False, needs_weight, False)
     return out.reshape(input.shape), _shaped(g_weight, normalized_shape)
 
 
@@ -377,26 +377,35 @@ _BATCHES = each(
 )
 def _batch_norm(input: Array, weight: Array | None, bias: Array | None, eps: Any):
     """(out, mean, biased variance) with the statistics of the batch, which pass no gradient of their own."""
-    dims, ndim, kind = _over(input.ndim), input.ndim, input.dtype.type
+    x, kind = _by_channel(input), input.dtype.type
     n = kind(input.size // max(input.shape[1], 1))
-    mean = channel_sums(input) / n
-    out = np.subtract(input, _channels(mean, ndim), order="C")
-    var = np.einsum("nc...,nc...->c", out, out) / n if ndim == 2 else add_reduce(np.multiply(out, out), dims) / n
+    mean = channel_sums(x) / n
+    out = np.subtract(x, mean[:, None])
+    var = channel_dots(out, out) / n
     scale = np.reciprocal(np.sqrt(var + kind(eps)))
     if weight is not None:
         scale *= _like(weight, out)
-    out *= _channels(scale, ndim)
+    out *= scale[:, None]
     if bias is not None:
-        out += _channels(_like(bias, out), ndim)
-    return out, mean, var
+        out += _like(bias, out)[:, None]
+    return out.reshape(input.shape), mean, var
+
+
+def _by_channel(x: np.ndarray) -> np.ndarray:
+    """(N, C, …) as contiguous (N, C, L)."""
+    return np.ascontiguousarray(x).reshape(*x.shape[:2], math.prod(x.shape[2:]))
 
 
 def channel_sums(x: np.ndarray) -> np.ndarray:
-    """Sums a channel of (N, C, …): rows of a sample's channel first, then over samples."""
-    if x.ndim > 2 and x.flags.c_contiguous:
-        n, c = x.shape[:2]
-        return np.add.reduce(row_sums(x.reshape(n * c, -1)).reshape(n, c), axis=0)  # type: ignore[no-any-return]
-    return np.add.reduce(x, axis=_over(x.ndim))  # type: ignore[no-any-return]
+    """Sums a channel of contiguous (N, C, L): rows of a sample's channel first, then over samples."""
+    n, c, length = x.shape
+    rows = x.reshape(n, c) if length == 1 else row_sums(x.reshape(n * c, length)).reshape(n, c)
+    return column_sums(rows)
+
+
+def channel_dots(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Σ x y a channel of contiguous (N, C, L)."""
+    return column_sums(np.multiply(x, y)[..., 0] if x.shape[2] == 1 else np.vecdot(x, y))
 
 
 def _batch_norm_grad_spec(grad: Any, input: Any, weight: Any, mean: Any, var: Any, eps: float) -> Any:
@@ -412,23 +421,23 @@ def _batch_norm_grad_spec(grad: Any, input: Any, weight: Any, mean: Any, var: An
     outputs=("input", "weight", "bias"),
     on="",
     samples=each(
-        draw((3, 4), (3, 4), (4,), (4,), between(0.5, 2, 4), eps=1e-5), draw((2, 3, 5), (2, 3, 5), None, (3,), between(0.5, 2, 3), eps=1e-5),
+        draw((3, 4), (3, 4), (4,), (4,), between(0.5, 2, 4), eps=1e-5),
+        draw((2, 3, 5), (2, 3, 5), None, (3,), between(0.5, 2, 3), eps=1e-5),
         draw((2, 3, 4, 5), transposed(2, 3, 4, 5), (3,), (3,), between(0.5, 2, 3), eps=1e-5),
     ),
 )  # fmt: skip
 def batch_norm_grad(grad: Array, input: Array, weight: Array | None, mean: Array, var: Array, eps: Any):
     """Gradients of batch_norm with the statistics of the batch, for input, weight and bias."""
-    ndim, kind = input.ndim, input.dtype.type
+    x, g, kind = _by_channel(input), _by_channel(grad), input.dtype.type
     n = kind(input.size // max(input.shape[1], 1))
     rstd = np.reciprocal(np.sqrt(_like(var, input) + kind(eps)))
-    out = np.subtract(input, _channels(_like(mean, input), ndim), order="C")
-    out *= _channels(rstd, ndim)
-    sum_g, sum_gh = channel_sums(grad), channel_sums(np.multiply(grad, out, order="C"))
-    out *= _channels(sum_gh / n, ndim)
-    np.subtract(grad, out, out=out)
-    out -= _channels(sum_g / n, ndim)
-    out *= _channels(rstd if weight is None else rstd * _like(weight, input), ndim)
-    return out, sum_gh, sum_g
+    out = np.subtract(x, _like(mean, input)[:, None])
+    sum_g, sum_gh = channel_sums(g), channel_dots(g, out) * rstd
+    scale = rstd if weight is None else rstd * _like(weight, input)
+    out *= (scale * rstd * sum_gh / -n)[:, None]
+    out += np.multiply(g, scale[:, None])
+    out -= (scale * sum_g / n)[:, None]
+    return out.reshape(input.shape), sum_gh, sum_g
 
 
 @composite(on="functional")
@@ -498,8 +507,10 @@ def _group_norm_composite(input: Any, weight: Any, bias: Any, num_groups: int, e
 
 
 _GROUPS = each(
-    draw((3, 4), (4,), (4,), num_groups=2), draw((2, 6, 5), None, None, num_groups=3), draw((2, 4, 3, 5), (4,), None, num_groups=1),
-    draw((2, 4, 3, 5), None, (4,), num_groups=4), draw(transposed(2, 4, 3, 5), (4,), (4,), num_groups=2), draw((0, 4, 3), (4,), (4,), num_groups=2),
+    draw((3, 4), (4,), (4,), num_groups=2), draw((2, 6, 5), None, None, num_groups=3),
+    draw((2, 4, 3, 5), (4,), None, num_groups=1),
+    draw((2, 4, 3, 5), None, (4,), num_groups=4), draw(transposed(2, 4, 3, 5), (4,), (4,), num_groups=2),
+    draw((0, 4, 3), (4,), (4,), num_groups=2),
     draw((2, 6, 30, 31), (6,), (6,), num_groups=2),
 )  # fmt: skip
 
@@ -565,16 +576,14 @@ def _group_norm_grad_spec(grad: Any, input: Any, weight: Any, mean: Any, rstd: A
 )
 def group_norm_grad(grad: Array, input: Array, weight: Array | None, mean: Array, rstd: Array, num_groups: Any):
     """Gradients of group_norm for input, weight and bias from its statistics."""
-    n, ndim = input.shape[0], input.ndim
-    shape = (n * num_groups, math.prod(input.shape[1:]) // num_groups)
+    rows = input.shape[0] * num_groups, math.prod(input.shape[1:]) // num_groups
     rstd = rstd.reshape(-1)
-    xhat = np.subtract(input.reshape(shape), mean.reshape(-1, 1))
-    xhat *= rstd[:, None]
-    grad = np.ascontiguousarray(grad)
-    sum_g, sum_gh = channel_sums(grad), channel_sums(np.multiply(grad, xhat.reshape(input.shape)))
-    d = grad if weight is None else grad * _channels(_like(weight, input), ndim)
-    out, _, _ = rows_grad(d.reshape(shape), xhat, rstd, None, True, False, False)
-    return out.reshape(input.shape), sum_gh, sum_g
+    x, g = _by_channel(input), _by_channel(grad)
+    centered = np.subtract(x.reshape(rows), mean.reshape(-1, 1))
+    hats = np.vecdot(g, centered.reshape(x.shape)) * np.repeat(rstd, x.shape[1] // num_groups).reshape(x.shape[:2])
+    d = g if weight is None else g * _like(weight, input)[:, None]
+    out, _, _ = rows_grad(d.reshape(rows), centered, rstd, None, True, False, False)
+    return out.reshape(input.shape), column_sums(hats), channel_sums(g)
 
 
 @composite(on="functional")

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib._core import Tensor
 from tensorlib._promotion import FLOAT_ONLY, PROMOTE
 from tensorlib._samples import draw, each, fails, ints, strided, transposed, values
 from tensorlib.errors import DimError, DtypeError
 from tensorlib.kernels import softmax as kernels
 from tensorlib.op import Array, Dim, op
-from tensorlib.ops.reduction import _converted, add_reduce
+from tensorlib.ops.reduction import _converted, add_reduce, extremum_reduce
 
 
 def _dtype(name: str, input: Any, dtype: Any) -> np.dtype[Any]:
@@ -34,30 +33,19 @@ def _kernel(log: bool) -> Callable[..., None]:
     return kernel
 
 
-def _row_max(x: np.ndarray, dim: int) -> np.ndarray:
-    """np.max(x, dim, keepdims); along a contiguous dim by halving, which NumPy does many elements at a time."""
-    n = x.shape[dim]
-    if dim == x.ndim - 1 and n >= 32 and x.size >= 4096 and not n % 2:
-        half = n // 2
-        m = np.maximum(x[..., :half], x[..., half:])
-        while half >= 16 and not half % 2:
-            half //= 2
-            m = np.maximum(m[..., :half], m[..., half:], out=m[..., :half])
-        return np.maximum.reduce(m, axis=dim, keepdims=True)  # type: ignore[no-any-return]
-    return np.maximum.reduce(x, axis=dim, keepdims=True)  # type: ignore[no-any-return]
-
-
 def _shifted(input: np.ndarray, dim: int) -> np.ndarray:
     """input minus its maximum, in memory of its own."""
     if not input.shape[dim]:
         return input.copy()
-    return np.subtract(input, _row_max(input, dim), order="C")
+    return np.subtract(input, extremum_reduce(input, (dim,), True, np.maximum, np.argmax), order="C")
 
 
 _SAMPLES = each(
     draw((3, 4), dim=1), draw((3, 4), dim=0), draw((2, 3, 5), dim=-2), draw((1,), dim=0), draw((), dim=0),
-    draw((3, 0), dim=1), draw((0, 3), dim=1), draw(transposed(5, 6), dim=1), draw(strided(3, 7), dim=1), draw((2, 130, 3), dim=1),
-    draw((2, 9000), dim=1), draw((200, 3), dim=0), draw((300, 7), dim=1), draw((5, 64), dim=1, dtype=np.dtype(np.float64)),
+    draw((3, 0), dim=1), draw((0, 3), dim=1), draw(transposed(5, 6), dim=1), draw(strided(3, 7), dim=1),
+    draw((2, 130, 3), dim=1),
+    draw((2, 9000), dim=1), draw((200, 3), dim=0), draw((300, 7), dim=1),
+    draw((5, 64), dim=1, dtype=np.dtype(np.float64)),
     draw(values([[1.0, float("-inf"), 80], [float("-inf")] * 3, [float("inf"), 1, 2], [float("nan"), 1, 2]]), dim=1),
 )  # fmt: skip
 _ERRORS = [
@@ -72,7 +60,8 @@ def _grad_spec(grad: Any, output: Any, dim: int) -> Any:
 
 
 _GRADS = each(
-    draw((3, 4), (3, 4), dim=1), draw((3, 4), (3, 4), dim=0), draw(transposed(5, 6), (5, 6), dim=1), draw((2, 0), (2, 0), dim=1),
+    draw((3, 4), (3, 4), dim=1), draw((3, 4), (3, 4), dim=0), draw(transposed(5, 6), (5, 6), dim=1),
+    draw((2, 0), (2, 0), dim=1),
     draw((2, 9000), (2, 9000), dim=1), draw((200, 3), (200, 3), dim=0), draw((300, 7), strided(300, 7), dim=1),
 )  # fmt: skip
 
@@ -91,9 +80,11 @@ _GRADS = each(
 )
 def softmax_grad(grad: Array, output: Array, dim: Dim):
     """(grad - Σ grad · output) · output along ``dim``: the gradient of softmax from its output."""
-    product = np.multiply(grad, output)
-    total = add_reduce(product, (dim,), True)
-    out = np.subtract(grad, total, out=product)
+    if dim == output.ndim - 1:
+        total = np.vecdot(grad, output)[..., None]
+    else:
+        total = add_reduce(np.multiply(grad, output), (dim,), True)
+    out = np.subtract(grad, total)
     return np.multiply(out, output, out=out)
 
 
@@ -136,7 +127,7 @@ def softmax(input: Array, dim: Dim, _stacklevel: Any = 3, dtype: Any = None):
     e = _shifted(_converted(input, _dtype("softmax", input, dtype)), dim)
     np.exp(e, out=e)
     total = add_reduce(e, (dim,), True)
-    return np.divide(e, total, out=e)
+    return np.multiply(e, np.reciprocal(total, out=total), out=e)
 
 
 @op(

@@ -697,6 +697,9 @@ def _bits(input: Array, dtype: Any):
     return DeviceArray(input.ptr, shape, strides, dtype, input.device, input.owner)
 
 
+_VIEW = registry["view"]
+
+
 @composite(on="method", alias=("view",))
 def _as_view(input: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
     """The view of another shape with the same elements, or the same bytes as another dtype: ``view(2, -1)``,
@@ -714,7 +717,7 @@ def _as_view(input: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
             shape = as_ints("view", "shape", first)
     if dtype is not None:
         return _bits(input, as_dtype(dtype).numpy)
-    return _view(input, shape)
+    return apply_view(_VIEW, input, {"shape": shape})
 
 
 # -------------------------------------------------------------------------------------------------------- by other names
@@ -728,17 +731,11 @@ def reshape(input: Tensor, shape: Ints) -> Tensor:
     """
     size = as_ints("reshape", "shape", shape)
     x = input._array
-    if type(x) is not np.ndarray or not x.flags.c_contiguous:
-        try:
-            return _view(input, size)
-        except ShapeError:
-            size = _reshaped(x, size)
-            return _view(input.clone(), size)  # type: ignore[attr-defined]
     try:
-        return _view(input, size)
+        return apply_view(_VIEW, input, {"shape": size})
     except ShapeError:
-        _reshaped(x, size)
-        raise
+        size = _reshaped(x, size)  # raises where the sizes are wrong
+        return _view(input.clone(), size)  # type: ignore[attr-defined]
 
 
 def _reshaped(x: Any, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -94,22 +94,24 @@ def opened(result: Any) -> list[Tensor]:
 
 
 @contextmanager
-def stream() -> Iterator[None]:
-    """The random stream at SEED within, and where it was afterwards."""
+def stream(seed: int = SEED) -> Iterator[None]:
+    """The random stream at a seed within, and where it was afterwards."""
     before = random.get_rng_state()
-    random.manual_seed(SEED)
+    random.manual_seed(seed)
     try:
         yield
     finally:
         random.set_rng_state(before)
 
 
-def call(made: Op | Composite, args: Sequence[Any], attrs: dict[str, Any], device: Device = cpu) -> Any:
+def call(
+    made: Op | Composite, args: Sequence[Any], attrs: dict[str, Any], device: Device = cpu, seed: int = SEED
+) -> Any:
     """The public function of tensors as a user calls it; random operators always draw the same numbers."""
     if device is not cpu and "device" in made.signature.parameters and not any(_has_tensor(a) for a in args):
         attrs = {**attrs, "device": device}
     attrs = {k: wrap(place(v, device)) if isinstance(v, np.ndarray) else v for k, v in attrs.items()}
-    with stream():
+    with stream(seed):
         return made.public(*args, **attrs)
 
 
@@ -117,17 +119,18 @@ def _has_tensor(a: Any) -> bool:
     return isinstance(a, Tensor) or (isinstance(a, list) and any(isinstance(x, Tensor) for x in a))
 
 
-def run(made: Op | Composite, args: Sequence[Any], attrs: dict[str, Any], device: Device = cpu) -> list[Any]:
+def run(
+    made: Op | Composite, args: Sequence[Any], attrs: dict[str, Any], device: Device = cpu, seed: int = SEED
+) -> list[Any]:
     """The results as arrays; of an operator that mutates its arguments, those afterwards."""
-    given, leaves = tensors(args, device)
+    given, _ = tensors(args, device)
     grad, modes.grad = modes.grad, False
     try:
-        result = call(made, given, attrs, device)
+        result = call(made, given, attrs, device, seed)
     finally:
         modes.grad = grad
     if isinstance(made, Op) and made.mutates:
         return [t._array for t in mutated(made, given)]
-    del leaves
     return [t._array for t in opened(result)]
 
 

@@ -35,7 +35,7 @@ Declared = Op | Composite
 #: Around the kinks of relu, abs, clamp, floor and of ties between two operands.
 TIES = (-2.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 2.0)
 #: What only IEEE arithmetic settles.
-SPECIAL = (float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 1e30, -1e30, 1e-30, -1e-30, 6e4, 88.0)
+SPECIAL = (float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 1e20, -1e20, 1e-18, -1e-18, 6e4, 88.0)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Case:
 
     def arguments(self, dtype: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """(positional arguments with arrays, keyword arguments) for a dtype under test."""
-        with np.errstate(all="ignore"):  # 1e30 overflows in float16, as it should
+        with np.errstate(all="ignore"):  # 1e20 overflows in float16, as it should
             args = tuple(_array_of(a) for a in self.sample.arrays(dtype))
             attrs = dict(self.sample.attrs)
             for name, value in attrs.items():
@@ -281,6 +281,19 @@ def dtypes(made: Declared) -> tuple[np.dtype[Any], ...]:
         # What only other operators call is called with what they compute in.
         found = [d for d in found if is_float(d)]
     return tuple(found)
+
+
+@cache
+def is_random(made: Declared) -> bool:
+    """Whether its results change with the seed."""
+    if isinstance(made, Op):
+        return made.random
+    for case in cases(made)[:4]:
+        args, attrs = case.arguments(usual(made))
+        results = [calls.run(made, args, attrs, seed=seed) for seed in (1, 2)]
+        if any(not np.array_equal(a, b, equal_nan=a.dtype.kind in "fc") for a, b in zip(*results, strict=True)):
+            return True
+    return False
 
 
 def usual(made: Declared) -> np.dtype[Any]:

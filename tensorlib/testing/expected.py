@@ -33,6 +33,10 @@ class Values(NamedTuple):
     kept: np.ndarray | None
 
 
+#: Begins the error of a call that is not compared, the reason after it.
+LEFT_OUT = "left out: "
+
+
 class Record(NamedTuple):
     """What one call gave: outputs and gradients, or the error it raised."""
 
@@ -94,12 +98,13 @@ def plan(made: Declared) -> Iterator[Call]:
     everything = proposed(made)
     ordinary = [c for c in everything if depends_on_dtype(c)]
     few = [c for c in ordinary if not c.special][:2] + [c for c in ordinary if c.special or c.label == "ties"]
+    random = all_cases.is_random(made)
     for dtype in (usual, *(d for d in _OTHERS if d != usual)):
         for case in everything if dtype == usual else few:
-            if case.special and not is_float(dtype):
+            if (case.special or case.label == "ties") and not is_float(dtype):
                 continue
             args, attrs = case.arguments(dtype)
-            wants = not case.special and (dtype == FLOAT32 or (dtype == BFLOAT16 and case is few[0]))
+            wants = not (case.special or random) and (dtype == FLOAT32 or (dtype == BFLOAT16 and case is few[0]))
             yield Call(case, dtype, args, attrs, key(dtype, args, attrs), wants, dtype == usual)
 
 

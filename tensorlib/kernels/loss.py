@@ -1,0 +1,240 @@
+"""Cross-entropy and its gradient, fused: the probabilities are never written.
+
+Rows are the positions that have a target: row r of an input (N, C, S) is n = r // S, s = r % S.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tensorlib._array import DeviceArray, empty, is_contiguous
+from tensorlib.kernels import create, pointwise
+from tensorlib.runtime.compiler import jit
+from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
+
+if TYPE_CHECKING:
+    import triton.language as tl
+
+_FLOAT64 = np.dtype(np.float64)
+NONE, MEAN, SUM = 0, 1, 2
+REDUCTIONS = {"none": NONE, "mean": MEAN, "sum": SUM}
+
+
+@jit
+def _target(target, weight, r, inside, C, ignore_index, ACC: tl.constexpr):
+    """(class, weight of the row: 0 where ignored, NaN where the class is out of range)."""
+    y = tl.load(target + r, mask=inside, other=0).to(tl.int64)
+    counted = inside & (y != ignore_index)
+    known = counted & (y >= 0) & (y < C)
+    if weight is None:
+        w = tl.where(known, 1.0, 0.0).to(ACC)
+    else:
+        w = tl.load(weight + y, mask=known, other=0.0).to(ACC)
+    return y, tl.where(counted & (known == 0), float("nan"), w), known
+
+
+@jit
+def _weight_sum(weight, C, BLOCK_C: tl.constexpr, ACC: tl.constexpr):
+    """The sum of the class weights: C without weights."""
+    if weight is None:
+        total = tl.cast(C, ACC)
+    else:
+        part = tl.zeros((BLOCK_C,), ACC)
+        for start in range(0, C, BLOCK_C):
+            c = start + tl.arange(0, BLOCK_C)
+            part += tl.load(weight + c, mask=c < C, other=0.0).to(ACC)
+        total = tl.sum(part)
+    return total
+
+
+# One program owns BLOCK_R rows and walks over their classes once, BLOCK_C at a time, with a running maximum (online
+# softmax, Milakov and Gimelshein 2018): reads the input once, writes one log-sum-exp a row, and the losses (PARTIAL
+# false) or their sum and that of the row weights, one each a program.
+@jit
+def cross_entropy_kernel(
+    losses, weights, lse, x, target, weight, R, C, S, stride_n, stride_c, stride_s, ignore_index, smoothing,
+    LOG_PROBABILITIES: tl.constexpr, SMOOTH: tl.constexpr, PARTIAL: tl.constexpr, ACC: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    r = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    inside = r < R
+    row = x + (r // S) * stride_n + (r % S) * stride_s
+    y, w, known = _target(target, weight, r, inside, C, ignore_index, ACC)
+    chosen = tl.load(row + y * stride_c, mask=known, other=0.0).to(ACC)
+    if LOG_PROBABILITIES:
+        loss = tl.where(w == 0, 0.0, -w * chosen)
+    else:
+        high = tl.full((BLOCK_R,), float("-inf"), ACC)
+        total = tl.zeros((BLOCK_R,), ACC)
+        weighted = tl.zeros((BLOCK_R,), ACC)
+        for start in range(0, C, BLOCK_C):
+            c = start + tl.arange(0, BLOCK_C)
+            there = inside[:, None] & (c < C)[None, :]
+            v = tl.load(row[:, None] + c.to(tl.int64)[None, :] * stride_c, mask=there, other=float("-inf")).to(ACC)
+            above = tl.maximum(high, tl.max(v, axis=1))
+            base = tl.where(above == float("-inf"), 0.0, above)  # -inf - -inf would be NaN
+            total = total * tl.exp(high - base) + tl.sum(tl.exp(v - base[:, None]), axis=1)
+            high = above
+            if SMOOTH:
+                if weight is None:
+                    v = tl.where(there, v, 0.0)
+                else:
+                    wc = tl.load(weight + c, mask=c < C, other=0.0).to(ACC)
+                    v = tl.where(there, v * wc[None, :], 0.0)
+                weighted += tl.sum(v, axis=1)
+        base = tl.where(high == float("-inf"), 0.0, high)
+        norm = tl.log(total) + base
+        tl.store(lse + r, norm, mask=inside)
+        loss = w * (norm - chosen)
+        if SMOOTH:
+            spread = _weight_sum(weight, C, BLOCK_C, ACC) * norm - weighted
+            loss = (1.0 - smoothing) * loss + (smoothing / C) * spread
+        loss = tl.where(inside & (y == ignore_index), 0.0, loss)
+    if PARTIAL:
+        tl.store(losses + tl.program_id(0), tl.sum(tl.where(inside, loss, 0.0)))
+        tl.store(weights + tl.program_id(0), tl.sum(tl.where(inside, w, 0.0)))
+    else:
+        tl.store(losses + r, loss.to(losses.dtype.element_ty), mask=inside)
+
+
+# One program adds up what the others left: reads P sums and P weights, writes the loss and what it was divided by.
+@jit
+def cross_entropy_sum_kernel(out, total, losses, weights, P, MEAN: tl.constexpr, BLOCK: tl.constexpr):
+    ACC: tl.constexpr = losses.dtype.element_ty
+    s = tl.zeros((BLOCK,), ACC)
+    w = tl.zeros((BLOCK,), ACC)
+    for start in range(0, P, BLOCK):
+        i = start + tl.arange(0, BLOCK)
+        s += tl.load(losses + i, mask=i < P, other=0.0)
+        w += tl.load(weights + i, mask=i < P, other=0.0)
+    loss = tl.sum(s)
+    if MEAN:
+        divisor = tl.sum(w)
+        loss = loss / divisor
+    else:
+        divisor = tl.full((), 1.0, ACC)
+    tl.store(total, divisor)
+    tl.store(out, loss.to(out.dtype.element_ty))
+
+
+# One program owns BLOCK_R rows and BLOCK_C classes of the gradient: reads that tile of the input, writes it once.
+# g w (softmax - onehot), and for smoothed labels the same of the uniform distribution.
+@jit
+def cross_entropy_grad_kernel(
+    dx, g, x, target, weight, lse, total, R, C, S, stride_n, stride_c, stride_s, stride_on, stride_oc, stride_os,
+    ignore_index, smoothing, stride_g,
+    LOG_PROBABILITIES: tl.constexpr, SMOOTH: tl.constexpr, ACC: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    r = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    c = tl.program_id(1).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
+    inside = r < R
+    there = inside[:, None] & (c < C)[None, :]
+    n, s = r // S, r % S
+    y, w, known = _target(target, weight, r, inside, C, ignore_index, ACC)
+    scale = tl.load(g + r * stride_g, mask=inside, other=0.0).to(ACC) / tl.load(total)
+    hit = c[None, :] == y[:, None]
+    if LOG_PROBABILITIES:
+        d = tl.where(hit, -w[:, None], 0.0)
+    else:
+        at = (n * stride_n + s * stride_s)[:, None] + c[None, :] * stride_c
+        v = tl.load(x + at, mask=there, other=0.0).to(ACC)
+        p = tl.exp(v - tl.load(lse + r, mask=inside, other=0.0)[:, None])
+        if SMOOTH:
+            share = smoothing / C
+            if weight is None:
+                each = tl.full((BLOCK_C,), 1.0, ACC)
+            else:
+                each = tl.load(weight + c, mask=c < C, other=0.0).to(ACC)
+            main = w * (1.0 - smoothing)
+            d = p * (main + share * _weight_sum(weight, C, BLOCK_C, ACC))[:, None]
+            d = d - tl.where(hit, main[:, None], 0.0) - (share * each)[None, :]
+        else:
+            d = w[:, None] * (p - tl.where(hit, 1.0, 0.0))
+        d = tl.where((y == ignore_index)[:, None], 0.0, d)
+    d = d * scale[:, None]
+    out = dx + (n * stride_on + s * stride_os)[:, None] + c[None, :] * stride_oc
+    tl.store(out, d.to(dx.dtype.element_ty), mask=there)
+
+
+def _contiguous(x: DeviceArray) -> DeviceArray:
+    if is_contiguous(x):
+        return x
+    copied = empty(x.shape, x.dtype, x.device)
+    pointwise.copy(copied, x)
+    return copied
+
+
+def _layout(x: DeviceArray) -> tuple[DeviceArray, tuple[int, int, int], tuple[int, int, int]]:
+    """(x, (N, C, S), strides of N, C, S) of an input (C), (N, C) or (N, C, d1, …)."""
+    shape, strides = x.shape, x.strides
+    if x.ndim == 1:
+        return x, (1, shape[0], 1), (0, strides[0], 0)
+    if x.ndim == 2:
+        return x, (*shape, 1), (*strides, 0)
+    if x.ndim > 3:
+        x = _contiguous(x)
+        s = int(np.prod(shape[2:]))
+        return x, (shape[0], shape[1], s), (shape[1] * s, s, 1)
+    return x, shape, strides  # type: ignore[return-value]
+
+
+def _blocks(C: int, S: int) -> tuple[int, int]:
+    """(BLOCK_R, BLOCK_C): whole rows where classes are neighbours, whole columns where positions are."""
+    if S > 1:
+        return 128, min(next_power_of_2(C), 16)
+    block = min(next_power_of_2(C), 4096)
+    return max(1, 2048 // block), block
+
+
+def cross_entropy(
+    out: DeviceArray, lse: DeviceArray, total: DeviceArray, input: DeviceArray, target: DeviceArray,
+    weight: DeviceArray | None, ignore_index: int, reduction: str, label_smoothing: float, log_probabilities: bool,
+) -> None:  # fmt: skip
+    """out = the loss, lse = log Σ e^x of each row, total = what a mean was divided by."""
+    x, (N, C, S), strides = _layout(input)
+    R, kind = N * S, REDUCTIONS[reduction]
+    block_r, block_c = _blocks(C, S)
+    P = cdiv(R, block_r)
+    partial = kind != NONE
+    losses = empty((P,), lse.dtype, out.device) if partial else out
+    weights = empty((P,), lse.dtype, out.device) if partial else None
+    launch(
+        cross_entropy_kernel, (P,), losses, weights, lse, x, _contiguous(target), _flat(weight), R, C, S, *strides,
+        ignore_index, _number(label_smoothing, lse), LOG_PROBABILITIES=log_probabilities, SMOOTH=label_smoothing != 0,
+        PARTIAL=partial, ACC=lse.dtype, BLOCK_R=block_r, BLOCK_C=block_c,
+    )  # fmt: skip
+    if partial:
+        launch(cross_entropy_sum_kernel, (1,), out, total, losses, weights, P, MEAN=kind == MEAN, BLOCK=1024)
+    else:
+        create.full(total, (), 1.0, total.dtype, total.device)
+    if log_probabilities:
+        create.full(lse, lse.shape, 0.0, lse.dtype, lse.device)
+
+
+def _flat(weight: DeviceArray | None) -> DeviceArray | None:
+    return None if weight is None else _contiguous(weight)
+
+
+def _number(value: float, like: DeviceArray) -> Any:
+    return np.float64(value) if like.dtype == _FLOAT64 else float(value)
+
+
+def cross_entropy_grad(
+    out: DeviceArray, grad: DeviceArray, input: DeviceArray, target: DeviceArray, weight: DeviceArray | None,
+    lse: DeviceArray, total: DeviceArray, ignore_index: int, label_smoothing: float, log_probabilities: bool,
+) -> None:  # fmt: skip
+    """out = grad times the derivative of the loss."""
+    x, (N, C, S), strides = _layout(input)
+    R = N * S
+    block_r, block_c = _blocks(C, S)
+    block_c = min(block_c, 1024)
+    grad = _contiguous(grad)
+    launch(
+        cross_entropy_grad_kernel, (cdiv(R, block_r), cdiv(C, block_c)), out, grad, x, _contiguous(target),
+        _flat(weight), lse, total, R, C, S, *strides, C * S, S, 1, ignore_index, _number(label_smoothing, lse),
+        1 if grad.ndim else 0, LOG_PROBABILITIES=log_probabilities, SMOOTH=label_smoothing != 0, ACC=lse.dtype,
+        BLOCK_R=block_r, BLOCK_C=block_c,
+    )  # fmt: skip

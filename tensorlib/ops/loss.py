@@ -1,0 +1,484 @@
+"""Losses. ``reduction``: 'mean', 'sum', or 'none' for one number an element (or a row)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tensorlib._core import Tensor
+from tensorlib._dtypes import HALF, OF_NUMPY
+from tensorlib._promotion import FLOAT_ONLY, FLOATS
+from tensorlib._samples import Draw, between, draw, each, fails, ints, strided, transposed
+from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
+from tensorlib.kernels import loss as kernels
+from tensorlib.op import Array, composite, op, pointwise
+from tensorlib.ops.activation import logsigmoid
+from tensorlib.ops.pointwise import _where, abs, clamp_min, exp, log, log1p, square, xlogy
+from tensorlib.runtime.compiler import jit
+
+if TYPE_CHECKING:
+    import triton.language as tl
+    from triton.language.extra import libdevice
+
+
+def _reduction(name: str, reduction: str, size_average: Any = None, reduce: Any = None) -> str:
+    """The reduction, also from PyTorch's old ``size_average`` and ``reduce``. ArgumentError for an unknown one."""
+    if size_average is not None or reduce is not None:
+        mean = size_average is None or size_average
+        reduction = ("mean" if mean else "sum") if reduce is None or reduce else "none"
+        warnings.warn(
+            f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead.", stacklevel=3
+        )
+    if reduction not in kernels.REDUCTIONS:
+        raise ArgumentError(f"{name}: {reduction} is not a valid value for reduction: expected 'mean', 'sum' or 'none'")
+    return reduction
+
+
+def _reduced(loss: Any, reduction: str, weight: Any = None) -> Tensor:
+    """The loss, its sum, or its mean: with ``weight`` the weighted mean."""
+    if weight is not None:
+        loss = loss * weight
+        if reduction == "mean":
+            return loss.sum() / weight.expand(loss._array.shape).sum()  # type: ignore[no-any-return]
+    return loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()  # type: ignore[no-any-return]
+
+
+def _compare_sizes(input: Tensor, target: Tensor) -> None:
+    if input._array.shape != target._array.shape:
+        warnings.warn(
+            f"Using a target size ({tuple(target._array.shape)}) that is different to the input size "
+            f"({tuple(input._array.shape)}). This will likely lead to incorrect results due to broadcasting. "
+            f"Please ensure they have the same size.",
+            stacklevel=4,
+        )
+
+
+# --------------------------------------------------------------------------------------------------------- regression
+
+
+@composite(on="functional")
+def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+             weight: Tensor | None = None) -> Tensor:  # fmt: skip
+    """(input - target)², broadcast, times ``weight``."""
+    reduction = _reduction("mse_loss", reduction, size_average, reduce)
+    _compare_sizes(input, target)
+    return _reduced(square(input - target), reduction, weight)  # type: ignore[operator]
+
+
+@composite(on="functional")
+def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+            weight: Tensor | None = None) -> Tensor:  # fmt: skip
+    """|input - target|, broadcast, times ``weight``; the gradient at 0 is 0."""
+    reduction = _reduction("l1_loss", reduction, size_average, reduce)
+    _compare_sizes(input, target)
+    return _reduced(abs(input - target), reduction, weight)  # type: ignore[operator]
+
+
+@composite(on="functional")
+def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+                   reduction: str = "mean", beta: float = 1.0) -> Tensor:  # fmt: skip
+    """d² / (2 beta) where |d| < beta, |d| - beta / 2 elsewhere, d = input - target. Girshick 2015, eq. 3."""
+    reduction = _reduction("smooth_l1_loss", reduction, size_average, reduce)
+    if beta < 0:
+        raise ArgumentError(f"smooth_l1_loss does not support negative values for beta, got {beta}")
+    _compare_sizes(input, target)
+    d: Any = input - target  # type: ignore[operator]
+    if beta == 0:
+        return _reduced(abs(d), reduction)
+    far = abs(d)
+    return _reduced(_where(far < beta, square(d) * (0.5 / beta), far - 0.5 * beta), reduction)  # type: ignore[operator]
+
+
+@composite(on="functional")
+def huber_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
+) -> Tensor:
+    """d² / 2 where |d| <= delta, delta (|d| - delta / 2) elsewhere, d = input - target. Huber 1964."""
+    reduction = _reduction("huber_loss", reduction)
+    if delta <= 0:
+        raise ArgumentError(f"huber_loss does not support non-positive values for delta, got {delta}")
+    _compare_sizes(input, target)
+    d: Any = input - target  # type: ignore[operator]
+    far: Any = abs(d)
+    return _reduced(_where(far <= delta, 0.5 * square(d), delta * (far - 0.5 * delta)), reduction, weight)
+
+
+@composite(on="functional")
+def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+           log_target: bool = False) -> Tensor:  # fmt: skip
+    """target (log target - input) for log-probabilities ``input``; e**target (target - input) with ``log_target``.
+
+    'batchmean' divides the sum by the first size, as the divergence is defined; 'mean' by the number of elements.
+    """
+    if reduction != "batchmean":
+        reduction = _reduction("kl_div", reduction, size_average, reduce)
+        if reduction == "mean":
+            warnings.warn(
+                "kl_div: reduction 'mean' divides the total loss by both the batch size and the support size; "
+                "'batchmean' divides only by the batch size, and aligns with the mathematical definition.",
+                stacklevel=2,
+            )
+    x, t = input, target
+    loss = exp(t) * (t - x) if log_target else xlogy(t, t) - t * x  # type: ignore[operator]
+    if reduction == "batchmean":
+        return _reduced(loss, "sum") / (input._array.shape[0] if input._array.ndim else 1)  # type: ignore[operator,no-any-return]
+    return _reduced(loss, reduction)
+
+
+# ------------------------------------------------------------------------------------------------------ binary targets
+
+
+@jit
+def _bce_scalar(x, t):
+    return (t - 1.0) * tl.maximum(libdevice.log1p(-x), -100.0) - t * tl.maximum(tl.log(x), -100.0)
+
+
+@pointwise(
+    _bce_scalar,
+    promote=FLOAT_ONLY,
+    vjp=dict(
+        input=lambda g, input, target: g * ((input - target) / clamp_min((1 - input) * input, 1e-12)),
+        target=lambda g, input: g * (log1p(-input) - log(input)),
+    ),
+    domain=(0.1, 0.9),
+    on="",
+)
+def _bce(input: Array, target: Array):
+    """-(target log input + (1 - target) log(1 - input)), the logarithms at least -100."""
+    if not ((input >= 0) & (input <= 1)).all():
+        raise ArgumentError(
+            "binary_cross_entropy: all elements of input should be between 0 and 1: apply sigmoid, or use "
+            "binary_cross_entropy_with_logits"
+        )
+    return (target - 1) * np.maximum(np.log1p(-input), -100) - target * np.maximum(np.log(input), -100)
+
+
+@composite(on="functional")
+def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
+                         reduce: Any = None, reduction: str = "mean") -> Tensor:  # fmt: skip
+    """-weight (target log input + (1 - target) log(1 - input)), logarithms clamped at -100.
+
+    ArgumentError where the sizes differ, and on the CPU for an input outside [0, 1].
+    """
+    reduction = _reduction("binary_cross_entropy", reduction, size_average, reduce)
+    if input._array.shape != target._array.shape:
+        raise ArgumentError(
+            f"binary_cross_entropy: Using a target size ({tuple(target._array.shape)}) that is different to the input "
+            f"size ({tuple(input._array.shape)}) is deprecated. Please ensure they have the same size."
+        )
+    loss = _bce(input, target)
+    return _reduced(loss if weight is None else loss * weight, reduction)  # type: ignore[operator]
+
+
+@composite(on="functional")
+def binary_cross_entropy_with_logits(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None, reduce: Any = None,
+    reduction: str = "mean", pos_weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """-weight (pos_weight target log s + (1 - target) log(1 - s)) with s = sigmoid(input), without overflow."""
+    reduction = _reduction("binary_cross_entropy_with_logits", reduction, size_average, reduce)
+    if input._array.shape != target._array.shape:
+        raise ArgumentError(
+            f"binary_cross_entropy_with_logits: Target size ({tuple(target._array.shape)}) must be the same as input "
+            f"size ({tuple(input._array.shape)})"
+        )
+    t: Any = target
+    loss = (1 - t) * input
+    soft: Any = logsigmoid(input)
+    loss = loss - soft if pos_weight is None else loss - ((pos_weight - 1) * t + 1) * soft  # type: ignore[operator]
+    return _reduced(loss if weight is None else loss * weight, reduction)
+
+
+# ------------------------------------------------------------------------------------------------------- class targets
+
+
+def _acc(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(np.float32) if dtype in HALF else dtype
+
+
+def _cross_entropy_spec(
+    input: Any, target: Any, weight: Any, ignore_index: int, reduction: str, label_smoothing: float,
+    log_probabilities: bool,
+) -> Any:  # fmt: skip
+    name = "nll_loss" if log_probabilities else "cross_entropy"
+    if not OF_NUMPY[input.dtype].is_floating_point:
+        raise DtypeError(f"{name}: not implemented for {OF_NUMPY[input.dtype]}: expected floating-point scores")
+    if target.dtype.kind not in "iu":
+        raise DtypeError(f"{name}: expected target dtype to be Long or Byte, but got {OF_NUMPY[target.dtype]}")
+    x, t = tuple(input.shape), tuple(target.shape)
+    if not x:
+        raise ShapeError(f"{name}: expected input (C), (N, C) or (N, C, d1, …), got a 0-d tensor")
+    rows = () if len(x) == 1 else (x[0], *x[2:])
+    if t != rows and not (len(x) == 1 and t == (1,)):
+        if len(x) > 1 and (not t or t[0] != x[0]):
+            raise ArgumentError(
+                f"{name}: Expected input batch_size ({x[0]}) to match target batch_size ({t[0] if t else 1}): "
+                f"input {x}, target {t}"
+            )
+        raise ShapeError(f"{name}: Expected target size {list(rows)}, got {list(t)}, for input {x}")
+    C = x[0] if len(x) == 1 else x[1]
+    if weight is not None and tuple(weight.shape) != (C,):
+        raise ShapeError(
+            f"{name}: weight tensor should be defined either for all {C} classes or no classes but got weight tensor "
+            f"of shape: {list(weight.shape)}"
+        )
+    acc = _acc(input.dtype)
+    return [(t if reduction == "none" else (), input.dtype), (t, acc), ((), acc)]
+
+
+def _matrix(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(x as (N, C) or (N, C, S), target as (N) or (N, S))."""
+    if x.ndim == 1:
+        return x[None], target.reshape(1)
+    if x.ndim == 2:
+        return x, target
+    return x.reshape(*x.shape[:2], -1), target.reshape(target.shape[0], -1)
+
+
+def _at(t: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The index of each row's class in (N, C) or (N, C, S)."""
+    n = np.arange(t.shape[0])
+    return (n, t) if t.ndim == 1 else (n[:, None], t, np.arange(t.shape[1]))
+
+
+def _row_weights(t: np.ndarray, weight: np.ndarray | None, ignore_index: int, C: int, dtype: Any) -> Any:
+    """(targets with ignored ones set to 0, weight of each row or None when all are 1)."""
+    ignored = t == ignore_index
+    if ignored.any():
+        t = np.where(ignored, 0, t)
+    else:
+        ignored = None
+    if t.size and (t.min() < 0 or t.max() >= C):
+        wrong = t[(t < 0) | (t >= C)].flat[0]
+        raise DimError(f"cross_entropy: Target {wrong} is out of bounds: expected classes 0 … {C - 1} or {ignore_index}")
+    w = None if weight is None else weight[t]
+    if ignored is not None:
+        w = np.where(ignored, dtype.type(0), dtype.type(1) if w is None else w)
+    return t, w, ignored
+
+
+def _class_weights(weight: np.ndarray | None, x: np.ndarray) -> np.ndarray:
+    """Weights that broadcast against (N, C) or (N, C, S)."""
+    w = np.ones(x.shape[1], x.dtype) if weight is None else weight
+    return w if x.ndim == 2 else w[:, None]
+
+
+def _cross_entropy_vjp(g: Tensor, input: Tensor, target: Tensor, weight: Any, lse: Tensor, total: Tensor,
+                       ignore_index: int, label_smoothing: float, log_probabilities: bool) -> Tensor:  # fmt: skip
+    return cross_entropy_grad(g, input, target, weight, lse, total, ignore_index, label_smoothing, log_probabilities)
+
+
+def _cross_entropy_composite(
+    input: Any, target: Any, weight: Any, ignore_index: int, reduction: str, label_smoothing: float,
+    log_probabilities: bool,
+) -> Tensor:  # fmt: skip
+    dim = 0 if input.ndim == 1 else 1
+    if input.ndim == 1:
+        target = target.reshape(())
+    logp = input if log_probabilities else input.log_softmax(dim)
+    counted = target != ignore_index
+    index = _where(counted, target, 0)
+    w = counted.to(input.dtype) if weight is None else _where(counted, weight[index], 0.0)
+    loss = -w * logp.gather(dim, index.unsqueeze(dim)).squeeze(dim)
+    if label_smoothing:
+        each = logp if weight is None else logp * weight.reshape((-1, *(1,) * (input.ndim - 1 - dim)))
+        spread = _where(counted, -each.sum(dim), 0.0)
+        loss = (1 - label_smoothing) * loss + (label_smoothing / input.shape[dim]) * spread
+    if reduction == "none":
+        return loss  # type: ignore[no-any-return]
+    return loss.sum() / w.sum() if reduction == "mean" else loss.sum()  # type: ignore[no-any-return]
+
+
+def _labels(*shape: int, classes: int) -> Draw:
+    return ints(*shape, high=classes)
+
+
+_PLAIN = dict(ignore_index=-100, reduction="mean", label_smoothing=0.0, log_probabilities=False)
+_NLL = {**_PLAIN, "log_probabilities": True}
+
+
+@op(
+    spec=_cross_entropy_spec,
+    kernel=kernels.cross_entropy,
+    promote=FLOATS.over("input", "weight"),
+    vjp=dict(input=_cross_entropy_vjp),
+    aux=("lse", "total"),
+    composite=_cross_entropy_composite,
+    on="",
+    samples=each(
+        draw((5, 7), _labels(5, classes=7), None, **_PLAIN),
+        draw((3, 1), _labels(3, classes=1), None, **_PLAIN),
+        draw((7,), _labels(classes=7), None, **_PLAIN),
+        draw((300, 10), _labels(300, classes=10), None, **_PLAIN),
+        draw((2, 4100), _labels(2, classes=4100), None, **_PLAIN),
+        draw(transposed(6, 9), _labels(6, classes=9), between(0.5, 2, 9), **{**_PLAIN, "reduction": "none"}),
+        draw((2, 5, 3), _labels(2, 3, classes=5), between(0.5, 2, 5), **{**_PLAIN, "label_smoothing": 0.2}),
+        draw((2, 5, 3, 70), _labels(2, 3, 70, classes=5), None, **{**_PLAIN, "label_smoothing": 0.1}),
+        draw(strided(6, 9), _labels(6, classes=9), None, **{**_PLAIN, "ignore_index": 3, "reduction": "sum"}),
+        draw((8, 4), _labels(8, classes=4), between(0.5, 2, 4), **{**_PLAIN, "ignore_index": 1, "label_smoothing": 0.3}),
+        draw((5, 7), _labels(5, classes=7), between(0.5, 2, 7), **_NLL),
+        draw((2, 5, 3), _labels(2, 3, classes=5), None, **{**_NLL, "reduction": "none", "ignore_index": 2}),
+    ),
+    errors=[
+        fails((3, 5), _labels(2, classes=5), None, match="Expected input batch_size", error=ArgumentError, **_PLAIN),
+        fails((2, 5, 3), _labels(2, 4, classes=5), None, match="Expected target size", error=ShapeError, **_PLAIN),
+        fails((3, 5), _labels(3, classes=5), (4,), match="either for all 5 classes", error=ShapeError, **_PLAIN),
+        fails((3, 5), (3,), None, match="expected target dtype", error=DtypeError, **_PLAIN),
+    ],
+)
+def _cross_entropy(
+    input: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str, label_smoothing: float,
+    log_probabilities: bool,
+):  # fmt: skip
+    """-weight[target] log softmax(input)[target], smoothed, reduced; also log Σ e^input and the divisor of a mean.
+
+    ``log_probabilities``: input is log softmax already. On the CPU a target out of range is a DimError; on a device
+    the loss is NaN, because reading the target would stall it.
+    """
+    x, t = _matrix(input, target)
+    C, acc = x.shape[1], x.dtype
+    t, w, ignored = _row_weights(t, weight, ignore_index, C, acc)
+    chosen = x[_at(t)]
+    if log_probabilities:
+        lse = np.zeros(t.shape, acc)
+        loss = -chosen
+        if w is not None:
+            loss = np.where(w == 0, 0, loss * w)
+    else:
+        high = np.maximum.reduce(x, axis=1, keepdims=True) if C else np.zeros((*x.shape[:1], 1, *x.shape[2:]), acc)
+        np.copyto(high, 0, where=np.isneginf(high))
+        e = np.subtract(x, high)
+        np.exp(e, out=e)
+        lse = np.log(np.add.reduce(e, axis=1))
+        lse += high[:, 0]
+        loss = lse - chosen
+        if w is not None:
+            loss = loss * w
+        if label_smoothing:
+            each = _class_weights(weight, x)
+            spread = np.add.reduce(each) * lse - np.add.reduce(x * each, axis=1)
+            loss = (1 - label_smoothing) * loss + (label_smoothing / C) * spread
+        if ignored is not None:
+            loss = np.where(ignored, 0, loss)
+    total = np.asarray(1, acc)
+    if reduction == "none":
+        out = loss.reshape(target.shape)
+    else:
+        out = np.add.reduce(loss, axis=None)
+        if reduction == "mean":
+            total = np.asarray(loss.size if w is None else np.add.reduce(w, axis=None), acc)
+            out = np.true_divide(out, total)
+    return out, lse.reshape(target.shape), total
+
+
+@op(
+    spec=lambda grad, input, target, weight, lse, total, ignore_index, label_smoothing, log_probabilities: (
+        input.shape, input.dtype
+    ),
+    kernel=kernels.cross_entropy_grad,
+    promote=FLOATS.over("grad", "input", "weight"),
+    on="",
+    samples=each(
+        draw((), (5, 7), _labels(5, classes=7), None, (5,), between(1, 2), ignore_index=-100, label_smoothing=0.0,
+             log_probabilities=False),
+        draw((6,), transposed(6, 9), _labels(6, classes=9), between(0.5, 2, 9), (6,), between(1, 2), ignore_index=3,
+             label_smoothing=0.2, log_probabilities=False),
+        draw((2, 150), (2, 5, 150), _labels(2, 150, classes=5), None, (2, 150), between(1, 2), ignore_index=3,
+             label_smoothing=0.2, log_probabilities=False),
+        draw((3,), (3, 1500), _labels(3, classes=1500), between(0.5, 2, 1500), (3,), between(1, 2), ignore_index=-100,
+             label_smoothing=0.1, log_probabilities=False),
+        draw((2, 3), (2, 5, 3), _labels(2, 3, classes=5), between(0.5, 2, 5), (2, 3), between(1, 2), ignore_index=1,
+             label_smoothing=0.0, log_probabilities=True),
+    ),
+)  # fmt: skip
+def cross_entropy_grad(
+    grad: Array, input: Array, target: Array, weight: Array | None, lse: Array, total: Array, ignore_index: int,
+    label_smoothing: float, log_probabilities: bool,
+):  # fmt: skip
+    """grad times the derivative of the loss: weight[target] (softmax(input) - onehot(target)) / total without smoothing."""
+    x, t = _matrix(input, target)
+    C, acc = x.shape[1], x.dtype
+    t, w, ignored = _row_weights(t, weight, ignore_index, C, acc)
+    at = _at(t)
+    scale = np.true_divide(grad, total)
+    scale = scale.reshape(t.shape) if grad.ndim else scale
+    if log_probabilities:
+        d = np.zeros(x.shape, acc)
+        d[at] = -scale if w is None else -scale * w
+        return d.reshape(input.shape)
+    d = np.subtract(x, lse.reshape(t.shape)[:, None])
+    np.exp(d, out=d)
+    if label_smoothing:
+        each = _class_weights(weight, x)
+        main = (1 - label_smoothing) * (np.ones(t.shape, acc) if w is None else w)
+        d *= (main + label_smoothing / C * np.add.reduce(each))[:, None]
+        d[at] -= main
+        d -= (label_smoothing / C) * each
+        w = None
+    else:
+        d[at] -= 1
+    if w is not None:
+        scale = scale * w
+    d *= scale[:, None] if np.ndim(scale) else scale
+    if ignored is not None:
+        np.copyto(d, 0, where=ignored[:, None])
+    return d.reshape(input.shape)
+
+
+@composite(on="functional")
+def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
+             ignore_index: int = -100, reduce: Any = None, reduction: str = "mean") -> Tensor:  # fmt: skip
+    """-weight[target] input[target] for log-probabilities. input (C), (N, C) or (N, C, d1, …), target of class indices.
+
+    'mean' divides by the sum of the weights used; targets equal to ``ignore_index`` count for nothing. DimError (an
+    IndexError) on the CPU for a class out of range; on a device the loss is NaN.
+    """
+    reduction = _reduction("nll_loss", reduction, size_average, reduce)
+    return _cross_entropy(input, target, weight, ignore_index, reduction, 0.0, True)
+
+
+@composite(on="functional")
+def cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None, ignore_index: int = -100,
+    reduce: Any = None, reduction: str = "mean", label_smoothing: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """-Σ weight target log softmax(input) over the classes. input (C), (N, C) or (N, C, d1, …).
+
+    target: class indices (N, d1, …), or probabilities of input's shape. ``label_smoothing`` mixes it with the uniform
+    distribution. For indices 'mean' divides by the sum of the weights used and ``ignore_index`` is left out; for
+    probabilities it divides by the number of rows. float32 statistics for half types. DimError (an IndexError) on the
+    CPU for a class out of range; on a device the loss is NaN.
+    """
+    reduction = _reduction("cross_entropy", reduction, size_average, reduce)
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ArgumentError(f"cross_entropy: label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+    if OF_NUMPY[target._array.dtype].is_floating_point:
+        return _soft_cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing)
+    return _cross_entropy(input, target, weight, ignore_index, reduction, float(label_smoothing), False)
+
+
+def _soft_cross_entropy(
+    input: Any, target: Any, weight: Any, ignore_index: int, reduction: str, label_smoothing: float
+) -> Tensor:
+    """Cross-entropy with a target of class probabilities."""
+    if input.shape != target.shape:
+        raise ArgumentError(
+            f"cross_entropy: Expected input batch_size ({input.shape[0]}) to match target batch_size "
+            f"({target.shape[0] if target.ndim else 1}): probabilities {tuple(target.shape)}, input {tuple(input.shape)}"
+        )
+    if ignore_index >= 0:
+        raise ArgumentError("cross_entropy: ignore_index is not supported for floating point target")
+    dim = 0 if input.ndim == 1 else 1
+    classes = input.shape[dim]
+    if label_smoothing:
+        target = target * (1 - label_smoothing) + label_smoothing / classes
+    loss = input.log_softmax(dim) * target
+    if weight is not None:
+        loss = loss * weight.reshape((-1, *(1,) * (input.ndim - 1 - dim)))
+    loss = -loss.sum(dim)
+    if reduction == "none":
+        return loss  # type: ignore[no-any-return]
+    return loss.sum() / math.prod(loss.shape) if reduction == "mean" else loss.sum()  # type: ignore[no-any-return]

@@ -1,0 +1,29 @@
+"""What holds for every test: undefined memory is poisoned, and the options of the operator checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from tensorlib import _array
+
+settings.register_profile("tensorlib", deadline=None, derandomize=True, print_blob=False)
+settings.load_profile("tensorlib")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full-targets",
+        action="store_true",
+        help="compile each operator for every target with every dtype, not each target with one dtype in turn (slow)",
+    )
+
+
+@pytest.fixture(autouse=True)
+def poison() -> Iterator[None]:
+    """``empty`` is full of NaN and large odd integers, so that what nobody wrote is noticed."""
+    before = _array.poison(True)
+    yield
+    _array.poison(before)

@@ -1,0 +1,77 @@
+"""Every declared operator through every check that its declaration gives, and what holds of all of them together."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tensorlib
+from tensorlib.op import Op, declared
+from tensorlib.runtime import compiler
+from tensorlib.testing import Check, checks, kernels
+
+ROOT = Path(__file__).parents[1]
+EXPECTED = ROOT / "tests" / "expected"
+sys.path.insert(0, str(EXPECTED))
+from names import NOT_IN_TORCH  # noqa: E402
+
+sys.path.remove(str(EXPECTED))
+
+# Plugins and other tests may have declared more by the time this runs.
+LIBRARY = [made for made in declared() if made.__module__.startswith("tensorlib.")]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "check" in metafunc.fixturenames:
+        full = metafunc.config.getoption("--full-targets")
+        found = []
+        for made in LIBRARY:
+            values = None if made.name in NOT_IN_TORCH else EXPECTED
+            found.extend(checks(made, values=values, full_targets=full))
+        metafunc.parametrize("check", found, ids=repr)
+
+
+def test_operator(check: Check) -> None:
+    check()
+
+
+def test_every_kernel_is_reached() -> None:
+    """Each Triton function of the library is run in the interpreter or compiled by some operator's checks."""
+    reached = kernels.reached([made for made in LIBRARY if isinstance(made, Op)])
+    missing = [
+        f"{function.__module__}.{function.__qualname__}"
+        for function in compiler.registry.values()
+        if function.__module__.startswith(("tensorlib.kernels", "tensorlib.ops")) and function not in reached
+    ]
+    assert not missing, f"no sample of any operator launches {', '.join(sorted(missing))}: declare one that does"
+
+
+def test_stored_values_belong_to_operators() -> None:
+    """No file of an operator that is gone; no excuse for one that is not there."""
+    names = {made.name for made in LIBRARY}
+    assert not {p.stem for p in EXPECTED.glob("*.npz")} - names
+    assert not set(NOT_IN_TORCH) - names
+
+
+@pytest.mark.parametrize("made", [m for m in LIBRARY if m.where], ids=lambda m: m.name)
+def test_is_where_it_says(made: Op) -> None:
+    """Public names are found where the declaration puts them, aliases too."""
+    for name in (made.name, *made.alias):
+        if "function" in made.where:
+            assert getattr(tensorlib, name) is made.public
+        if "method" in made.where:
+            assert hasattr(tensorlib.Tensor, name)
+            assert not made.inplace or hasattr(tensorlib.Tensor, f"{name}_")
+        if "functional" in made.where:
+            assert getattr(tensorlib.nn.functional, name) is made.public
+
+
+def test_stubs_and_table_of_operators_are_current() -> None:
+    """What tools/generate.py writes from the declarations is what is there."""
+    done = subprocess.run([sys.executable, ROOT / "tools" / "generate.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = (ROOT / "docs" / "operators.md").read_text()
+    assert not [made.name for made in LIBRARY if made.where and f"`{made.name}`" not in table]
