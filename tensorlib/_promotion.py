@@ -71,7 +71,11 @@ def promote_types(a: Dtype, b: Dtype) -> Dtype:
 def _combine(high: Dtype | None, low: Dtype | None) -> Dtype | None:
     if high is None or low is None:
         return high if low is None else low
-    return high if category(high) >= category(low) else promote_types(high, low)
+    if category(high) >= category(low):
+        return high
+    if category(high) == 2:  # floats with a complex of lower rank: complex, of their precision
+        return complex128.numpy if high == float64.numpy else complex64.numpy
+    return promote_types(high, low)
 
 
 def of_number(value: Any) -> Dtype:
@@ -141,6 +145,9 @@ class Rule:
 
 
 def _same_floats(op: str, operands: Sequence[Any]) -> tuple[Dtype, Dtype]:
+    for x in operands:
+        if isinstance(x, (bool, int, float, complex)):
+            raise TypeError(f"{op}(): every operand must be Tensor, not {type(x).__name__}")
     dtypes = [x.dtype for x in operands]
     first = dtypes[0]
     if any(d != first for d in dtypes):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorlib
-from tensorlib import doctor
+from tensorlib import _blas, doctor
 from tensorlib.errors import ArgumentError, TensorlibError
 from tensorlib.train.checkpoint import Checkpoint
 from tensorlib.train.config import TrainConfig
@@ -57,7 +57,7 @@ def _with_the_right_blas() -> None:
     """
     if "OPENBLAS_CORETYPE" in os.environ:
         return
-    core = doctor.better_core()
+    core = _blas.better_core()
     if core is not None:
         sys.stdout.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "OPENBLAS_CORETYPE": core})
@@ -192,6 +192,12 @@ def _add_train(commands: Any) -> None:
     add("--weight-decay", type=float, metavar="X", help="decay of matrices; vectors have none")
     add("--clip", type=float, metavar="X", help="largest norm of the gradient")
     add("--seed", type=int, metavar="N", help="decides initial weights, batches and dropout")
+    add(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="processors for matrix products on the CPU; 0 takes those that are free",
+    )
     add("--device", help="cpu, cuda, cuda:1, hip")
     add("--dtype", help="float32, float64, or bfloat16 with float32 weights")
     output = gpt.add_argument_group("output")

@@ -430,23 +430,23 @@ def _declare(reference: Callable[..., Any], options: dict[str, Any]) -> Callable
     return made.public
 
 
-def op(**options: Any) -> Callable[[F], F]:
+def op(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare an operator: ``spec`` gives (shape, dtype) of its result, ``kernel`` the host function of its kernel."""
-    return lambda reference: _declare(reference, options)  # type: ignore[return-value]
+    return lambda reference: _declare(reference, options)
 
 
-def pointwise(scalar_function: Any, **options: Any) -> Callable[[F], F]:
+def pointwise(scalar_function: Any, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare an elementwise operator: ``scalar_function`` is the jitted function of one element of each input."""
 
-    def decorate(reference: F) -> F:
-        return _declare(reference, {"pointwise": True, "scalar_function": scalar_function, **options})  # type: ignore[return-value]
+    def decorate(reference: Callable[..., Any]) -> Callable[..., Any]:
+        return _declare(reference, {"pointwise": True, "scalar_function": scalar_function, **options})
 
     return decorate
 
 
-def view(**options: Any) -> Callable[[F], F]:
+def view(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a view: the body gives an array over the same memory and serves NumPy and device arrays alike."""
-    return lambda reference: _declare(reference, {"is_view": True, **options})  # type: ignore[return-value]
+    return lambda reference: _declare(reference, {"is_view": True, **options})
 
 
 class Composite:

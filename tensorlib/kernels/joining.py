@@ -35,7 +35,7 @@ def pad(out: DeviceArray, input: DeviceArray, pad: Sequence[int], value: Any) ->
 
 
 def inside(shape: Sequence[int], pad: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """(where the input lies in the output, which part of the input lies there); pad is (low, high) from the last dim."""
+    """(where the input lies in the output, which part of it lies there); pad is (low, high) from the last dim."""
     to, source = [], []
     for d, n in enumerate(shape):
         k = len(shape) - 1 - d

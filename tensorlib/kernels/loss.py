@@ -17,7 +17,7 @@ from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 if TYPE_CHECKING:
     import triton.language as tl
 
-_FLOAT64 = np.dtype(np.float64)
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 NONE, MEAN, SUM = 0, 1, 2
 REDUCTIONS = {"none": NONE, "mean": MEAN, "sum": SUM}
 
@@ -133,15 +133,15 @@ def cross_entropy_grad_kernel(
     inside = r < R
     there = inside[:, None] & (c < C)[None, :]
     n, s = r // S, r % S
-    y, w, known = _target(target, weight, r, inside, C, ignore_index, ACC)
-    scale = tl.load(g + r * stride_g, mask=inside, other=0.0).to(ACC) / tl.load(total)
+    y, w, _ = _target(target, weight, r, inside, C, ignore_index, ACC)
+    scale = tl.load(g + r * stride_g, mask=inside, other=0.0).to(ACC) / tl.load(total).to(ACC)
     hit = c[None, :] == y[:, None]
     if LOG_PROBABILITIES:
         d = tl.where(hit, -w[:, None], 0.0)
     else:
         at = (n * stride_n + s * stride_s)[:, None] + c[None, :] * stride_c
         v = tl.load(x + at, mask=there, other=0.0).to(ACC)
-        p = tl.exp(v - tl.load(lse + r, mask=inside, other=0.0)[:, None])
+        p = tl.exp(v - tl.load(lse + r, mask=inside, other=0.0).to(ACC)[:, None])
         if SMOOTH:
             share = smoothing / C
             if weight is None:
@@ -153,8 +153,8 @@ def cross_entropy_grad_kernel(
             d = d - tl.where(hit, main[:, None], 0.0) - (share * each)[None, :]
         else:
             d = w[:, None] * (p - tl.where(hit, 1.0, 0.0))
-        d = tl.where((y == ignore_index)[:, None], 0.0, d)
-    d = d * scale[:, None]
+    # a row that is left out has no gradient, not 0 * inf where nothing counts and the mean divides by 0
+    d = tl.where((y == ignore_index)[:, None], 0.0, d * scale[:, None])
     out = dx + (n * stride_on + s * stride_os)[:, None] + c[None, :] * stride_oc
     tl.store(out, d.to(dx.dtype.element_ty), mask=there)
 
@@ -234,7 +234,8 @@ def cross_entropy_grad(
     grad = _contiguous(grad)
     launch(
         cross_entropy_grad_kernel, (cdiv(R, block_r), cdiv(C, block_c)), out, grad, x, _contiguous(target),
-        _flat(weight), lse, total, R, C, S, *strides, C * S, S, 1, ignore_index, _number(label_smoothing, lse),
-        1 if grad.ndim else 0, LOG_PROBABILITIES=log_probabilities, SMOOTH=label_smoothing != 0, ACC=lse.dtype,
+        _flat(weight), _contiguous(lse), total, R, C, S, *strides, C * S, S, 1, ignore_index,
+        _number(label_smoothing, input), 1 if grad.ndim else 0, LOG_PROBABILITIES=log_probabilities,
+        SMOOTH=label_smoothing != 0, ACC=_FLOAT64 if input.dtype == _FLOAT64 else _FLOAT32,
         BLOCK_R=block_r, BLOCK_C=block_c,
     )  # fmt: skip

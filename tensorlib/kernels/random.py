@@ -104,21 +104,23 @@ def _fill(out: DeviceArray, low: float, span: float, seed: int, offset: int, nor
     )  # fmt: skip
 
 
-def uniform(out: DeviceArray, size: Any, low: float, high: float, dtype: Any, device: Any, seed: int, offset: int) -> None:
+def uniform(
+    out: DeviceArray, size: Any, low: float, high: float, dtype: Any, device: Any, seed: int, offset: int
+) -> None:
     """out[i] = low + u[i] (high - low)."""
     _fill(out, low, high - low, seed, offset, False)
 
 
-def normal(out: DeviceArray, size: Any, mean: float, std: float, dtype: Any, device: Any, seed: int, offset: int) -> None:
+def normal(
+    out: DeviceArray, size: Any, mean: float, std: float, dtype: Any, device: Any, seed: int, offset: int
+) -> None:
     """out[i] = mean + std z[i]."""
     _fill(out, mean, std, seed, offset, True)
 
 
 # One program makes BLOCK consecutive integers, low + word % span; two words an element where span passes 32 bits.
 @jit(do_not_specialize=("seed", "offset", "low", "span"))
-def randint_kernel(
-    out, n, low, span, seed, offset, WIDE: tl.constexpr, WRAP: tl.constexpr, BLOCK: tl.constexpr
-):
+def randint_kernel(out, n, low, span, seed, offset, WIDE: tl.constexpr, WRAP: tl.constexpr, BLOCK: tl.constexpr):
     start = tl.program_id(0).to(tl.int64) * BLOCK
     if WIDE:
         a, b, c, d = _words(seed, offset, start // 2 + tl.arange(0, BLOCK // 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from tensorlib._tensor import Tensor
@@ -11,10 +12,12 @@ from tensorlib.nn.parameter import Parameter
 from tensorlib.ops import full
 
 __all__ = [
+    "CELU",
     "ELU",
     "GELU",
     "GLU",
     "SELU",
+    "Hardshrink",
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
@@ -28,9 +31,13 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softmin",
     "Softplus",
+    "Softshrink",
     "Softsign",
     "Tanh",
+    "Tanhshrink",
+    "Threshold",
 ]  # fmt: skip
 
 
@@ -219,6 +226,78 @@ class ELU(Module):
         return f"alpha={self.alpha}{', inplace=True' if self.inplace else ''}"
 
 
+class CELU(Module):
+    """max(x, 0) + min(alpha (e^(x / alpha) - 1), 0). Barron 2017."""
+
+    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
+        super().__init__()
+        self.alpha, self.inplace = alpha, inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.celu(input, self.alpha, self.inplace)
+
+    def extra_repr(self) -> str:
+        """Its constants."""
+        return f"alpha={self.alpha}{', inplace=True' if self.inplace else ''}"
+
+
+class Threshold(Module):
+    """x where x > threshold, ``value`` elsewhere."""
+
+    def __init__(self, threshold: float, value: float, inplace: bool = False) -> None:
+        super().__init__()
+        self.threshold, self.value, self.inplace = threshold, value, inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.threshold(input, self.threshold, self.value, self.inplace)
+
+    def extra_repr(self) -> str:
+        """Its constants."""
+        return f"threshold={self.threshold}, value={self.value}{', inplace=True' if self.inplace else ''}"
+
+
+class Hardshrink(Module):
+    """x where |x| > lambd, 0 elsewhere."""
+
+    def __init__(self, lambd: float = 0.5) -> None:
+        super().__init__()
+        self.lambd = lambd
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.hardshrink(input, self.lambd)
+
+    def extra_repr(self) -> str:
+        """Its constant."""
+        return str(self.lambd)
+
+
+class Softshrink(Module):
+    """sign(x) max(|x| - lambd, 0)."""
+
+    def __init__(self, lambd: float = 0.5) -> None:
+        super().__init__()
+        self.lambd = lambd
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.softshrink(input, self.lambd)
+
+    def extra_repr(self) -> str:
+        """Its constant."""
+        return str(self.lambd)
+
+
+class Tanhshrink(Module):
+    """x - tanh(x)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.tanhshrink(input)
+
+
 class Hardtanh(Module):
     """min(max(x, min_val), max_val)."""
 
@@ -253,6 +332,22 @@ class Softmax(Module):
         return f"dim={self.dim}"
 
 
+class Softmin(Module):
+    """softmax(-x) over ``dim``."""
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape; sums to 1 over ``dim``."""
+        return F.softmax(-input, dim=_chosen("softmin", self.dim, input))
+
+    def extra_repr(self) -> str:
+        """The dim."""
+        return f"dim={self.dim}"
+
+
 class LogSoftmax(Module):
     """x - max - log sum e^(x - max) over ``dim``."""
 
@@ -270,8 +365,15 @@ class LogSoftmax(Module):
 
 
 def _chosen(name: str, dim: int | None, input: Tensor) -> int:
-    """PyTorch's implicit dim: 0 for 0-D, 1-D and 3-D inputs, 1 otherwise."""
-    return dim if dim is not None else (0 if input.ndim in (0, 1, 3) else 1)
+    """The dim, or PyTorch's implicit one, of which it warns: 0 for 0-D, 1-D and 3-D inputs, 1 otherwise."""
+    if dim is None:
+        warnings.warn(
+            f"Implicit dimension choice for {name} has been deprecated. "
+            "Change the call to include dim=X as an argument.",
+            stacklevel=4,
+        )
+        dim = 0 if input.ndim in (0, 1, 3) else 1
+    return dim
 
 
 class GLU(Module):

@@ -1,7 +1,8 @@
-"""BatchNorm1d and BatchNorm2d."""
+"""Normalisation a channel: BatchNorm1d, BatchNorm2d, InstanceNorm1d, InstanceNorm2d."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from tensorlib._dtypes import int64
@@ -12,20 +13,13 @@ from tensorlib.nn.module import Module
 from tensorlib.nn.parameter import Parameter
 from tensorlib.ops import empty, ones, zeros
 
-__all__ = ["BatchNorm1d", "BatchNorm2d"]
+__all__ = ["BatchNorm1d", "BatchNorm2d", "InstanceNorm1d", "InstanceNorm2d"]
 
 
-class _BatchNorm(Module):
-    """(x - mean) / sqrt(var + eps) * weight + bias with one mean and variance a channel. Ioffe & Szegedy 2015.
-
-    Training uses the batch's statistics (biased variance) and moves the running ones by ``momentum``:
-    r <- (1 - momentum) r + momentum s, with the unbiased variance; ``momentum=None`` keeps their plain average.
-    Evaluation uses the running ones, or the batch's when ``track_running_stats=False``.
-    """
+class _ChannelNorm(Module):
+    """Parameters, running statistics and text of the normalisations that work a channel at a time."""
 
     _version = 2  # 2: num_batches_tracked was added
-    _ndims: tuple[int, ...]
-    _expected: str
 
     def __init__(
         self,
@@ -66,28 +60,6 @@ class _BatchNorm(Module):
         if self.bias is not None:
             init.zeros_(self.bias)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """The same shape."""
-        if input.ndim not in self._ndims:
-            raise ValueError(f"expected {self._expected} input (got {input.ndim}D input)")
-        momentum = 0.0 if self.momentum is None else self.momentum
-        training, tracks = self.training, self.track_running_stats
-        if training and tracks and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None:
-                momentum = 1.0 / float(self.num_batches_tracked)
-        kept = not training or tracks  # statistics that are not tracked must not be written
-        return F.batch_norm(
-            input,
-            self.running_mean if kept else None,
-            self.running_var if kept else None,
-            self.weight,
-            self.bias,
-            training or (self.running_mean is None and self.running_var is None),
-            momentum,
-            self.eps,
-        )
-
     def _load_from_state_dict(
         self,
         state_dict: Any,
@@ -111,6 +83,40 @@ class _BatchNorm(Module):
         )
 
 
+class _BatchNorm(_ChannelNorm):
+    """(x - mean) / sqrt(var + eps) * weight + bias with one mean and variance a channel. Ioffe & Szegedy 2015.
+
+    Training uses the batch's statistics (biased variance) and moves the running ones by ``momentum``:
+    r <- (1 - momentum) r + momentum s, with the unbiased variance; ``momentum=None`` keeps their plain average.
+    Evaluation uses the running ones, or the batch's when ``track_running_stats=False``.
+    """
+
+    _ndims: tuple[int, ...]
+    _expected: str
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        if input.ndim not in self._ndims:
+            raise ValueError(f"expected {self._expected} input (got {input.ndim}D input)")
+        momentum = 0.0 if self.momentum is None else self.momentum
+        training, tracks = self.training, self.track_running_stats
+        if training and tracks and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:
+                momentum = 1.0 / float(self.num_batches_tracked)
+        kept = not training or tracks  # statistics that are not tracked must not be written
+        return F.batch_norm(
+            input,
+            self.running_mean if kept else None,
+            self.running_var if kept else None,
+            self.weight,
+            self.bias,
+            training or (self.running_mean is None and self.running_var is None),
+            momentum,
+            self.eps,
+        )
+
+
 class BatchNorm1d(_BatchNorm):
     """Batch normalisation of (n, c) or (n, c, l), a channel at a time."""
 
@@ -123,3 +129,70 @@ class BatchNorm2d(_BatchNorm):
 
     __doc__ += "\n" + (_BatchNorm.__doc__ or "")
     _ndims, _expected = (4,), "4D"
+
+
+class _InstanceNorm(_ChannelNorm):
+    """(x - mean) / sqrt(var + eps) * weight + bias, with each sample's own mean and variance a channel.
+
+    Biased variance. ``track_running_stats``: averages over the batch are kept while training and used in evaluation.
+    Ulyanov et al. 2016.
+    """
+
+    _without_batch: int
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        n = self._without_batch
+        if input.ndim not in (n, n + 1):
+            raise ValueError(f"expected {n}D or {n + 1}D input (got {input.ndim}D input)")
+        channels = input.shape[-n]
+        if channels != self.num_features:
+            if self.affine:
+                raise ValueError(
+                    f"expected input's size at dim={input.ndim - n} to match num_features ({self.num_features}), "
+                    f"but got: {channels}."
+                )
+            warnings.warn(
+                f"input's size at dim={input.ndim - n} does not match num_features. You can silence this warning by "
+                "not passing in num_features, which is not used because affine=False",
+                stacklevel=2,
+            )
+        out = F.instance_norm(
+            input if input.ndim > n else input.unsqueeze(0),
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training or not self.track_running_stats,
+            0.0 if self.momentum is None else self.momentum,
+            self.eps,
+        )
+        return out if input.ndim > n else out.squeeze(0)
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """Instance normalisation of (n, c, l) or (c, l)."""
+
+    __doc__ += "\n" + (_InstanceNorm.__doc__ or "")
+    _without_batch = 2
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """Instance normalisation of (n, c, h, w) or (c, h, w)."""
+
+    __doc__ += "\n" + (_InstanceNorm.__doc__ or "")
+    _without_batch = 3

@@ -1,4 +1,4 @@
-"""Conv2d."""
+"""Conv1d and Conv2d."""
 
 from __future__ import annotations
 
@@ -13,20 +13,13 @@ from tensorlib.nn.module import Module
 from tensorlib.nn.parameter import Parameter
 from tensorlib.ops import empty
 
-__all__ = ["Conv2d"]
+__all__ = ["Conv1d", "Conv2d"]
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+class _Conv(Module):
+    """Arguments, weights and text of the convolutions, which differ in their number of dims."""
 
-
-class Conv2d(Module):
-    """Cross-correlation in two dims. input (n, in, h, w) or (in, h, w) -> (n, out, h', w').
-
-    h' = floor((h + 2 padding - dilation (kernel - 1) - 1) / stride + 1). weight (out, in / groups, kh, kw) and bias
-    (out,), both from U(-k, k) with k = 1 / sqrt(in / groups kh kw). padding: ints, ``'valid'`` or ``'same'`` (stride 1 only),
-    with zeros.
-    """
+    _dims: int
 
     def __init__(
         self,
@@ -50,16 +43,18 @@ class Conv2d(Module):
         if out_channels % groups:
             raise ValueError("out_channels must be divisible by groups")
         if padding_mode != "zeros":
-            raise ArgumentError(f"Conv2d: padding_mode={padding_mode!r}: expected 'zeros'; pad the input yourself")
-        stride = _pair(stride)
+            raise ArgumentError(
+                f"{self._get_name()}: padding_mode={padding_mode!r}: expected 'zeros'; pad the input with F.pad first"
+            )
+        stride = self._each(stride)
         if isinstance(padding, str):
             if padding not in ("same", "valid"):
                 raise ValueError(f"Invalid padding string {padding!r}, should be one of {{'same', 'valid'}}")
-            if padding == "same" and stride != (1, 1):
+            if padding == "same" and any(s != 1 for s in stride):
                 raise ValueError("padding='same' is not supported for strided convolutions")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride, self.dilation = _pair(kernel_size), stride, _pair(dilation)
-        self.padding = padding if isinstance(padding, str) else _pair(padding)
+        self.kernel_size, self.stride, self.dilation = self._each(kernel_size), stride, self._each(dilation)
+        self.padding = padding if isinstance(padding, str) else self._each(padding)
         self.padding_mode = padding_mode
         shape = (out_channels, in_channels // groups, *self.kernel_size)
         self.weight = Parameter(empty(shape, device=device, dtype=dtype))
@@ -69,6 +64,10 @@ class Conv2d(Module):
             self.register_parameter("bias", None)
         self.reset_parameters()
 
+    def _each(self, value: Any) -> tuple[int, ...]:
+        """A number for each dim."""
+        return (value,) * self._dims if isinstance(value, int) else tuple(value)
+
     def reset_parameters(self) -> None:
         """Draw weight, then bias."""
         init.kaiming_uniform_(self.weight, a=math.sqrt(5))
@@ -77,17 +76,43 @@ class Conv2d(Module):
             bound = 1 / math.sqrt(fan_in)
             init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(n, in, h, w) -> (n, out, h', w')."""
-        return F.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
     def extra_repr(self) -> str:
         """Sizes and what differs from the defaults."""
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        if self.padding != (0, 0):
+        if self.padding != (0,) * self._dims:
             text += f", padding={self.padding}"
-        if self.dilation != (1, 1):
+        if self.dilation != (1,) * self._dims:
             text += f", dilation={self.dilation}"
         if self.groups != 1:
             text += f", groups={self.groups}"
         return text if self.bias is not None else text + ", bias=False"
+
+
+class Conv1d(_Conv):
+    """Cross-correlation in one dim. input (n, in, l) or (in, l) -> (n, out, l').
+
+    l' = floor((l + 2 padding - dilation (kernel - 1) - 1) / stride + 1). weight (out, in / groups, k) and bias (out,),
+    both from U(-b, b) with b = 1 / sqrt(in / groups k). padding: an int, ``'valid'`` or ``'same'`` (stride 1 only),
+    with zeros.
+    """
+
+    _dims = 1
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(n, in, l) -> (n, out, l')."""
+        return F.conv1d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Conv2d(_Conv):
+    """Cross-correlation in two dims. input (n, in, h, w) or (in, h, w) -> (n, out, h', w').
+
+    h' = floor((h + 2 padding - dilation (kernel - 1) - 1) / stride + 1). weight (out, in / groups, kh, kw) and bias
+    (out,), both from U(-b, b) with b = 1 / sqrt(in / groups kh kw). padding: ints, ``'valid'`` or ``'same'`` (stride 1
+    only), with zeros.
+    """
+
+    _dims = 2
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(n, in, h, w) -> (n, out, h', w')."""
+        return F.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)

@@ -1,4 +1,4 @@
-"""Dropout."""
+"""Dropout of elements and of whole channels."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from tensorlib._tensor import Tensor
 from tensorlib.nn import functional as F
 from tensorlib.nn.module import Module
 
-__all__ = ["Dropout"]
+__all__ = ["AlphaDropout", "Dropout", "Dropout1d", "Dropout2d"]
 
 
-class Dropout(Module):
-    """In training, zero each element with probability ``p`` and scale the rest by 1 / (1 - p). Any shape."""
+class _Dropout(Module):
+    """Active in training only."""
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
@@ -18,10 +18,38 @@ class Dropout(Module):
             raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
         self.p, self.inplace = p, inplace
 
+    def extra_repr(self) -> str:
+        """The probability."""
+        return f"p={self.p}, inplace={self.inplace}"
+
+
+class Dropout(_Dropout):
+    """In training, zero each element with probability ``p`` and scale the rest by 1 / (1 - p). Any shape."""
+
     def forward(self, input: Tensor) -> Tensor:
         """The same shape; the input itself in evaluation mode."""
         return F.dropout(input, self.p, self.training, self.inplace)
 
-    def extra_repr(self) -> str:
-        """The probability."""
-        return f"p={self.p}, inplace={self.inplace}"
+
+class Dropout1d(_Dropout):
+    """Dropout of whole channels: (n, c, l) or (c, l)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape; the input itself in evaluation mode."""
+        return F.dropout1d(input, self.p, self.training, self.inplace)
+
+
+class Dropout2d(_Dropout):
+    """Dropout of whole channels: (n, c, h, w). Tompson et al. 2015."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape; the input itself in evaluation mode."""
+        return F.dropout2d(input, self.p, self.training, self.inplace)
+
+
+class AlphaDropout(_Dropout):
+    """Dropout that keeps SELU's mean and variance. Any shape. Klambauer et al. 2017."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape; the input itself in evaluation mode."""
+        return F.alpha_dropout(input, self.p, self.training, self.inplace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 from tensorlib import ops as _ops  # fills the registry
@@ -18,7 +19,9 @@ __all__.sort()
 
 
 def __getattr__(name: str) -> Any:
-    raise AttributeError(f"tensorlib.nn.functional has no {name!r}; it has {', '.join(__all__)}")
+    near = difflib.get_close_matches(name, __all__, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise AttributeError(f"module 'tensorlib.nn.functional' has no attribute {name!r}{hint}")
 
 
 _ = _ops

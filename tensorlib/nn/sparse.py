@@ -6,7 +6,6 @@ from typing import Any
 
 from tensorlib._tensor import Tensor
 from tensorlib.autograd import no_grad
-from tensorlib.errors import ArgumentError
 from tensorlib.nn import functional as F
 from tensorlib.nn import init
 from tensorlib.nn.module import Module
@@ -20,8 +19,8 @@ class Embedding(Module):
     """weight[input]. input (*) of integers -> (*, embedding_dim); weight (num_embeddings, embedding_dim) from N(0, 1).
 
     padding_idx: a row that starts at zero and receives no gradient. max_norm: before the lookup, the rows looked up
-    are scaled in place down to this ``norm_type`` norm, outside autograd. scale_grad_by_freq and sparse are for
-    gradients that are not dense, which do not exist here: True is an ArgumentError.
+    are scaled in place down to this ``norm_type`` norm, outside autograd. scale_grad_by_freq: a row's gradient is
+    divided by how often it was read. sparse: accepted; the gradient is dense.
     """
 
     def __init__(
@@ -39,9 +38,6 @@ class Embedding(Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        if scale_grad_by_freq or sparse:
-            name = "scale_grad_by_freq" if scale_grad_by_freq else "sparse"
-            raise ArgumentError(f"Embedding: {name}=True: expected False: gradients of the weight are dense sums")
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         if padding_idx is not None:
             if not -num_embeddings <= padding_idx < num_embeddings:
@@ -88,17 +84,9 @@ class Embedding(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(*) -> (*, embedding_dim)."""
-        if self.max_norm is not None:
-            self._renormalise(input)
-        return F.embedding(input, self.weight, self.padding_idx)
-
-    def _renormalise(self, input: Tensor) -> None:
-        with no_grad():
-            rows = input.reshape(-1)
-            found = self.weight[rows]
-            norm = (found.abs() ** self.norm_type).sum(-1, keepdim=True) ** (1.0 / self.norm_type)
-            scale = (self.max_norm / (norm + 1e-7)).clamp(max=1.0)
-            self.weight[rows] = (found * scale).to(self.weight.dtype)
+        return F.embedding(
+            input, self.weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq, self.sparse
+        )
 
     def extra_repr(self) -> str:
         """Sizes and what differs from the defaults."""
@@ -107,4 +95,8 @@ class Embedding(Module):
             text += f", padding_idx={self.padding_idx}"
         if self.max_norm is not None:
             text += f", max_norm={self.max_norm}"
-        return text if self.norm_type == 2 else text + f", norm_type={self.norm_type}"
+        if self.norm_type != 2:
+            text += f", norm_type={self.norm_type}"
+        if self.scale_grad_by_freq:
+            text += f", scale_grad_by_freq={self.scale_grad_by_freq}"
+        return text + ", sparse=True" if self.sparse else text

@@ -7,6 +7,8 @@ from tensorlib.ops import (
     attention,
     convolution,
     create,
+    embeddings,
+    gather_scatter,
     indexing,
     joining,
     linalg,
@@ -15,13 +17,39 @@ from tensorlib.ops import (
     normalization,
     optim,
     pointwise,
+    pooling,
     random,
     reduction,
+    reordering,
     softmax,
+    triangles,
     views,
 )
 
-__all__ = ["activation", "attention", "create", "indexing", "joining", "linalg", "loss", "memory", "normalization", "pointwise", "random", "reduction", "softmax", "views", "wrap_dim"]
+__all__ = [
+    "activation",
+    "attention",
+    "convolution",
+    "create",
+    "embeddings",
+    "gather_scatter",
+    "indexing",
+    "joining",
+    "linalg",
+    "loss",
+    "memory",
+    "normalization",
+    "optim",
+    "pointwise",
+    "pooling",
+    "random",
+    "reduction",
+    "reordering",
+    "softmax",
+    "triangles",
+    "views",
+    "wrap_dim",
+]
 
 for _made in _declared():
     if _made.where & {"function", "functional"}:

@@ -16,18 +16,28 @@ import numpy as np
 from tensorlib import _array, _inplace
 from tensorlib._core import KINDS, Tensor, listening, modes, wrap
 from tensorlib._device import cpu
-from tensorlib._dispatch import apply, apply_view, as_int, as_ints, flatten, record, sync, unflatten, wrap_dim, wrap_dims
+from tensorlib._dispatch import (
+    apply,
+    apply_view,
+    as_int,
+    flatten,
+    record,
+    sync,
+    unflatten,
+    wrap_dim,
+)
 from tensorlib._dtypes import HALF, OF_NUMPY
 from tensorlib._samples import Draw, bools, draw, each, fails, ints, transposed, values
 from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
 from tensorlib.kernels import indexing as kernels
-from tensorlib.op import Array, Arrays, Dim, Dims, Ints, Op, composite, op, registry
-from tensorlib.ops import create, joining, views
+from tensorlib.kernels import prefix
+from tensorlib.op import Array, Arrays, Ints, Op, composite, op, registry
+from tensorlib.ops import create, views
 from tensorlib.ops.views import basic_index
 
 ndarray = np.ndarray
 _INT64, _INT32, _BOOL, _UINT8 = np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.bool_), np.dtype(np.uint8)
-_INTEGERS = (_INT64, _INT32)
+INTEGERS = (_INT64, _INT32)
 _SLICE = registry["_slice"]
 
 
@@ -39,7 +49,7 @@ def numbers(data: Any, dtype: str = "int64") -> Draw:
     return values(data, dtype)
 
 
-def _bounded(name: str, index: Any, dim: int, n: int, wrap: bool = True) -> Any:
+def bounded(name: str, index: Any, dim: int, n: int, wrap: bool = True) -> Any:
     """A NumPy index with negative numbers counted from the end (``wrap``) or refused; DimError out of range."""
     if not index.size:
         return index
@@ -51,18 +61,22 @@ def _bounded(name: str, index: Any, dim: int, n: int, wrap: bool = True) -> Any:
     return np.where(index < 0, index + n, index) if least < 0 else index
 
 
-def _widened(x: Any) -> Any:
+def widened(x: Any) -> Any:
     """x, or half types in float32, to sum in."""
     return x.astype(np.float32) if x.dtype in HALF else x
 
 
-def _index_integers(name: str, index: Any) -> None:
-    if index.dtype not in _INTEGERS:
-        raise DtypeError(f"{name}: expected dtype int32 or int64 for index, got {OF_NUMPY[index.dtype]}: use index.long()")
+def index_integers(name: str, index: Any) -> None:
+    if index.dtype not in INTEGERS:
+        raise DtypeError(
+            f"{name}: expected dtype int32 or int64 for index, got {OF_NUMPY[index.dtype]}: use index.long()"
+        )
 
 
-def in_place(pure: Op, writing: Op, name: str, target: Tensor, operands: Sequence[Any], attrs: dict[str, Any]) -> Tensor:
-    """Write into ``target`` with the operator ``writing``; its history is that of ``pure``, its form without writing."""
+def in_place(
+    pure: Op, writing: Op, name: str, target: Tensor, operands: Sequence[Any], attrs: dict[str, Any]
+) -> Tensor:
+    """Write into ``target`` with the operator ``writing``; its history is that of ``pure``, the same without writing."""
     _inplace.check_writable(target, name)
     given = (target, *operands)
     flat, counts = flatten(pure, given)
@@ -92,8 +106,10 @@ def _writable(x: Any, name: str) -> None:
 def _index_shape(name: str, shape: Sequence[int], indices: Sequence[Any], dims: Sequence[int]) -> tuple[int, ...]:
     """The shape of an advanced index: the common shape of the indices in place of adjacent dims, in front otherwise."""
     for i in indices:
-        if i.dtype not in _INTEGERS:
-            raise DimError(f"{name}: tensors used as indices must be long, int, byte or bool tensors, got {OF_NUMPY[i.dtype]}")
+        if i.dtype not in INTEGERS:
+            raise DimError(
+                f"{name}: tensors used as indices must be long, int, byte or bool tensors, got {OF_NUMPY[i.dtype]}"
+            )
     try:
         common = indices[0].shape if len(indices) == 1 else np.broadcast_shapes(*[i.shape for i in indices])
     except ValueError:
@@ -124,7 +140,7 @@ def _addresses(shape: Sequence[int], indices: Sequence[Any], dims: Sequence[int]
 
 def _index_key(x: Any, indices: Sequence[Any], dims: Sequence[int], wrap: bool) -> tuple[list[Any], tuple[Any, ...]]:
     """(the indices in range, a NumPy index)."""
-    checked = [_bounded("index", i, d, x.shape[d], wrap) for i, d in zip(indices, dims, strict=True)]
+    checked = [bounded("index", i, d, x.shape[d], wrap) for i, d in zip(indices, dims, strict=True)]
     key: list[Any] = [slice(None)] * x.ndim
     for d, i in zip(dims, checked, strict=True):
         key[d] = i
@@ -143,7 +159,7 @@ def _put_into(x: Any, values: Any, indices: Sequence[Any], dims: Sequence[int], 
     if not accumulate:
         x[key] = values
         return
-    work = _widened(x)
+    work = widened(x)
     at = _addresses(x.shape, checked, dims)
     flat = work.reshape(-1) if work.flags.c_contiguous else work.flatten()
     np.add.at(flat, at.reshape(-1), np.broadcast_to(values, at.shape).astype(work.dtype, copy=False).reshape(-1))
@@ -157,13 +173,15 @@ def _put_spec(input: Any, values: Any, indices: Any, dims: Any, accumulate: bool
     shape = _index_shape("index_put", input.shape, indices, dims)
     if values.dtype != input.dtype:
         raise DtypeError(
-            f"index_put: requires the source and destination dtypes match, got {OF_NUMPY[input.dtype]} for the destination "
+            f"index_put: requires the source and destination dtypes match, got {OF_NUMPY[input.dtype]} for the "
+            "destination "
             f"and {OF_NUMPY[values.dtype]} for the source"
         )
     lead = len(shape) - values.ndim
     if lead < 0 or any(m != n and m != 1 for m, n in zip(values.shape, shape[lead:], strict=True)):
         raise ShapeError(
-            f"index_put: shape mismatch: value tensor of shape {list(values.shape)} cannot be broadcast to indexing result "
+            f"index_put: shape mismatch: value tensor of shape {list(values.shape)} cannot be broadcast to indexing "
+            "result "
             f"of shape {list(shape)}"
         )
     return input.shape, input.dtype
@@ -189,17 +207,21 @@ _PUT_SAMPLES = each(
     kernel=kernels.index_put,
     vjp=dict(
         input=_put_input,
-        values=lambda g, indices, dims, wrap, values_shape: _index(g, indices, dims, False, wrap).sum_to_size(values_shape),
+        values=lambda g, indices, dims, wrap, values_shape: _index(g, indices, dims, False, wrap).sum_to_size(
+            values_shape
+        ),
     ),
     on="",
     samples=_PUT_SAMPLES,
     errors=[
-        fails((4, 3), (3,), [numbers([4])], dims=(0,), match="out of bounds for dimension 0 with size 4", error=DimError),
+        fails(
+            (4, 3), (3,), [numbers([4])], dims=(0,), match="out of bounds for dimension 0 with size 4", error=DimError
+        ),
         fails((4, 3), (2, 2), [numbers([1])], dims=(0,), match="cannot be broadcast"),
     ],
 )
 def _index_put(input: Array, values: Array, indices: Arrays, dims: Any, accumulate: bool = False, wrap: bool = True):
-    """input with ``values`` put (or added) where ``indices`` over ``dims`` point; values broadcast to the indexed shape.
+    """input with ``values`` put (or added) where ``indices`` over ``dims`` point; values are broadcast.
 
     Half types are summed in float32. Of several values put in one place any one may stay. On a GPU sums are atomic, in
     no fixed order.
@@ -215,7 +237,7 @@ def _index_put_(input: Array, values: Array, indices: Arrays, dims: Any, accumul
     _put_into(input, values, indices, dims, accumulate, wrap)
 
 
-def _add_rows(n: int, index: Any, g: Any) -> Any:
+def add_rows(n: int, index: Any, g: Any) -> Any:
     """Zeros (n, D) to which row i of g is added at ``index[i]``, 0 <= index < n; g float32 or wider."""
     d, count = g.shape[1], index.size
     if n <= 128 and g.dtype.kind == "f" and d >= 8 and count >= 32:
@@ -240,7 +262,9 @@ def _add_rows(n: int, index: Any, g: Any) -> Any:
             if winners.size * 8 < count:
                 break
             count = index.size
-    np.add.at(out.reshape(-1), (index[:, None].astype(np.int64, copy=False) * d + np.arange(d)).reshape(-1), g.reshape(-1))
+    np.add.at(
+        out.reshape(-1), (index[:, None].astype(np.int64, copy=False) * d + np.arange(d)).reshape(-1), g.reshape(-1)
+    )
     return out
 
 
@@ -262,9 +286,9 @@ def _index_grad(g: Array, indices: Arrays, shape: Ints, dims: Any, unique: bool 
     Summed in float32 or wider; on a GPU atomically, in no fixed order. ``unique``: no place is named twice.
     """
     if not unique and dims == (0,) and g.size:
-        index = _bounded("index", indices[0], 0, shape[0], wrap).reshape(-1)
-        rows = _widened(g).reshape(index.size, math.prod(shape[1:]))
-        return _add_rows(shape[0], index, rows).reshape(shape).astype(g.dtype, copy=False)
+        index = bounded("index", indices[0], 0, shape[0], wrap).reshape(-1)
+        rows = widened(g).reshape(index.size, math.prod(shape[1:]))
+        return add_rows(shape[0], index, rows).reshape(shape).astype(g.dtype, copy=False)
     out = np.zeros(shape, g.dtype)
     _put_into(out, g, indices, dims, not unique, wrap)
     return out
@@ -274,13 +298,16 @@ def _index_grad(g: Array, indices: Arrays, shape: Ints, dims: Any, unique: bool 
     spec=lambda input, indices, dims, unique, wrap: (_index_shape("index", input.shape, indices, dims), input.dtype),
     kernel=kernels.index,
     vjp=dict(
-        input=lambda g, indices, input_shape, dims, unique, wrap: _index_grad(g, indices, input_shape, dims, unique, wrap)
+        input=lambda g, indices, input_shape, dims, unique, wrap: _index_grad(
+            g, indices, input_shape, dims, unique, wrap
+        )
     ),
     on="",
     samples=each(
         draw((4, 3), [ints(2, high=4)], dims=(0,)), draw((4, 3), [ints(2, 2, low=-3, high=3)], dims=(1,)),
         draw((2, 4, 3), [ints(6, high=4), ints(2, 1, high=3)], dims=(1, 2)), draw((4, 3), [ints(0)], dims=(0,)),
-        draw((3, 2, 4), [numbers([2, 0]), numbers([1, 3])], dims=(0, 2)), draw(transposed(4, 3), [ints(5, high=4)], dims=(0,)),
+        draw((3, 2, 4), [numbers([2, 0]), numbers([1, 3])], dims=(0, 2)),
+        draw(transposed(4, 3), [ints(5, high=4)], dims=(0,)),
         draw((3, 1100), [numbers([2, 0, 2], "int32")], dims=(0,)), draw((5,), [ints(high=5)], dims=(0,)),
     ),
     errors=[
@@ -299,7 +326,7 @@ def _index(input: Array, indices: Arrays, dims: Any, unique: bool = False, wrap:
                 return input.take(i, d)
         except IndexError:
             pass
-        _bounded("index", i, d, input.shape[d], wrap)
+        bounded("index", i, d, input.shape[d], wrap)
     return input[_index_key(input, indices, dims, wrap)[1]]
 
 
@@ -308,7 +335,7 @@ def _index(input: Array, indices: Arrays, dims: Any, unique: bool = False, wrap:
 
 @op(
     dynamic=True,
-    kernel=kernels.nonzero,
+    kernel=prefix.nonzero,
     on="",
     samples=each(
         draw(bools(3, 4)), draw(ints(5, low=-1, high=2)), draw(bools(0, 2)), draw(bools()), draw(bools(2, 3, 250)),
@@ -344,7 +371,7 @@ def argwhere(input: Tensor) -> Tensor:
     return _nonzero(input)
 
 
-# ------------------------------------------------------------------------------------------------- x[...] and x[...] = y
+# ----------------------------------------------------------------------------------------------- x[...] and x[...] = y
 
 
 def _as_index(item: Any, device: Any) -> Tensor:
@@ -359,20 +386,25 @@ def _as_index(item: Any, device: Any) -> Tensor:
         t = wrap(np.empty(np.shape(item), np.int64)) if not np.size(_plain(item)) else create.tensor(_plain(item))
     else:
         raise DimError(
-            f"index: only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got "
+            "index: only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid "
+            "indices (got "
             f"{type(item).__name__})"
         )
     kind = t._array.dtype
     if kind == _UINT8:
-        warnings.warn("index: indexing with uint8 is deprecated, please use bool masks instead", UserWarning, stacklevel=4)
+        warnings.warn(
+            "index: indexing with uint8 is deprecated, please use bool masks instead", UserWarning, stacklevel=4
+        )
         t = t.to(np.dtype(np.bool_))  # type: ignore[attr-defined]
-    elif kind not in _INTEGERS and kind != _BOOL:
+    elif kind not in INTEGERS and kind != _BOOL:
         raise DimError(f"index: tensors used as indices must be long, int, byte or bool tensors, got {OF_NUMPY[kind]}")
     return t.to(device) if _array.device_of(t._array) is not device else t  # type: ignore[attr-defined, no-any-return]
 
 
 def _plain(data: Any) -> Any:
-    return data.tolist() if isinstance(data, Tensor) else [_plain(x) for x in data] if isinstance(data, Sequence) else data  # type: ignore[attr-defined]
+    return (
+        data.tolist() if isinstance(data, Tensor) else [_plain(x) for x in data] if isinstance(data, Sequence) else data
+    )  # type: ignore[attr-defined]
 
 
 def _step(s: slice) -> slice:
@@ -433,7 +465,9 @@ def _parse(x: Any, index: Any) -> tuple[tuple[Any, ...], list[tuple[int, Tensor]
                 used += 1
     if used > x.ndim:
         if not x.ndim and scalars:
-            raise DimError("index: invalid index of a 0-dim tensor. Use `tensor.item()` to convert a 0-dim tensor to a number")
+            raise DimError(
+                "index: invalid index of a 0-dim tensor. Use `tensor.item()` to convert a 0-dim tensor to a number"
+            )
         raise DimError(f"index: too many indices for tensor of dimension {x.ndim}: got {used}")
     basic: list[Any] = []
     advanced: list[tuple[int, Tensor]] = []
@@ -460,7 +494,8 @@ def _parse(x: Any, index: Any) -> tuple[tuple[Any, ...], list[tuple[int, Tensor]
             if a.dtype == _BOOL and a.shape != x.shape[d : d + k]:
                 j = next(j for j in range(k) if a.shape[j] != x.shape[d + j])
                 raise DimError(
-                    f"index: The shape of the mask {list(a.shape)} at index {j} does not match the shape of the indexed "
+                    f"index: The shape of the mask {list(a.shape)} at index {j} does not match the shape of the "
+                    "indexed "
                     f"tensor {list(x.shape)} at index {d + j}"
                 )
             basic += [slice(None)] * k
@@ -478,7 +513,9 @@ def _is_full(basic: tuple[Any, ...]) -> bool:
     return all(type(s) is slice and s.start is None and s.stop is None and s.step is None for s in basic)
 
 
-def _resolve(t: Tensor, advanced: list[tuple[int, Tensor]], write: bool) -> tuple[Tensor, list[Tensor], tuple[int, ...], bool]:
+def _resolve(
+    t: Tensor, advanced: list[tuple[int, Tensor]], write: bool
+) -> tuple[Tensor, list[Tensor], tuple[int, ...], bool]:
     """(view, integer indices, their dimensions, no place twice): masks become the coordinates of what they select."""
     indices: list[Tensor] = []
     dims: list[int] = []
@@ -515,7 +552,7 @@ def getitem(self: Tensor, index: Any) -> Tensor:
             return apply_view(_SLICE, self, {"index": (index,)})
     elif kind in KINDS:
         x, i = self._array, index._array
-        if type(x) is ndarray and type(i) is ndarray and i.ndim and x.ndim and i.dtype in _INTEGERS and not listening[0]:
+        if type(x) is ndarray and type(i) is ndarray and i.ndim and x.ndim and i.dtype in INTEGERS and not listening[0]:
             try:
                 out = x.take(i, 0)
             except IndexError:
@@ -563,7 +600,7 @@ def _plain_bounds(s: slice) -> bool:
     return (s.start is None or type(s.start) is int) and (s.stop is None or type(s.stop) is int)
 
 
-def _value(value: Any, x: Any) -> Tensor:
+def as_value(value: Any, x: Any) -> Tensor:
     """What is assigned, as a tensor of x's dtype and device."""
     device = _array.device_of(x)
     if isinstance(value, Tensor):
@@ -606,7 +643,7 @@ def _as_key(index: Any, x: Any) -> Any:
         return index if x.ndim else None
     if kind in KINDS:
         i = index._array
-        if type(i) is ndarray and i.ndim and (i.dtype in _INTEGERS or (i.dtype == _BOOL and i.shape == x.shape)):
+        if type(i) is ndarray and i.ndim and (i.dtype in INTEGERS or (i.dtype == _BOOL and i.shape == x.shape)):
             return i
     return None
 
@@ -617,8 +654,14 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     Where an index tensor names a place twice any one of its values stays.
     """
     x = self._array
-    if type(x) is ndarray and not listening[0] and x.flags.writeable and not (
-        modes.grad and (self._needs or self._view is not None or (isinstance(value, Tensor) and (value._needs or value._view)))
+    if (
+        type(x) is ndarray
+        and not listening[0]
+        and x.flags.writeable
+        and not (
+            modes.grad
+            and (self._needs or self._view is not None or (isinstance(value, Tensor) and (value._needs or value._view)))
+        )
     ):
         source = _as_source(value, x)
         key = _as_key(index, x) if source is not None else None
@@ -632,7 +675,7 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
                     self._version[0] += 1
                 return
     basic, advanced = _parse(x, index)
-    given = _value(value, x)
+    given = as_value(value, x)
     if not advanced:
         _inplace.check_writable(self, "__setitem__")
         target = basic_index(self, basic or (Ellipsis,))
@@ -644,7 +687,9 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
         after = target._array.ndim - at - mask_t._array.ndim
         mask_t = views.reshape(mask_t, (*mask_t._array.shape, *(1,) * after))
         _inplace.check_writable(self, "__setitem__")
-        _inplace.assign(target, registry["_where"].public(mask_t, views.reshape(given, ()), target), "__setitem__", own=True)
+        _inplace.assign(
+            target, registry["_where"].public(mask_t, views.reshape(given, ()), target), "__setitem__", own=True
+        )
         return
     _put(target, advanced, given, False, "__setitem__")
 
@@ -685,13 +730,18 @@ def index_put(input: Tensor, indices: Sequence[Any], values: Tensor, accumulate:
     return views.reshape(_index_put(t, values, found, dims, accumulate), input._array.shape)
 
 
-# --------------------------------------------------------------------------------------------------- along one dimension
+def with_dimension(t: Any) -> Any:
+    """t with at least one dimension."""
+    return basic_index(t, (None,)) if isinstance(t, Tensor) and not t._array.ndim else t
+
+
+# -------------------------------------------------------------------------------------------------- along one dimension
 
 
 def _vector(name: str, index: Tensor) -> Tensor:
     """An index of one dimension; a 0-d one has one element."""
     x = index._array
-    if x.dtype not in _INTEGERS:
+    if x.dtype not in INTEGERS:
         raise DtypeError(f"{name}: expected dtype int32 or int64 for index, got {OF_NUMPY[x.dtype]}: use index.long()")
     if x.ndim > 1:
         raise DimError(f"{name}: index is supposed to be a vector, got shape {tuple(x.shape)}")
@@ -716,20 +766,28 @@ def _source(name: str, input: Tensor, dim: int, index: Tensor, source: Tensor) -
     """Errors where ``source`` does not fit along ``dim``."""
     x, s, i = input._array, source._array, index._array
     if s.dtype != x.dtype:
-        raise DtypeError(f"{name}: self ({OF_NUMPY[x.dtype]}) and source ({OF_NUMPY[s.dtype]}) must have the same scalar type")
+        raise DtypeError(
+            f"{name}: self ({OF_NUMPY[x.dtype]}) and source ({OF_NUMPY[s.dtype]}) must have the same scalar type"
+        )
     if (s.shape[dim] if s.ndim else 1) != i.size:
         raise ShapeError(
-            f"{name}: Number of indices ({i.size}) should be equal to source.size(dim): ({s.shape[dim] if s.ndim else 1}), "
+            f"{name}: Number of indices ({i.size}) should be equal to source.size(dim): "
+            f"({s.shape[dim] if s.ndim else 1}), "
             f"for dim: {dim}"
         )
-    if s.ndim and (s.ndim != x.ndim or any(m != n for d, (m, n) in enumerate(zip(x.shape, s.shape, strict=True)) if d != dim)):
+    if s.ndim and (
+        s.ndim != x.ndim or any(m != n for d, (m, n) in enumerate(zip(x.shape, s.shape, strict=True)) if d != dim)
+    ):
         raise ShapeError(
-            f"{name}: source tensor shape must match self tensor shape, excluding the specified dimension. Got self.shape = "
+            f"{name}: source tensor shape must match self tensor shape, excluding the specified dimension. Got "
+            "self.shape = "
             f"{list(x.shape)} source.shape = {list(s.shape)}"
         )
 
 
-def _along(name: str, input: Tensor, dim: int, index: Tensor, source: Tensor | None, accumulate: bool, write: bool) -> Tensor:
+def _along(
+    name: str, input: Tensor, dim: int, index: Tensor, source: Tensor | None, accumulate: bool, write: bool
+) -> Tensor:
     """The index_… functions: ``_index_put`` with one vector of indices. ``source`` None: for a fill."""
     at = _vector(name, index)
     dim = wrap_dim(name, dim, input._array.ndim)
@@ -779,8 +837,10 @@ def index_copy_(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tenso
 
 def _filler(name: str, input: Tensor, value: Any) -> Tensor:
     if isinstance(value, Tensor) and value._array.ndim:
-        raise ShapeError(f"{name}: only supports a 0-dimensional value tensor, but got one of {value._array.ndim} dimensions")
-    return _value(value, input._array)
+        raise ShapeError(
+            f"{name}: only supports a 0-dimensional value tensor, but got one of {value._array.ndim} dimensions"
+        )
+    return as_value(value, input._array)
 
 
 @composite()
@@ -798,390 +858,8 @@ def index_fill_(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 @composite()
 def take(input: Tensor, index: Tensor) -> Tensor:
     """input.reshape(-1)[index], of the shape of ``index``."""
-    _index_integers("take", index._array)
+    index_integers("take", index._array)
     return _index(views.reshape(input, (input._array.size,)), [index], (0,))
-
-
-# ---------------------------------------------------------------------------------------------------- gather and scatter
-
-
-def _corner(name: str, input: Any, index: Any, dim: int) -> None:
-    """Errors where index is not a corner of input but for ``dim``."""
-    _index_integers(name, index)
-    if not index.size:
-        return
-    if index.ndim != input.ndim:
-        raise ShapeError(
-            f"{name}: Index tensor must have the same number of dimensions as input tensor, got {tuple(index.shape)} for "
-            f"{tuple(input.shape)}"
-        )
-    for d, (m, n) in enumerate(zip(index.shape, input.shape, strict=True)):
-        if d != dim and m > n:
-            raise ShapeError(
-                f"{name}: Size does not match at dimension {d} expected index {list(index.shape)} to be no larger than self "
-                f"{list(input.shape)} apart from dimension {dim}"
-            )
-
-
-def _grid(index: Any, dim: int) -> tuple[Any, ...]:
-    """A NumPy index: ``index`` over ``dim``, and each other dimension's own numbers."""
-    n = index.ndim
-    return tuple(
-        [index if d == dim else np.arange(m).reshape((1,) * d + (-1,) + (1,) * (n - d - 1)) for d, m in enumerate(index.shape)]
-    )
-
-
-def _flat(shape: Sequence[int], index: Any, dim: int) -> Any:
-    """Flat positions, in a contiguous array of ``shape``, that gather and scatter name."""
-    strides = _array.contiguous_strides(shape)
-    at = index.astype(np.int64, copy=False) * strides[dim]
-    for d, m in enumerate(index.shape):
-        if d != dim and m > 1:
-            at = at + (np.arange(m) * strides[d]).reshape((1,) * d + (-1,) + (1,) * (index.ndim - d - 1))
-    return at
-
-
-def _gather_spec(input: Any, index: Any, dim: int) -> Any:
-    _corner("gather", input, index, dim)
-    return index.shape, input.dtype
-
-
-def _widen(t: Any, shape: Sequence[int]) -> Any:
-    """t with zeros behind it up to ``shape``: the gradient of a corner."""
-    if t._array.shape == tuple(shape):
-        return t
-    return views._slice_grad(t, tuple(shape), tuple([slice(0, n) for n in t._array.shape]))
-
-
-@op(
-    spec=_gather_spec,
-    kernel=kernels.gather,
-    vjp=dict(input=lambda g, input_shape, index, dim: _scatter_add(g.new_zeros(input_shape), index, g, dim)),
-    on="",
-    samples=each(
-        draw((3, 4), ints(3, 2, high=4), dim=1), draw((3, 4), ints(2, 4, high=3), dim=0), draw((3, 4), ints(3, 0), dim=1),
-        draw((2, 3, 4), ints(1, 2, 5, high=4), dim=2), draw(transposed(4, 3), ints(2, 2, high=4), dim=0),
-        draw((2, 600), ints(2, 700, high=600, dtype="int32"), dim=1),
-    ),
-    errors=[
-        fails((3, 4), numbers([[4]]), dim=1, match="out of bounds for dimension 1 with size 4", error=DimError),
-        fails((3, 4), numbers([1]), dim=1, match="same number of dimensions"),
-        fails((3, 4), ints(4, 1), dim=1, match="no larger than self"),
-    ],
-)  # fmt: skip
-def _gather(input: Array, index: Array, dim: int):
-    """out[i, j, k] = input[i, index[i, j, k], k] for ``dim`` 1."""
-    if not index.size:
-        return np.empty(index.shape, input.dtype)
-    _bounded("gather", index, dim, input.shape[dim], False)
-    if input.flags.c_contiguous:
-        return input.reshape(-1).take(_flat(input.shape, index, dim))
-    return input[_grid(index, dim)]
-
-
-def _one(t: Any) -> Any:
-    """t with at least one dimension."""
-    return basic_index(t, (None,)) if isinstance(t, Tensor) and not t._array.ndim else t
-
-
-@composite()
-def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False, out: Any = None) -> Tensor:
-    """out[i, j, k] = input[i, index[i, j, k], k] for ``dim`` 1, and so on: of the shape of ``index``.
-
-    No index may be negative; index may be smaller than input in the other dimensions. DimError out of range.
-    """
-    dim = wrap_dim("gather", dim, input._array.ndim)
-    result = _gather(_one(input), _one(index), dim)
-    if not index._array.ndim:
-        result = views.reshape(result, ())
-    return result if out is None else out.copy_(result)
-
-
-@composite()
-def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
-    """``gather`` with input and indices broadcast against each other but for ``dim``; None: both flattened."""
-    if dim is None:
-        return gather(views.reshape(input, (-1,)), 0, views.reshape(indices, (-1,)))
-    n = input._array.ndim
-    if n != indices._array.ndim:
-        raise ShapeError(
-            f"take_along_dim: input and indices should have the same number of dimensions, but got {n} dimensions for input, "
-            f"and {indices._array.ndim} dimensions for indices"
-        )
-    dim = wrap_dim("take_along_dim", dim, n)
-    x, i = list(input._array.shape), list(indices._array.shape)
-    common = views.shape_of_all("take_along_dim", [[*x[:dim], 1, *x[dim + 1 :]], [*i[:dim], 1, *i[dim + 1 :]]])
-    return gather(
-        views.expand(input, (*common[:dim], x[dim], *common[dim + 1 :])),
-        dim,
-        views.expand(indices, (*common[:dim], i[dim], *common[dim + 1 :])),
-    )
-
-
-_REDUCE = {"prod": np.multiply, "amax": np.maximum, "amin": np.minimum}
-
-
-def _scatter_spec(input: Any, index: Any, src: Any, dim: int, **_: Any) -> Any:
-    _index_integers("scatter", index)
-    if src is not None and src.dtype != input.dtype:
-        raise DtypeError(
-            f"scatter: expected self.dtype to be equal to src.dtype, got {OF_NUMPY[input.dtype]} and {OF_NUMPY[src.dtype]}"
-        )
-    if index.size:
-        both = f"{list(index.shape)} to be no larger than self {list(input.shape)} apart from dimension {dim}"
-        wrong = index.ndim != input.ndim or any(
-            m > n for d, (m, n) in enumerate(zip(index.shape, input.shape, strict=True)) if d != dim
-        )
-        if src is not None:
-            wrong = wrong or index.ndim != src.ndim or any(m > n for m, n in zip(index.shape, src.shape, strict=True))
-            both += f" and to be no larger size than src {list(src.shape)}"
-        if wrong:
-            raise ShapeError(f"scatter: Expected index {both}")
-    return input.shape, input.dtype
-
-
-def _front(src: Any, index: Any) -> Any:
-    """The corner of src that index names."""
-    return src if src.shape == index.shape else src[tuple([slice(0, n) for n in index.shape])]
-
-
-def _scatter_into(x: Any, index: Any, src: Any, dim: int, value: Any = None) -> None:
-    if index.size:
-        _bounded("scatter", index, dim, x.shape[dim], False)
-        given = np.asarray(value).astype(x.dtype) if src is None else _front(src, index)
-        if x.flags.c_contiguous:
-            x.reshape(-1)[_flat(x.shape, index, dim)] = given
-        else:
-            x[_grid(index, dim)] = given
-
-
-def _reduce_into(x: Any, index: Any, src: Any, dim: int, ufunc: Any) -> None:
-    if index.size:
-        _bounded("scatter", index, dim, x.shape[dim], False)
-        work = _widened(x)
-        flat = work.reshape(-1) if work.flags.c_contiguous else work.flatten()
-        given = _front(src, index).astype(work.dtype, copy=False)
-        ufunc.at(flat, _flat(x.shape, index, dim).reshape(-1), given.reshape(-1))
-        if not (work is x and work.flags.c_contiguous):
-            x[...] = flat.reshape(x.shape)
-
-
-_SCATTER_ERRORS = [
-    fails((3, 5), numbers([[5]]), (1, 1), dim=1, match="out of bounds for dimension 1 with size 5", error=DimError),
-    fails((3, 5), numbers([[0, 0]]), (1, 1), dim=1, match="no larger size than src"),
-    fails((3, 5), numbers([0]), (1,), dim=1, match="no larger than self"),
-]
-_WRITE_SAMPLES = each(
-    draw((3, 5), numbers([[0, 3], [1, 2]]), (2, 3), dim=1),
-    draw((3, 5), numbers([[0, 2, 1, 0, 1]], "int32"), None, dim=0, value=1.5),
-    draw(transposed(5, 3), numbers([[4, 0, 1]]), transposed(2, 3), dim=0),
-    draw((3, 5), ints(2, 0, high=5), (3, 4), dim=1),
-)
-
-
-@op(
-    spec=_scatter_spec,
-    kernel=kernels.scatter,
-    vjp=dict(
-        input=lambda g, index, dim: _scatter(g, index, None, dim, 0.0),
-        src=lambda g, index, dim, src_shape: _widen(_gather(g, index, dim), src_shape),
-    ),
-    on="",
-    samples=_WRITE_SAMPLES,
-    errors=_SCATTER_ERRORS,
-)
-def _scatter(input: Array, index: Array, src: Array | None, dim: int, value: Any = None):
-    """input with out[i, index[i, j, k], k] = src[i, j, k] (or ``value``) for ``dim`` 1."""
-    out = np.array(input, order="C")
-    _scatter_into(out, index, src, dim, value)
-    return out
-
-
-@op(mutates=("input",), kernel=kernels.scatter_, on="", samples=_WRITE_SAMPLES)
-def _scatter_(input: Array, index: Array, src: Array | None, dim: int, value: Any = None):
-    """``_scatter`` in input's own memory."""
-    _scatter_into(input, index, src, dim, value)
-
-
-_ADD_SAMPLES = each(
-    draw((3, 5), ints(4, 4, high=3), (4, 5), dim=0), draw(transposed(5, 3), ints(2, 3, high=5), transposed(2, 3), dim=0),
-    draw((4,), ints(1500, high=4), (1500,), dim=0), draw((3, 5), ints(2, 0, high=5), (3, 4), dim=1),
-)  # fmt: skip
-
-
-@op(
-    spec=_scatter_spec,
-    kernel=kernels.scatter_add,
-    vjp=dict(
-        input=lambda g: g,
-        src=lambda g, index, dim, src_shape: _widen(_gather(g, index, dim), src_shape),
-    ),
-    on="",
-    samples=_ADD_SAMPLES,
-    errors=_SCATTER_ERRORS,
-)
-def _scatter_add(input: Array, index: Array, src: Array, dim: int):
-    """input with out[i, index[i, j, k], k] += src[i, j, k] for ``dim`` 1; in float32 or wider, on a GPU atomically."""
-    out = np.array(input, order="C")
-    _reduce_into(out, index, src, dim, np.add)
-    return out
-
-
-@op(mutates=("input",), kernel=kernels.scatter_add_, on="", samples=_ADD_SAMPLES)
-def _scatter_add_(input: Array, index: Array, src: Array, dim: int):
-    """``_scatter_add`` in input's own memory."""
-    _reduce_into(input, index, src, dim, np.add)
-
-
-def _reduced(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int) -> tuple[Any, Any]:
-    """(the gradient of an extremum divided by how many elements are equal to it, which elements of src are)."""
-    here = _front(src, index) == _gather(out, index, dim)
-    ties = _scatter_add((input == out).to(g.dtype), index, here.to(g.dtype), dim)
-    return g / ties.clamp(1), here
-
-
-def _reduce_input(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int, reduce: str) -> Any:
-    if reduce == "prod":  # the product of the others, without dividing by input
-        return g * _scatter_reduce(g.new_ones(input.shape), index, src, dim, "prod")
-    shared, _ = _reduced(g, input, index, src, out, dim)
-    return shared * (input == out)
-
-
-def _reduce_src(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int, reduce: str) -> Any:
-    part = _front(src, index)
-    where = registry["_where"].public
-    if reduce != "prod":
-        shared, here = _reduced(g, input, index, src, out, dim)
-        return _widen(where(here, _gather(shared, index, dim), 0.0), src.shape)
-    # The product of the others: divide, except by a zero that is the only one of its place.
-    zero = part == 0
-    only = zero & (_gather(_scatter_add(g.new_zeros(input.shape), index, zero.to(g.dtype), dim), index, dim) == 1)
-    others = _scatter_reduce(input, index, where(only, 1.0, part), dim, "prod")
-    divided = _gather(g * out, index, dim) / where(zero, 1.0, part)
-    return _widen(where(only, _gather(g * others, index, dim), divided), src.shape)
-
-
-@op(
-    spec=_scatter_spec,
-    kernel=kernels.scatter_reduce,
-    vjp=dict(input=_reduce_input, src=_reduce_src),
-    on="",
-    samples=each(
-        draw((3, 5), ints(3, 9, high=5), (3, 9), dim=1, reduce="amax"), draw((3, 5), ints(2, 4, high=5), (3, 4), dim=1, reduce="prod"),
-        draw((3, 5), ints(3, 9, high=5), (3, 9), dim=1, reduce="amin"), draw((3, 5), ints(0, 4), (3, 4), dim=0, reduce="prod"),
-        draw((4,), ints(1500, high=4), (1500,), dim=0, reduce="amax"), draw((5, 3), ints(2, 3, high=5), transposed(2, 3), dim=0, reduce="prod"),
-    ),
-)  # fmt: skip
-def _scatter_reduce(input: Array, index: Array, src: Array, dim: int, reduce: str):
-    """input joined by ``reduce`` ("prod", "amax", "amin") with src[i, j, k] at [i, index[i, j, k], k] for ``dim`` 1.
-
-    An extremum's gradient is shared by all elements equal to it. On a GPU a product walks the indices of each line:
-    deterministic, and quadratic in the dimension.
-    """
-    out = np.array(input, order="C")
-    _reduce_into(out, index, src, dim, _REDUCE[reduce])
-    return out
-
-
-def _scattered(name: str, input: Tensor, dim: int, index: Tensor, src: Any, write: bool, add: bool = False) -> Tensor:
-    """scatter and scatter_add, in place or not; ``src`` a tensor or a number."""
-    dim = wrap_dim(name, dim, input._array.ndim)
-    x, index = _one(input), _one(index)
-    attrs: dict[str, Any] = {"dim": dim}
-    if not add:
-        attrs["value"] = None if isinstance(src, Tensor) else src
-    src = _one(src) if isinstance(src, Tensor) else None
-    pure, writing = (registry["_scatter_add"], registry["_scatter_add_"]) if add else (registry["_scatter"], registry["_scatter_"])
-    if write:
-        in_place(pure, writing, name, x, (index, src), attrs)
-        return input
-    result = apply(pure, (x, index, src), attrs)
-    return views.reshape(result, input._array.shape) if x is not input else result
-
-
-def _scatter_any(name: str, input: Tensor, dim: int, index: Tensor, src: Any, value: Any, reduce: Any, write: bool) -> Tensor:
-    if (src is None) == (value is None):
-        raise TypeError(f"{name}(): expected exactly one of src and value")
-    given = value if src is None else src
-    if reduce is None:
-        return _scattered(name, input, dim, index, given, write)
-    if reduce not in ("add", "multiply"):
-        raise ArgumentError(f"{name}: reduce argument must be either add or multiply, got {reduce!r}")
-    if not isinstance(given, Tensor):
-        given = views.expand(_value(given, input._array), index._array.shape)
-    if reduce == "add":
-        return _scattered(name, input, dim, index, given, write, add=True)
-    result = scatter_reduce(input, dim, index, given, "prod")
-    return _inplace.assign(input, result, name, own=True) if write else result
-
-
-@composite()
-def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Tensor:
-    """A copy of input with out[i, index[i, j, k], k] = src[i, j, k] for ``dim`` 1, and so on.
-
-    ``src`` (or ``value``) is a tensor or a number; index may be smaller than both. ``reduce`` "add" or "multiply" joins
-    instead of writing. Where index names a place twice any one of the values stays. DimError out of range.
-    """
-    return _scatter_any("scatter", input, dim, index, src, value, reduce, False)
-
-
-@composite(on="method")
-def scatter_(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Tensor:
-    """``scatter`` in input's own memory."""
-    return _scatter_any("scatter_", input, dim, index, src, value, reduce, True)
-
-
-@composite()
-def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """A copy of input with out[i, index[i, j, k], k] += src[i, j, k] for ``dim`` 1, and so on.
-
-    Summed in float32 or wider; on a GPU atomically, in no fixed order. DimError out of range.
-    """
-    return _scattered("scatter_add", input, dim, index, src, False, add=True)
-
-
-@composite(on="method")
-def scatter_add_(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """``scatter_add`` in input's own memory."""
-    return _scattered("scatter_add_", input, dim, index, src, True, add=True)
-
-
-def _identity(reduce: str, dtype: Any) -> Any:
-    """What leaves every number as it is under ``reduce``."""
-    if reduce in ("sum", "mean", "prod"):
-        return 1 if reduce == "prod" else 0
-    if dtype.kind == "b":
-        return reduce == "amin"
-    if dtype.kind in "iu":
-        return np.iinfo(dtype).min if reduce == "amax" else np.iinfo(dtype).max
-    return -math.inf if reduce == "amax" else math.inf
-
-
-@composite(inplace=True)
-def scatter_reduce(
-    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
-) -> Tensor:
-    """input joined with src[i, j, k] at [i, index[i, j, k], k] for ``dim`` 1, by "sum", "prod", "mean", "amax" or "amin".
-
-    Without ``include_self`` what index names starts empty. Sums and extrema are atomic on a GPU.
-    """
-    if reduce not in ("sum", "prod", "mean", "amax", "amin"):
-        raise ArgumentError(f"scatter_reduce: reduce argument must be either sum, prod, mean, amax or amin, got {reduce}")
-    dim = wrap_dim("scatter_reduce", dim, input._array.ndim)
-    x, index, src = _one(input), _one(index), _one(src)
-    dtype = x._array.dtype
-    start = x if include_self else _scatter(x, index, None, dim, _identity(reduce, dtype))
-    if reduce in ("sum", "mean"):
-        out = _scatter_add(start, index, src, dim)
-        if reduce == "mean":
-            count = create.ones_like(x)
-            if not include_self:
-                count = _scatter(count, index, None, dim, 0)
-            count = _scatter_add(count, index, create.ones_like(src), dim).clamp(1)
-            out = out / count if dtype.kind not in "iub" else out.div(count, rounding_mode="floor")
-    else:
-        out = _scatter_reduce(start, index, src, dim, reduce)
-    return views.reshape(out, input._array.shape) if x is not input else out
 
 
 # -------------------------------------------------------------------------------------------------------------- masks
@@ -1204,7 +882,9 @@ def masked_select(input: Tensor, mask: Tensor, *, out: Any = None) -> Tensor:
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """input with the elements of ``source``, in order, where mask holds. ShapeError when source has too few."""
     if mask._array.dtype != _BOOL:
-        raise DtypeError(f"masked_scatter: only supports boolean masks, but got mask with dtype {OF_NUMPY[mask._array.dtype]}")
+        raise DtypeError(
+            f"masked_scatter: only supports boolean masks, but got mask with dtype {OF_NUMPY[mask._array.dtype]}"
+        )
     if source._array.dtype != input._array.dtype:
         raise DtypeError(
             f"masked_scatter: expected self and source to have same dtypes but got {OF_NUMPY[input._array.dtype]} and "
@@ -1218,409 +898,6 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
         raise ShapeError(f"masked_scatter: expected at least {count} elements in source, got {source._array.size}")
     taken = basic_index(views.reshape(source, (source._array.size,)), (slice(0, count),))
     return views.reshape(_index_put(flat, taken, [at], (0,)), shape)
-
-
-# ---------------------------------------------------------------------------------------------------------- embeddings
-
-
-def _embedding_spec(input: Any, weight: Any, padding_idx: int, scale_grad_by_freq: bool) -> Any:
-    if weight.ndim != 2:
-        raise ShapeError(f"embedding: 'weight' must be 2-D, got shape {tuple(weight.shape)}")
-    if input.dtype not in _INTEGERS:
-        raise DtypeError(f"embedding: expected indices of dtype int32 or int64, got {OF_NUMPY[input.dtype]}: use input.long()")
-    return (*input.shape, weight.shape[1]), weight.dtype
-
-
-@op(
-    spec=lambda g, input, num_weights, padding_idx, scale_grad_by_freq: ((num_weights, g.shape[-1]), g.dtype),
-    kernel=kernels.embedding_grad,
-    vjp=dict(g=lambda g, input, padding_idx, scale_grad_by_freq: _embedding_grad_vjp(g, input, padding_idx, scale_grad_by_freq)),
-    on="",
-    samples=each(
-        draw((2, 3, 5), ints(2, 3, high=4), num_weights=4, padding_idx=-1),
-        draw((7, 3), ints(7, high=3, dtype="int32"), num_weights=3, padding_idx=1),
-        draw((9, 3), ints(9, high=3), num_weights=3, padding_idx=-1, scale_grad_by_freq=True),
-        draw((0, 3), ints(0), num_weights=2, padding_idx=-1), draw((70, 20), ints(70, high=3), num_weights=1030, padding_idx=-1),
-    ),
-    bench=[draw((8192, 768), ints(8192, high=50257), num_weights=50257, padding_idx=-1)],
-    bytes=lambda g, input, num_weights, padding_idx, scale_grad_by_freq: g.dtype.itemsize * (g.size + num_weights * g.shape[-1]),
-)  # fmt: skip
-def embedding_grad(g: Array, input: Array, num_weights: int, padding_idx: int = -1, scale_grad_by_freq: bool = False):
-    """out[input[t]] += g[t]: (num_weights, D) from g (…, D), summed in float32 or wider, in the order of the tokens.
-
-    The row ``padding_idx`` stays 0; ``scale_grad_by_freq`` divides each row by how often it was read. Deterministic, on
-    a GPU for up to 131,072 tokens; above that the sums are atomic.
-    """
-    index, rows = input.reshape(-1), _widened(g).reshape(input.size, g.shape[-1])
-    out = _add_rows(num_weights, index, rows)
-    if padding_idx >= 0:
-        out[padding_idx] = 0
-    if scale_grad_by_freq:
-        out /= np.maximum(np.bincount(index, minlength=num_weights), 1)[:, None]
-    return out.astype(g.dtype, copy=False)
-
-
-def _embedding_grad_vjp(g: Any, input: Any, padding_idx: int, scale_grad_by_freq: bool) -> Any:
-    if padding_idx >= 0:
-        g = index_fill(g, 0, create.tensor([padding_idx], device=g.device), 0)
-    if scale_grad_by_freq:
-        flat = views.reshape(input, (-1,))
-        count = _scatter_add(g.new_zeros((g.shape[0],)), flat, g.new_ones(flat.shape), 0).clamp(1)
-        g = g / count.unsqueeze(1)
-    return _embedding(input, g, padding_idx, scale_grad_by_freq)
-
-
-@op(
-    spec=_embedding_spec,
-    kernel=kernels.embedding,
-    vjp=dict(
-        weight=lambda g, input, weight_shape, padding_idx, scale_grad_by_freq: embedding_grad(
-            g, input, weight_shape[0], padding_idx, scale_grad_by_freq
-        )
-    ),
-    on="",
-    samples=each(
-        draw(ints(2, 3, high=4), (4, 5)), draw(ints(high=4), (4, 5)), draw(ints(0), (4, 5)), draw(ints(3, high=4), transposed(4, 5)),
-        draw(ints(3, high=4, dtype="int32"), (4, 1100)),
-    ),
-    errors=[
-        fails(numbers([5]), (3, 4), match="index 5 is out of bounds", error=DimError),
-        fails(numbers([-1]), (3, 4), match="index -1 is out of bounds", error=DimError),
-        fails(numbers([1]), (3,), match="must be 2-D"),
-        fails((2,), (3, 4), match="int32 or int64"),
-    ],
-    bench=[draw(ints(8192, high=50257), (50257, 768))],
-    bytes=lambda input, weight, padding_idx, scale_grad_by_freq: 2 * input.size * weight.shape[1] * weight.dtype.itemsize,
-)  # fmt: skip
-def _embedding(input: Array, weight: Array, padding_idx: int = -1, scale_grad_by_freq: bool = False):
-    """weight[input]: (…) and (V, D) -> (…, D)."""
-    try:
-        if not input.size or np.minimum.reduce(input, axis=None) >= 0:
-            return weight.take(input, 0)
-    except IndexError:
-        pass
-    return weight[_bounded("embedding", input, 0, weight.shape[0], False)]
-
-
-def _renormalise(weight: Tensor, index: Tensor, max_norm: float, norm_type: float) -> None:
-    """Scale the rows of weight that index names down to ``max_norm``, in place and without a gradient."""
-    grad, modes.grad = modes.grad, False
-    try:
-        at = views.reshape(index, (-1,))
-        rows: Any = _embedding(at, weight)
-        norm = (rows.abs().pow(norm_type).sum(1, keepdim=True)).pow(1 / norm_type)
-        scaled = registry["_where"].public(norm > max_norm, rows * (max_norm / (norm + 1e-7)), rows)
-        index_copy_(weight, 0, at, scaled)
-    finally:
-        modes.grad = grad
-
-
-@composite(on="functional")
-def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
-              norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:  # fmt: skip
-    """weight[input]: indices (…) and weight (V, D) -> (…, D).
-
-    The row ``padding_idx`` gets no gradient; ``max_norm`` first scales the rows read, in place, to at most that norm;
-    ``scale_grad_by_freq`` divides a row's gradient by how often it was read. The gradient is dense also with ``sparse``.
-    DimError for an index out of range, also a negative one.
-    """
-    if padding_idx is not None:
-        n = weight._array.shape[0]
-        if not -n <= padding_idx < n:
-            raise ArgumentError(f"embedding: padding_idx must be within num_embeddings, got {padding_idx} for {n}")
-        padding_idx %= n
-    if max_norm is not None and weight._array.ndim == 2:
-        _renormalise(weight, input, max_norm, norm_type)
-    return _embedding(input, weight, -1 if padding_idx is None else padding_idx, scale_grad_by_freq)
-
-
-@composite(on="functional")
-def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    """out[..., c] = 1 where tensor is c, 0 elsewhere: (…) in int64 -> (…, num_classes) in int64.
-
-    Without ``num_classes`` one more than the largest value, which is read on the host. Values are checked on the CPU.
-    """
-    x = tensor._array
-    if x.dtype != _INT64:
-        raise DtypeError(f"one_hot: is only applicable to index tensor of type int64, got {OF_NUMPY[x.dtype]}")
-    if not x.size and num_classes <= 0:
-        raise ShapeError("one_hot: Can not infer total number of classes from empty tensor: pass num_classes")
-    if num_classes == -1:
-        num_classes = int(tensor.max().item()) + 1  # type: ignore[attr-defined]
-    if type(x) is ndarray and x.size:
-        if np.minimum.reduce(x, axis=None) < 0:
-            raise ShapeError("one_hot: Class values must be non-negative.")
-        if np.maximum.reduce(x, axis=None) >= num_classes:
-            raise ShapeError(f"one_hot: Class values must be smaller than num_classes ({num_classes}).")
-    out = create.zeros(*x.shape, num_classes, dtype=tensor.dtype, device=tensor.device)  # type: ignore[attr-defined]
-    _scatter_(out, views.unsqueeze(tensor, -1), None, x.ndim, 1)
-    return out
-
-
-# ----------------------------------------------------------------------------------------------- triangles and diagonals
-
-
-def _triangle_spec(name: str) -> Any:
-    def spec(input: Any, diagonal: int) -> Any:
-        if input.ndim < 2:
-            raise ShapeError(f"{name}: input tensor must have at least 2 dimensions, got shape {tuple(input.shape)}")
-        return input.shape, input.dtype
-
-    return spec
-
-
-_TRIANGLES = each(
-    draw((3, 4)), draw((4, 3), diagonal=1), draw((2, 3, 3), diagonal=-1), draw(transposed(5, 4)), draw((0, 3)),
-    draw((2, 1, 40, 40)), draw((3, 3), diagonal=-9),
-)  # fmt: skip
-
-
-@op(
-    spec=_triangle_spec("tril"),
-    kernel=kernels.tril,
-    vjp=lambda g, diagonal: tril(g, diagonal),
-    inplace=True,
-    samples=_TRIANGLES,
-    errors=[fails((3,), match="at least 2 dimensions")],
-)
-def tril(input: Array, diagonal: int = 0):
-    """input where column - row <= ``diagonal``, 0 elsewhere, for each of a batch of matrices."""
-    return np.tril(input, diagonal)
-
-
-@op(
-    spec=_triangle_spec("triu"),
-    kernel=kernels.triu,
-    vjp=lambda g, diagonal: triu(g, diagonal),
-    inplace=True,
-    samples=_TRIANGLES,
-    errors=[fails((3,), match="at least 2 dimensions")],
-)
-def triu(input: Array, diagonal: int = 0):
-    """input where column - row >= ``diagonal``, 0 elsewhere, for each of a batch of matrices."""
-    return np.triu(input, diagonal)
-
-
-def _triangle_indices(found: Any, dtype: Any, device: Any) -> Tensor:
-    kind = create.numpy_dtype(dtype, _INT64)
-    return wrap(np.stack(found).astype(kind)).to(create.device_of(device))  # type: ignore[attr-defined, no-any-return]
-
-
-@composite(on="function")
-def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None) -> Tensor:
-    """Rows and columns of the elements of a lower triangle, row by row: (2, n)."""
-    return _triangle_indices(np.tril_indices(row, offset, col), dtype, device)
-
-
-@composite(on="function")
-def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None) -> Tensor:
-    """Rows and columns of the elements of an upper triangle, row by row: (2, n)."""
-    return _triangle_indices(np.triu_indices(row, offset, col), dtype, device)
-
-
-@composite()
-def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
-    """Zeros with the last dimension of input on the diagonal of the new dimensions ``dim1`` and ``dim2``."""
-    x = input._array
-    if not x.ndim:
-        raise DimError("diag_embed: expected a tensor with at least one dimension")
-    first, second = wrap_dim("diag_embed", dim1, x.ndim + 1), wrap_dim("diag_embed", dim2, x.ndim + 1)
-    if first == second:
-        raise ShapeError(f"diag_embed: diagonal dimensions cannot be identical {dim1}, {dim2}")
-    shape = list(x.shape[:-1])
-    n = x.shape[-1] + abs(offset)
-    for d in sorted((first, second)):
-        shape.insert(d, n)
-    return views._diagonal_grad(input, tuple(shape), offset, first, second)
-
-
-@composite()
-def diag(input: Tensor, diagonal: int = 0) -> Tensor:
-    """The matrix with a vector on its diagonal, or the diagonal of a matrix, as a copy."""
-    n = input._array.ndim
-    if n == 1:
-        return diag_embed(input, diagonal)
-    if n != 2:
-        raise ShapeError(f"diag: Supports 1D or 2D tensors. Got {n}D")
-    return views.diagonal(input, diagonal).clone()  # type: ignore[attr-defined]
-
-
-# --------------------------------------------------------------------------------------------------------- reordering
-
-
-@op(
-    spec=lambda input, dims: (input.shape, input.dtype),
-    kernel=kernels.flip,
-    vjp=lambda g, dims: _flip(g, dims),
-    on="",
-    samples=each(
-        draw((3, 4), dims=(0,)), draw((3, 4), dims=(1, 0)), draw((2, 3, 4), dims=(1,)), draw((0, 2), dims=(0,)),
-        draw((), dims=()), draw(transposed(3, 4), dims=(1,)), draw((2, 700), dims=(1,)),
-    ),
-)  # fmt: skip
-def _flip(input: Array, dims: Any):
-    """input with ``dims`` in reverse order, as a copy."""
-    return np.array(input[tuple([slice(None, None, -1) if d in dims else slice(None) for d in range(input.ndim)])], order="C")
-
-
-@composite()
-def flip(input: Tensor, *dims: Any) -> Tensor:
-    """input with the dimensions ``dims`` in reverse order, as a copy. DimError out of range or named twice."""
-    given = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
-    return _flip(input, wrap_dims("flip", tuple(given), input._array.ndim) if given else ())
-
-
-@composite()
-def fliplr(input: Tensor) -> Tensor:
-    """input with its columns in reverse order: ``flip(1)``."""
-    return flip(input, 1)
-
-
-@composite()
-def flipud(input: Tensor) -> Tensor:
-    """input with its rows in reverse order: ``flip(0)``."""
-    return flip(input, 0)
-
-
-@op(
-    spec=lambda input, shifts, dims: (input.shape, input.dtype),
-    kernel=kernels.roll,
-    vjp=lambda g, shifts, dims: _roll(g, tuple([-n for n in shifts]), dims),
-    on="",
-    samples=each(
-        draw((3, 4), shifts=(1,), dims=(0,)), draw((3, 4), shifts=(-1, 5), dims=(0, 1)), draw((0, 3), shifts=(1,), dims=(0,)),
-        draw(transposed(3, 4), shifts=(2,), dims=(1,)), draw((5,), shifts=(0,), dims=(0,)),
-    ),
-)  # fmt: skip
-def _roll(input: Array, shifts: Ints, dims: Any):
-    """input moved by ``shifts`` along ``dims``, each named once; what leaves at one end comes in at the other."""
-    return np.roll(input, shifts, dims)
-
-
-@composite()
-def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
-    """input moved by ``shifts`` along ``dims`` (None: flattened); what leaves at one end comes in at the other."""
-    by = as_ints("roll", "shifts", shifts)
-    if dims is None or (isinstance(dims, (tuple, list)) and not dims):
-        if len(by) != 1:
-            raise ShapeError(f"roll: shifts and dims must align. shifts: {len(by)}, dims: 0")
-        flat = _roll(views.reshape(input, (input._array.size,)), by, (0,))
-        return views.reshape(flat, input._array.shape)
-    at = tuple([wrap_dim("roll", d, input._array.ndim) for d in as_ints("roll", "dims", dims)])
-    if len(at) != len(by):
-        raise ShapeError(f"roll: shifts and dimensions must align. shifts: {len(by)}, dims:{len(at)}")
-    once: dict[int, int] = {}
-    for d, n in zip(at, by, strict=True):
-        once[d] = once.get(d, 0) + n
-    return _roll(input, tuple(once.values()), tuple(once))
-
-
-@composite()
-def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
-    """input turned ``k`` times by 90 degrees from the first of ``dims`` towards the second."""
-    n = input._array.ndim
-    if len(dims) != 2:
-        raise ShapeError(f"rot90: expected total rotation dims == 2, but got dims = {len(dims)}")
-    a, b = (wrap_dim("rot90", d, n) for d in dims)
-    if a == b:
-        raise ShapeError(f"rot90: expected rotation dims to be different, but got dim0 = {dims[0]} and dim1 = {dims[1]}")
-    k %= 4
-    if k == 0:
-        return input.clone()  # type: ignore[attr-defined, no-any-return]
-    if k == 2:
-        return flip(input, (a, b))
-    return views.transpose(flip(input, b), a, b) if k == 1 else flip(views.transpose(input, a, b), b)
-
-
-# ---------------------------------------------------------------------------------------------------------- repetition
-
-
-def _repeated(name: str, input: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """input repeated ``sizes[d]`` times along each dimension d, new dimensions in front."""
-    shape = (1,) * (len(sizes) - input._array.ndim) + tuple(input._array.shape)
-    if any(r < 0 for r in sizes):
-        raise ShapeError(f"{name}: trying to create tensor with negative dimension: repeats {sizes}")
-    if not shape:
-        return input.clone()  # type: ignore[attr-defined, no-any-return]
-    apart: list[int] = []
-    wide: list[int] = []
-    for r, n in zip(sizes, shape, strict=True):
-        apart += (1, n)
-        wide += (r, n)
-    spread = views.expand(views.reshape(input, tuple(apart)), tuple(wide)).clone()  # type: ignore[attr-defined]
-    return views.reshape(spread, tuple([r * n for r, n in zip(sizes, shape, strict=True)]))
-
-
-@composite(on="method")
-def repeat(input: Tensor, *repeats: Any) -> Tensor:
-    """A copy with input repeated ``repeats[d]`` times along each dimension; further repeats make dimensions in front."""
-    sizes = as_ints("repeat", "repeats", repeats[0] if len(repeats) == 1 else repeats)
-    if len(sizes) < input._array.ndim:
-        raise ShapeError(
-            f"repeat: Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor: {sizes} for "
-            f"shape {tuple(input._array.shape)}"
-        )
-    return _repeated("repeat", input, sizes)
-
-
-@composite()
-def tile(input: Tensor, *dims: Any) -> Tensor:
-    """A copy with input repeated ``dims[d]`` times along each dimension; missing ones in front count 1."""
-    sizes = as_ints("tile", "dims", dims[0] if len(dims) == 1 else dims)
-    return _repeated("tile", input, (1,) * (input._array.ndim - len(sizes)) + sizes)
-
-
-@op(
-    dynamic=True,
-    kernel=kernels.repeat_index,
-    on="",
-    samples=each(
-        draw(ints(5, high=4), output_size=None), draw(numbers([2, 0, 1]), output_size=3), draw(ints(0), output_size=None),
-        draw(numbers([200, 1], "int32"), output_size=None),
-    ),
-)  # fmt: skip
-def _repeat_index(repeats: Array, output_size: Any):
-    """[0] * repeats[0] + [1] * repeats[1] + …, int64."""
-    return np.repeat(np.arange(repeats.size), repeats)
-
-
-@composite()
-def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None) -> Tensor:
-    """Each element along ``dim`` (None: flattened) repeated ``repeats`` times: a number, or one for each element.
-
-    ``repeat_interleave(repeats)`` gives the indices alone. The length of a result with a tensor of repeats is read on
-    the host, unless ``output_size`` names it.
-    """
-    if repeats is None:
-        repeats, input = input, None  # type: ignore[assignment]
-    if not isinstance(repeats, Tensor):
-        times = as_int("repeat_interleave", "repeats", repeats)
-        if times < 0:
-            raise ShapeError(f"repeat_interleave: Repeats must be non-negative, got {times}")
-        x = views.reshape(input, (input._array.size,)) if dim is None else _one(input)
-        d = 0 if dim is None else wrap_dim("repeat_interleave", dim, input._array.ndim)
-        shape = x._array.shape
-        wide = views.expand(views.unsqueeze(x, d + 1), (*shape[: d + 1], times, *shape[d + 1 :]))
-        return views.reshape(wide.clone(), (*shape[:d], shape[d] * times, *shape[d + 1 :]))  # type: ignore[attr-defined]
-    counts = repeats._array
-    if counts.dtype not in _INTEGERS:
-        raise DtypeError(f"repeat_interleave: repeats has to be int32 or int64, got {OF_NUMPY[counts.dtype]}")
-    if counts.ndim > 1:
-        raise ShapeError(f"repeat_interleave: only accepts a 0-dim or 1-dim vector as repeats, got {tuple(counts.shape)}")
-    if type(counts) is ndarray and counts.size and counts.min() < 0:
-        raise ShapeError("repeat_interleave: repeats can not be negative")
-    if input is None:
-        return _repeat_index(_one(repeats), output_size)
-    x = views.reshape(input, (input._array.size,)) if dim is None else _one(input)
-    d = 0 if dim is None else wrap_dim("repeat_interleave", dim, input._array.ndim)
-    n = x._array.shape[d]
-    each_one = views.expand(views.reshape(repeats, (1,)), (n,)) if counts.size == 1 else repeats
-    if each_one._array.shape != (n,):
-        raise ShapeError(
-            f"repeat_interleave: repeats must have the same size as input along dim, but got repeats.size(0) = {counts.size} "
-            f"and input.size({d}) = {n}"
-        )
-    return _index(x, [_repeat_index(each_one, output_size)], (d,))
 
 
 #: What Tensor has as special methods.

@@ -43,13 +43,15 @@ def _cat_spec(tensors: Sequence[Any], dim: int) -> Any:
             first = shape
         if len(shape) != len(first):
             raise ShapeError(
-                f"cat: Tensors must have same number of dimensions: got {len(first)} and {len(shape)} (tensor number {i} has "
+                f"cat: Tensors must have same number of dimensions: got {len(first)} and {len(shape)} (tensor "
+                f"number {i} has "
                 f"shape {tuple(shape)})"
             )
         for d, (m, n) in enumerate(zip(first, shape, strict=True)):
             if d != dim and m != n:
                 raise ShapeError(
-                    f"cat: Sizes of tensors must match except in dimension {dim}. Expected size {m} but got size {n} for "
+                    f"cat: Sizes of tensors must match except in dimension {dim}. Expected size {m} but got size "
+                    f"{n} for "
                     f"tensor number {i} in the list ({tuple(first)} and {tuple(shape)})"
                 )
         total += shape[dim]
@@ -104,7 +106,8 @@ def _stack_spec(tensors: Sequence[Any], dim: int) -> Any:
     for i, x in enumerate(tensors):
         if x.shape != shape:
             raise ShapeError(
-                f"stack: expects each tensor to be equal size, but got {list(shape)} at entry 0 and {list(x.shape)} at entry {i}"
+                f"stack: expects each tensor to be equal size, but got {list(shape)} at entry 0 and {list(x.shape)} "
+                f"at entry {i}"
             )
     return (*shape[:dim], len(tensors), *shape[dim:]), tensors[0].dtype
 
@@ -174,7 +177,8 @@ def dstack(tensors: Sequence[Tensor]) -> Tensor:
 @composite(on="function")
 def column_stack(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors side by side, along dimension 1; 0-D and 1-D tensors are columns."""
-    return cat([t if t._array.ndim > 1 else t.reshape((-1, 1)) for t in _several("column_stack", tensors)], 1)  # type: ignore[attr-defined]
+    given = _several("column_stack", tensors)
+    return cat([t if t._array.ndim > 1 else t.reshape((-1, 1)) for t in given], 1)
 
 
 @composite(on="function")
@@ -223,7 +227,8 @@ def _pad_spec(input: Any, pad: tuple[int, ...], value: Any) -> Any:
         shape[d] += pad[2 * k] + pad[2 * k + 1]
         if shape[d] < 0:
             raise ShapeError(
-                f"pad: The input size {input.shape[d]}, plus negative padding {pad[2 * k]} and {pad[2 * k + 1]}, resulted in "
+                f"pad: The input size {input.shape[d]}, plus negative padding {pad[2 * k]} and {pad[2 * k + 1]}, "
+                "resulted in "
                 f"a negative output size in dimension {d}, which is invalid"
             )
     return tuple(shape), input.dtype
@@ -235,7 +240,8 @@ def _pad_spec(input: Any, pad: tuple[int, ...], value: Any) -> Any:
     vjp=lambda g, pad: _constant_pad(g, tuple([-n for n in pad]), 0),
     on="",
     samples=each(
-        draw((2, 3), pad=(1, 2), value=0), draw((2, 3), pad=(-1, 2, 1, 0), value=1.5), draw((3,), pad=(-2, -1), value=0),
+        draw((2, 3), pad=(1, 2), value=0), draw((2, 3), pad=(-1, 2, 1, 0), value=1.5),
+        draw((3,), pad=(-2, -1), value=0),
         draw((), pad=(), value=0), draw((0, 2), pad=(0, 0, 1, 1), value=3), draw((2, 600), pad=(3, 0), value=0),
     ),
     errors=[fails((2,), pad=(-3, 0), value=0, match="negative output size")],
@@ -269,8 +275,8 @@ def _edge(mode: str, x: Any, dim: int, width: int, low: bool) -> Any:
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = None) -> Tensor:
     """input with a border of the widths ``pad``: (low, high) for the last dimension, then for the one before, …
 
-    ``mode``: "constant" (``value``, 0 for None; any dimensions), "reflect", "replicate" or "circular" (the last 1, 2 or 3
-    dimensions of a batch, or of one sample). Negative widths cut.
+    ``mode``: "constant" (``value``, 0 for None; any dimensions), "reflect", "replicate" or "circular" (the last 1, 2 or
+    3 dimensions of a batch, or of one sample). Negative widths cut.
     """
     widths = as_ints("pad", "pad", pad)
     x: Any = input
@@ -289,7 +295,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
         raise ArgumentError(f'pad: Padding mode "{mode}" doesn\'t take in value argument')
     if x._array.ndim not in _NON_CONSTANT.get(len(widths), ()):
         raise ShapeError(
-            f"pad: Padding size {len(widths)} is not supported for {x._array.ndim}D input tensor in mode {mode}: expected 2 "
+            f"pad: Padding size {len(widths)} is not supported for {x._array.ndim}D input tensor in mode {mode}: "
+            "expected 2 "
             f"for 2D or 3D, 4 for 3D or 4D, 6 for 4D or 5D input"
         )
     for k in range(len(widths) // 2):
@@ -298,7 +305,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
         n = x._array.shape[d]
         if mode == "reflect" and max(low, high) >= n:
             raise ShapeError(
-                f"pad: Padding size should be less than the corresponding input dimension, but got: padding ({low}, {high}) "
+                f"pad: Padding size should be less than the corresponding input dimension, but got: padding ({low}, "
+                f"{high}) "
                 f"at dimension {d} of input {list(x._array.shape)}"
             )
         if mode == "circular" and max(low, high) > n:

@@ -13,6 +13,7 @@ from tensorlib._samples import draw, each, fails, transposed
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError
 from tensorlib.kernels import matmul as kernels
 from tensorlib.op import Array, Scalar, composite, op
+from tensorlib.ops.pointwise import add, mul
 
 # ------------------------------------------------------------------------------------------------------------- matmul
 
@@ -252,19 +253,19 @@ def _dims(name: str, message: str, *expected: tuple[Any, int]) -> None:
 
 
 @composite(samples=each(draw((4, 3), (3, 5)), draw((1, 17), (17, 1)), draw((0, 3), (3, 2))))
-def mm(input: Tensor, mat2: Tensor) -> Tensor:
+def mm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     """input @ mat2 for two matrices: (m, k), (k, n) -> (m, n). No broadcasting; see matmul."""
     _dims("mm", "self must be a matrix: expected (m, k) and (k, n)", (input, 2), (mat2, 2))
-    return matmul(input, mat2)
+    return matmul(input, mat2, out=out)
 
 
 @composite(samples=each(draw((2, 4, 3), (2, 3, 5)), draw((1, 1, 3), (1, 3, 1)), draw((0, 4, 3), (0, 3, 5))))
-def bmm(input: Tensor, mat2: Tensor) -> Tensor:
+def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     """input @ mat2 for two batches of matrices: (b, m, k), (b, k, n) -> (b, m, n). No broadcasting; see matmul."""
-    return _batched("bmm", input, mat2)
+    return _batched("bmm", input, mat2, out)
 
 
-def _batched(name: str, batch1: Tensor, batch2: Tensor) -> Tensor:
+def _batched(name: str, batch1: Tensor, batch2: Tensor, out: Tensor | None = None) -> Tensor:
     for which, t in (("batch1", batch1), ("batch2", batch2)):
         _dims(name, f"{which} must be a 3D tensor: expected (b, m, k) and (b, k, n)", (t, 3))
     wanted = (batch1.shape[0], batch1.shape[2])
@@ -273,11 +274,11 @@ def _batched(name: str, batch1: Tensor, batch2: Tensor) -> Tensor:
             f"{name}: cannot multiply {tuple(batch1.shape)} by {tuple(batch2.shape)}: Expected size for first two "
             f"dimensions of batch2 tensor to be: {list(wanted)} but got: {list(batch2.shape[:2])}"
         )
-    return matmul(batch1, batch2)
+    return matmul(batch1, batch2, out=out)
 
 
 @composite(samples=each(draw((4, 3), (3,))))
-def mv(input: Tensor, vec: Tensor) -> Tensor:
+def mv(input: Tensor, vec: Tensor, *, out: Tensor | None = None) -> Tensor:
     """input @ vec: (m, k), (k,) -> (m,). See matmul."""
     _dims("mv", "vector + matrix @ vector expected: (m, k) and (k,)", (input, 2), (vec, 1))
     if input.shape[1] != vec.shape[0]:
@@ -285,11 +286,11 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
             f"mv: size mismatch, got input ({input.shape[0]}), mat ({input.shape[0]}x{input.shape[1]}), "
             f"vec ({vec.shape[0]}): expected (m, k) and (k,)"
         )
-    return matmul(input, vec)
+    return matmul(input, vec, out=out)
 
 
 @composite(samples=each(draw((5,), (5,)), draw((0,), (0,))))
-def dot(input: Tensor, tensor: Tensor) -> Tensor:
+def dot(input: Tensor, tensor: Tensor, *, out: Tensor | None = None) -> Tensor:
     """sum_i input_i tensor_i of two vectors of one length and dtype: (k,), (k,) -> ()."""
     if input.ndim != 1 or tensor.ndim != 1:
         raise ShapeError(f"dot: 1D tensors expected, but got {input.ndim}D and {tensor.ndim}D tensors")
@@ -298,19 +299,19 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
             f"dot: inconsistent tensor size, expected tensor [{input.shape[0]}] and src [{tensor.shape[0]}] to have the "
             f"same number of elements, but got {input.shape[0]} and {tensor.shape[0]} elements respectively"
         )
-    return matmul(input, tensor)
+    return matmul(input, tensor, out=out)
 
 
 @composite(samples=each(draw((3,), (4,)), draw((0,), (4,))), alias=("ger",))
-def outer(input: Tensor, vec2: Tensor) -> Tensor:
+def outer(input: Tensor, vec2: Tensor, *, out: Tensor | None = None) -> Tensor:
     """out_ij = input_i vec2_j: (m,), (n,) -> (m, n). Promoted as mul."""
     for name, t in (("self", input), ("vec2", vec2)):
         if t.ndim != 1:
             raise ShapeError(f"outer: Expected 1-D argument {name}, but got {t.ndim}-D")
-    return input.unsqueeze(1) * vec2.unsqueeze(0)
+    return mul(input.unsqueeze(1), vec2.unsqueeze(0), out=out)
 
 
-def _scaled_sum(name: str, input: Tensor, product: Tensor, beta: Scalar, alpha: Scalar) -> Tensor:
+def _scaled_sum(name: str, input: Tensor, product: Tensor, beta: Scalar, alpha: Scalar, out: Tensor | None) -> Tensor:
     """beta * input + alpha * product; input takes no part when beta is 0, so that its NaNs do not."""
     lead = product.ndim - input.ndim
     if lead < 0 or any(n not in (1, m) for n, m in zip(input.shape, product.shape[lead:], strict=True)):
@@ -325,15 +326,16 @@ def _scaled_sum(name: str, input: Tensor, product: Tensor, beta: Scalar, alpha: 
         )
     if not product.dtype.is_floating_point and not product.dtype.is_complex:
         beta, alpha = int(beta), int(alpha)  # type: ignore[arg-type]
+    if beta == 0:
+        return mul(product, alpha, out=out)
     if alpha != 1:
         product = product * alpha
-    if beta == 0:
-        return product
-    return product + (input if beta == 1 else input * beta)
+    return add(product, input, alpha=beta, out=out)
 
 
 @composite(inplace=True, samples=each(draw((5,), (4, 3), (3, 5)), draw((4, 5), (4, 3), (3, 5), beta=0.5, alpha=2.0), draw((4, 1), (4, 3), (3, 5), beta=0)))
-def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
+def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1,
+          out: Tensor | None = None) -> Tensor:  # fmt: skip
     """beta * input + alpha * (mat1 @ mat2): input broadcast to (m, n), mat1 (m, k), mat2 (k, n) -> (m, n).
 
     With beta 0 input is ignored, NaNs and all.
@@ -341,22 +343,24 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Scalar = 1, alpha:
     for name, t in (("mat1", mat1), ("mat2", mat2)):
         if t.ndim != 2:
             raise ShapeError(f"addmm: {name} must be a matrix, got {t.ndim}-D tensor")
-    return _scaled_sum("addmm", input, matmul(mat1, mat2), beta, alpha)
+    return _scaled_sum("addmm", input, matmul(mat1, mat2), beta, alpha, out)
 
 
 @composite(inplace=True, samples=each(draw((4,), (4, 3), (3,)), draw((1,), (4, 3), (3,), beta=0.5, alpha=2.0)))
-def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
+def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1,
+          out: Tensor | None = None) -> Tensor:  # fmt: skip
     """beta * input + alpha * (mat @ vec): input broadcast to (m,), mat (m, k), vec (k,) -> (m,)."""
-    return _scaled_sum("addmv", input, mv(mat, vec), beta, alpha)
+    return _scaled_sum("addmv", input, mv(mat, vec), beta, alpha, out)
 
 
 @composite(inplace=True, samples=each(draw((2, 4, 5), (2, 4, 3), (2, 3, 5)), draw((5,), (2, 4, 3), (2, 3, 5), beta=0.5, alpha=2.0)))
-def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
+def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1,
+            out: Tensor | None = None) -> Tensor:  # fmt: skip
     """beta * input + alpha * (batch1 @ batch2): input broadcast to (b, m, n), (b, m, k), (b, k, n) -> (b, m, n).
 
     With beta 0 input is ignored, NaNs and all.
     """
-    return _scaled_sum("baddbmm", input, _batched("baddbmm", batch1, batch2), beta, alpha)
+    return _scaled_sum("baddbmm", input, _batched("baddbmm", batch1, batch2), beta, alpha, out)
 
 
 @composite(on="functional", samples=each(draw((4, 3), (4, 5), (2, 3, 5), (2,)), draw((2, 1, 3), (2, 1, 5), (2, 3, 5), None)))

@@ -29,9 +29,8 @@ def _reduction(name: str, reduction: str, size_average: Any = None, reduce: Any 
     if size_average is not None or reduce is not None:
         mean = size_average is None or size_average
         reduction = ("mean" if mean else "sum") if reduce is None or reduce else "none"
-        warnings.warn(
-            f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead.", stacklevel=3
-        )
+        message = f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead."
+        warnings.warn(message, stacklevel=3)
     if reduction not in kernels.REDUCTIONS:
         raise ArgumentError(f"{name}: {reduction} is not a valid value for reduction: expected 'mean', 'sum' or 'none'")
     return reduction
@@ -43,7 +42,9 @@ def _reduced(loss: Any, reduction: str, weight: Any = None) -> Tensor:
         loss = loss * weight
         if reduction == "mean":
             return loss.sum() / weight.expand(loss._array.shape).sum()  # type: ignore[no-any-return]
-    return loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()  # type: ignore[no-any-return]
+    if reduction == "none":
+        return loss  # type: ignore[no-any-return]
+    return loss.mean() if reduction == "mean" else loss.sum()  # type: ignore[no-any-return]
 
 
 def _compare_sizes(input: Tensor, target: Tensor) -> None:
@@ -103,7 +104,8 @@ def huber_loss(
     _compare_sizes(input, target)
     d: Any = input - target  # type: ignore[operator]
     far: Any = abs(d)
-    return _reduced(_where(far <= delta, 0.5 * square(d), delta * (far - 0.5 * delta)), reduction, weight)
+    loss: Any = _where(far <= delta, 0.5 * square(d), delta * (far - 0.5 * delta))
+    return _reduced(loss if weight is None else loss * weight, reduction)
 
 
 @composite(on="functional")
@@ -245,7 +247,7 @@ def _at(t: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _row_weights(t: np.ndarray, weight: np.ndarray | None, ignore_index: int, C: int, dtype: Any) -> Any:
-    """(targets with ignored ones set to 0, weight of each row or None when all are 1)."""
+    """(targets with 0 for ignored ones, weight of each row or None when all are 1, which are ignored or None)."""
     ignored = t == ignore_index
     if ignored.any():
         t = np.where(ignored, 0, t)
@@ -253,7 +255,7 @@ def _row_weights(t: np.ndarray, weight: np.ndarray | None, ignore_index: int, C:
         ignored = None
     if t.size and (t.min() < 0 or t.max() >= C):
         wrong = t[(t < 0) | (t >= C)].flat[0]
-        raise DimError(f"cross_entropy: Target {wrong} is out of bounds: expected classes 0 … {C - 1} or {ignore_index}")
+        raise DimError(f"cross_entropy: Target {wrong} is out of bounds: expected 0 … {C - 1}, or {ignore_index}")
     w = None if weight is None else weight[t]
     if ignored is not None:
         w = np.where(ignored, dtype.type(0), dtype.type(1) if w is None else w)
@@ -282,7 +284,8 @@ def _cross_entropy_composite(
     counted = target != ignore_index
     index = _where(counted, target, 0)
     w = counted.to(input.dtype) if weight is None else _where(counted, weight[index], 0.0)
-    loss = -w * logp.gather(dim, index.unsqueeze(dim)).squeeze(dim)
+    # the outer selection keeps the gradient 0 where nothing counts and the mean divides by 0
+    loss = _where(counted, -w * logp.gather(dim, index.unsqueeze(dim)).squeeze(dim), 0.0)
     if label_smoothing:
         each = logp if weight is None else logp * weight.reshape((-1, *(1,) * (input.ndim - 1 - dim)))
         spread = _where(counted, -each.sum(dim), 0.0)
@@ -318,9 +321,11 @@ _NLL = {**_PLAIN, "log_probabilities": True}
         draw((2, 5, 3), _labels(2, 3, classes=5), between(0.5, 2, 5), **{**_PLAIN, "label_smoothing": 0.2}),
         draw((2, 5, 3, 70), _labels(2, 3, 70, classes=5), None, **{**_PLAIN, "label_smoothing": 0.1}),
         draw(strided(6, 9), _labels(6, classes=9), None, **{**_PLAIN, "ignore_index": 3, "reduction": "sum"}),
-        draw((8, 4), _labels(8, classes=4), between(0.5, 2, 4), **{**_PLAIN, "ignore_index": 1, "label_smoothing": 0.3}),
+        draw((8, 4), _labels(8, classes=4), between(0.5, 2, 4),
+             **{**_PLAIN, "ignore_index": 1, "label_smoothing": 0.3}),
         draw((5, 7), _labels(5, classes=7), between(0.5, 2, 7), **_NLL),
         draw((2, 5, 3), _labels(2, 3, classes=5), None, **{**_NLL, "reduction": "none", "ignore_index": 2}),
+        draw((2, 5), ints(2, low=3, high=4), None, **{**_NLL, "ignore_index": 3}),
     ),
     errors=[
         fails((3, 5), _labels(2, classes=5), None, match="Expected input batch_size", error=ArgumentError, **_PLAIN),
@@ -328,7 +333,7 @@ _NLL = {**_PLAIN, "log_probabilities": True}
         fails((3, 5), _labels(3, classes=5), (4,), match="either for all 5 classes", error=ShapeError, **_PLAIN),
         fails((3, 5), (3,), None, match="expected target dtype", error=DtypeError, **_PLAIN),
     ],
-)
+)  # fmt: skip
 def _cross_entropy(
     input: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str, label_smoothing: float,
     log_probabilities: bool,
@@ -398,13 +403,16 @@ def cross_entropy_grad(
     grad: Array, input: Array, target: Array, weight: Array | None, lse: Array, total: Array, ignore_index: int,
     label_smoothing: float, log_probabilities: bool,
 ):  # fmt: skip
-    """grad times the derivative of the loss: weight[target] (softmax(input) - onehot(target)) / total without smoothing."""
+    """grad times the derivative of the loss: without smoothing weight[target] (softmax(input) - onehot) / total."""
     x, t = _matrix(input, target)
     C, acc = x.shape[1], x.dtype
     t, w, ignored = _row_weights(t, weight, ignore_index, C, acc)
     at = _at(t)
+    lse, total = lse.astype(acc, copy=False), total.astype(acc, copy=False)
     scale = np.true_divide(grad, total)
     scale = scale.reshape(t.shape) if grad.ndim else scale
+    if ignored is not None:  # not 0 * inf where nothing counts and the mean divides by 0
+        scale = np.where(ignored, acc.type(0), scale)
     if log_probabilities:
         d = np.zeros(x.shape, acc)
         d[at] = -scale if w is None else -scale * w
@@ -466,8 +474,8 @@ def _soft_cross_entropy(
     """Cross-entropy with a target of class probabilities."""
     if input.shape != target.shape:
         raise ArgumentError(
-            f"cross_entropy: Expected input batch_size ({input.shape[0]}) to match target batch_size "
-            f"({target.shape[0] if target.ndim else 1}): probabilities {tuple(target.shape)}, input {tuple(input.shape)}"
+            f"cross_entropy: Expected input batch_size to match target batch_size and the classes theirs: "
+            f"probabilities {tuple(target.shape)}, input {tuple(input.shape)}"
         )
     if ignore_index >= 0:
         raise ArgumentError("cross_entropy: ignore_index is not supported for floating point target")

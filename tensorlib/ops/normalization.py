@@ -144,7 +144,9 @@ def _layer_norm(input: Array, weight: Array | None, bias: Array | None, normaliz
     return out.reshape(input.shape), mean.reshape(rows), rstd.reshape(rows)
 
 
-@composite(on="function functional")
+@composite(on="function functional", samples=each(
+    draw((3, 4), [4]), draw((3, 4), [4], (4,), (4,)), draw((2, 3, 4), [3, 4], (3, 4), None, 1e-3), draw((2, 3, 4), [4], None, (4,)),
+))  # fmt: skip
 def layer_norm(
     input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
@@ -305,7 +307,9 @@ def rms_norm_grad(grad: Array, input: Array, weight: Array | None, rstd: Array, 
     return out.reshape(input.shape), _shaped(g_weight, normalized_shape)
 
 
-@composite(on="function functional")
+@composite(on="function functional", samples=each(
+    draw((3, 4), [4]), draw((3, 4), [4], (4,)), draw((2, 3, 4), [3, 4], (3, 4), 1e-3), draw(between(-1e-4, 1e-4, 3, 4), [4]),
+))  # fmt: skip
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
     """input / √(mean(input²) + eps) · weight over the last dims, ``normalized_shape``. input (*, *normalized_shape).
 
@@ -440,7 +444,10 @@ def batch_norm_grad(grad: Array, input: Array, weight: Array | None, mean: Array
     return out.reshape(input.shape), sum_gh, sum_g
 
 
-@composite(on="functional")
+@composite(on="functional", samples=each(
+    draw((4, 3), None, None, training=True), draw((2, 3, 5), None, None, (3,), (3,), True, eps=1e-3),
+    draw((2, 3, 4, 5), None, None, (3,), None, True),
+))  # fmt: skip
 def batch_norm(
     input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
     bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
@@ -546,7 +553,9 @@ def _group_norm(input: Array, weight: Array | None, bias: Array | None, num_grou
     return out, mean.reshape(n, num_groups), rstd.reshape(n, num_groups)
 
 
-@composite(on="function functional")
+@composite(on="function functional", samples=each(
+    draw((3, 6), 2), draw((2, 6, 5), 3, (6,), (6,)), draw((2, 4, 3, 5), 1, (4,), None, 1e-3), draw((2, 4, 3, 5), 4, None, (4,)),
+))  # fmt: skip
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
@@ -586,7 +595,9 @@ def group_norm_grad(grad: Array, input: Array, weight: Array | None, mean: Array
     return out.reshape(input.shape), column_sums(hats), channel_sums(g)
 
 
-@composite(on="functional")
+@composite(on="functional", samples=each(
+    draw((2, 3, 5)), draw((2, 3, 4, 5), None, None, (3,), (3,)), draw((2, 3, 5), None, None, (3,), eps=1e-3),
+))  # fmt: skip
 def instance_norm(
     input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None,
     bias: Tensor | None = None, use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,

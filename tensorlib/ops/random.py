@@ -42,7 +42,8 @@ def _sizes(**attrs: Any) -> Any:
     return each(
         draw(size=(3, 5), dtype=_F32, device=None, **attrs), draw(size=(), dtype=_F32, device=None, **attrs),
         draw(size=(0, 3), dtype=_F32, device=None, **attrs), draw(size=(2051,), dtype=_F32, device=None, **attrs),
-        draw(size=(1030,), dtype=_F64, device=None, **attrs), draw(size=(7,), dtype=np.dtype(np.float16), device=None, **attrs),
+        draw(size=(1030,), dtype=_F64, device=None, **attrs),
+        draw(size=(7,), dtype=np.dtype(np.float16), device=None, **attrs),
     )  # fmt: skip
 
 
@@ -81,8 +82,10 @@ def _normal(size: Ints, mean: Scalar, std: Scalar, dtype: Any, device: Any, seed
     random=True,
     on="",
     samples=each(
-        draw(size=(3, 5), low=0, high=10, dtype=_I64, device=None), draw(size=(), low=-3, high=4, dtype=_I64, device=None),
-        draw(size=(0,), low=0, high=2, dtype=_I64, device=None), draw(size=(2051,), low=-5, high=1 << 31, dtype=_I64, device=None),
+        draw(size=(3, 5), low=0, high=10, dtype=_I64, device=None),
+        draw(size=(), low=-3, high=4, dtype=_I64, device=None),
+        draw(size=(0,), low=0, high=2, dtype=_I64, device=None),
+        draw(size=(2051,), low=-5, high=1 << 31, dtype=_I64, device=None),
         draw(size=(515,), low=-(1 << 62), high=1 << 62, dtype=_I64, device=None),
         draw(size=(9,), low=-(1 << 63), high=1 << 63, dtype=_I64, device=None),
         draw(size=(9,), low=0, high=200, dtype=np.dtype(np.uint8), device=None),
@@ -129,8 +132,8 @@ def _again(g: Tensor, p: float, seed: int, offset: int) -> Tensor:
     random=True,
     on="",
     samples=each(
-        draw((3, 4), p=0.5), draw((2051,), p=0.1), draw((), p=0.3), draw((0, 3), p=0.5), draw(transposed(40, 33), p=0.9),
-        draw((5,), p=1.0), draw((5,), p=0.0),
+        draw((3, 4), p=0.5), draw((2051,), p=0.1), draw((), p=0.3), draw((0, 3), p=0.5),
+        draw(transposed(40, 33), p=0.9), draw((5,), p=1.0), draw((5,), p=0.0),
     ),
 )  # fmt: skip
 def _dropout(input: Array, p: Scalar, seed: Any, offset: Any):
@@ -205,7 +208,8 @@ def randint(low: Any, high: Any = None, size: Any = None, *, generator: Any = No
     if size is None:
         raise TypeError("randint() missing required argument: 'size'")
     low, high = _bounds("randint", low, high)
-    t = _randint(_shape("randint", (size,)), low, high, numpy_dtype(dtype, _I64), device_of(device), generator=generator)
+    shape, kind = _shape("randint", (size,)), numpy_dtype(dtype, _I64)
+    t = _randint(shape, low, high, kind, device_of(device), generator=generator)
     return _give(t, out, requires_grad)
 
 
@@ -267,7 +271,8 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Any = None
             raise TypeError("normal() missing required argument: 'size'")
         if std < 0:
             raise ArgumentError(f"normal: normal expects std >= 0.0, but found std {std}")
-        t = _normal(_shape("normal", (size,)), mean, std, _float("normal", dtype), device_of(device), generator=generator)
+        shape, kind = _shape("normal", (size,)), _float("normal", dtype)
+        t = _normal(shape, mean, std, kind, device_of(device), generator=generator)
         return _give(t, out, requires_grad)
     if not isinstance(std, Tensor) and std < 0:
         raise ArgumentError(f"normal: normal expects std >= 0.0, but found std {std}")
@@ -325,7 +330,8 @@ def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: An
         raise ArgumentError(f"normal_: normal expects std >= 0.0, but found std {std}")
     x = input._array
     kind = _float("normal_", OF_NUMPY[x.dtype])
-    return _write(input, _normal(x.shape, float(mean), float(std), kind, array_device(x), generator=generator), "normal_")
+    drawn = _normal(x.shape, float(mean), float(std), kind, array_device(x), generator=generator)
+    return _write(input, drawn, "normal_")
 
 
 @composite(on="method")

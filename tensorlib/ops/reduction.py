@@ -195,7 +195,7 @@ def sum_(input: Array, dim: Dims = None, keepdim: Any = False, *, dtype: Any = N
     return add_reduce(_converted(input, _sum_dtype("sum", input, dtype)), dim, keepdim)
 
 
-@composite(on="method")
+@composite(on="method", samples=each(draw((2, 3, 4), [3, 1]), draw((3, 4), [1, 4]), draw((3, 4), [3, 4]), draw((3, 4), [])))
 def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     """The sum over the dims in which a tensor of ``size`` would be broadcast to the shape of ``input``.
 
@@ -465,7 +465,13 @@ def _extremum(input: Tensor, dim: Any, keepdim: bool, other: Any, whole: Any, al
     return whole(input) if dim is None else along(input, dim, keepdim)
 
 
-@composite()
+_OVERLOADS = each(
+    draw(distinct(3, 4)), draw(distinct(3, 4), 1), draw(distinct(2, 3, 5), dim=-2, keepdim=True), draw(distinct(3, 4), distinct(3, 4)),
+    draw(()), draw((), 0), draw(ints(5)), draw(values([2.0, 2, 1])), draw(values([[1.0, 2, 2]]), 1),
+)  # fmt: skip
+
+
+@composite(samples=_OVERLOADS)
 @_numpy_names
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """max(input): the maximum of all elements. max(input, dim): (values, indices) along a dim. max(input, other): maximum.
@@ -476,7 +482,7 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
     return _extremum(input, dim, keepdim, other, _max_all, _max_dim, "maximum")
 
 
-@composite()
+@composite(samples=_OVERLOADS)
 @_numpy_names
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """min(input): the minimum of all elements. min(input, dim): (values, indices) along a dim. min(input, other): minimum.
@@ -717,7 +723,13 @@ def _moment(name: str, made: Any, input: Tensor, dim: Any, unbiased: Any, keepdi
     return made(input, dim, correction, keepdim)
 
 
-@composite()
+_SPREADS = each(
+    draw((3, 4)), draw((3, 4), 1), draw((2, 3, 5), dim=(0, 2), keepdim=True), draw((3, 4), dim=0, correction=0), draw((5,), dim=0, correction=2),
+    draw((3, 4), dim=1, unbiased=False),
+)  # fmt: skip
+
+
+@composite(samples=each(_SPREADS, draw((3, 4), False)))
 @_numpy_names
 def var(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
     """Σ (input - mean)² / max(n - correction, 0) over ``dim`` (one, several, or all for None); ``correction`` is 1.
@@ -728,21 +740,21 @@ def var(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = Fa
     return _moment("var", _var, input, dim, unbiased, keepdim, correction)
 
 
-@composite()
+@composite(samples=each(_SPREADS, draw((3, 4), False)))
 @_numpy_names
 def std(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
     """√(Σ (input - mean)² / max(n - correction, 0)) over ``dim``: the square root of ``var``, which see."""
     return _moment("std", _std, input, dim, unbiased, keepdim, correction)
 
 
-@composite(on="function")
+@composite(on="function", samples=_SPREADS)
 @_numpy_names
 def var_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
     """(var, mean) over ``dim``, in one pass over the input: see ``var``."""
     return _moment("var_mean", _var_mean, input, dim, unbiased, keepdim, correction)
 
 
-@composite(on="function")
+@composite(on="function", samples=_SPREADS)
 @_numpy_names
 def std_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
     """(std, mean) over ``dim``, in one pass over the input: see ``var``."""
@@ -769,7 +781,7 @@ def _logsumexp_vjp(g: Tensor, input: Tensor, out: Tensor, dim: Any, keepdim: boo
     promote=INT_TO_FLOAT,
     vjp=_logsumexp_vjp,
     samples=each(
-        draw((3, 4), dim=1), draw((3, 4), dim=0, keepdim=True), draw((2, 3, 5), dim=(0, 2)), draw((), dim=None),
+        draw((3, 4), dim=1), draw((3, 4), dim=0, keepdim=True), draw((2, 3, 5), dim=(0, 2)), draw((), dim=0),
         draw((0, 3), dim=0), draw((130, 3), dim=0), draw((17000,), dim=0), draw(transposed(5, 6), dim=1),
         draw(ints(3, 4), dim=1),
         draw(values([[1.0, float("-inf"), 80], [float("-inf")] * 3, [float("inf"), 1, 2], [float("nan"), 1, 2]]), dim=1),
@@ -849,7 +861,7 @@ def _norm_vjp(g: Tensor, x: Any, out: Any, ord: Any, dim: Any, keepdim: bool) ->
         draw((3, 4), ord=0.5, dim=1), draw(distinct(3, 4), ord=float("inf"), dim=1),
         draw(distinct(3, 4), ord=float("-inf"), dim=1),
         draw((3, 4), ord=0, dim=1), draw((), dim=None), draw((17000,), dim=None),
-        draw(values([[0.0, 0], [3, 4]]), dim=1),
+        draw(values([[0.0, 1], [3, 4]]), dim=1),
         draw((0, 3), dim=0), draw((3, 4), ord=1.5),
     ),
     errors=[fails(ints(3), match="floating point", error=DtypeError)],
@@ -874,7 +886,9 @@ def vector_norm(x: Array, ord: Any = 2, dim: Dims = None, keepdim: Any = False, 
     return add_reduce(size**ord, dim, keepdim) ** (1 / ord) if ord != 1 else add_reduce(size, dim, keepdim)
 
 
-@composite()
+@composite(samples=each(
+    draw((3, 4)), draw((3, 4), 1), draw((3, 4), 2, 1), draw((2, 3, 4), p=3, dim=(0, 2), keepdim=True), draw(distinct(3, 4), float("inf"), 0),
+))  # fmt: skip
 def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None) -> Tensor:
     """(Σ |input|**p)**(1/p) over ``dim``, all elements for None: ``linalg.vector_norm``. "fro" is p = 2."""
     order = 2 if p is None or p == "fro" else p

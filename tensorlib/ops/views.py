@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,11 @@ import numpy as np
 from tensorlib import _array
 from tensorlib._array import DeviceArray
 from tensorlib._core import Tensor, View, listening, modes, observers, version_of, wrap
-from tensorlib._dispatch import apply_view, as_int, as_ints, edge, make_node, sync, wrap_dim, wrap_dims
+from tensorlib._dispatch import apply_view, as_int, as_ints, edge, make_node, sync, wrap_dim
 from tensorlib._dtypes import OF_NUMPY, as_dtype
 from tensorlib._dtypes import dtype as Dtype
 from tensorlib._samples import draw, each, fails
-from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
+from tensorlib.errors import DimError, ShapeError
 from tensorlib.kernels import indexing as kernels
 from tensorlib.op import Array, Dim, Dims, Ints, NewDim, composite, op, registry, view
 
@@ -64,7 +65,9 @@ def _expand_shape(input: Any, size: tuple[int, ...]) -> tuple[int, ...]:
 @view(
     vjp=lambda g, input_shape: g.sum_to_size(input_shape),
     on="method",
-    samples=each(draw((3, 1), size=(3, 4)), draw((3, 1), size=(2, -1, 4)), draw((), size=(2, 2)), draw((1,), size=(0,))),
+    samples=each(
+        draw((3, 1), size=(3, 4)), draw((3, 1), size=(2, -1, 4)), draw((), size=(2, 2)), draw((1,), size=(0,))
+    ),
     errors=[fails((3, 2), size=(3, 4), match="must match the existing size")],
 )
 def expand(input: Array, size: Ints):
@@ -106,11 +109,13 @@ def _view_spec(input: Any, shape: tuple[int, ...]) -> Any:
     vjp=lambda g, input_shape: g.reshape(input_shape),
     name="view",
     on="method",
-    samples=each(draw((3, 4), shape=(12,)), draw((2, 6), shape=(3, -1)), draw((), shape=(1, 1)), draw((0, 3), shape=(3, 0))),
+    samples=each(
+        draw((3, 4), shape=(12,)), draw((2, 6), shape=(3, -1)), draw((), shape=(1, 1)), draw((0, 3), shape=(3, 0))
+    ),
     errors=[fails((3, 4), shape=(5,), match="invalid for input of size 12")],
 )
 def _view(input: Array, shape: Ints):
-    """The view of another shape with the same number of elements; one size may be -1. ShapeError where strides forbid it."""
+    """The view of another shape with as many elements; one size may be -1. ShapeError where strides forbid it."""
     return input.reshape(_view_shape(input, shape), copy=False)
 
 
@@ -137,8 +142,13 @@ def _inverse(dims: Sequence[int]) -> tuple[int, ...]:
 
 @view(
     vjp=lambda g, dims: g.permute(_inverse(dims)),
-    samples=each(draw((2, 3, 4), dims=(2, 0, 1)), draw((2, 3), dims=(-1, 0)), draw((), dims=()), draw((0, 3), dims=(1, 0))),
-    errors=[fails((2, 3), dims=(0, 0), match="duplicate dims"), fails((2, 3), dims=(0,), match="does not match the length")],
+    samples=each(
+        draw((2, 3, 4), dims=(2, 0, 1)), draw((2, 3), dims=(-1, 0)), draw((), dims=()), draw((0, 3), dims=(1, 0))
+    ),
+    errors=[
+        fails((2, 3), dims=(0, 0), match="duplicate dims"),
+        fails((2, 3), dims=(0,), match="does not match the length"),
+    ],
     alias=("permute_dims",),
 )
 def permute(input: Array, dims: Ints):
@@ -160,7 +170,12 @@ def unsqueeze(input: Array, dim: NewDim):
 @view(
     vjp=lambda g, input_shape: g.reshape(input_shape),
     samples=each(
-        draw((1, 3, 1)), draw((1, 3, 1), dim=0), draw((1, 3, 1), dim=(0, 2)), draw((1, 3), dim=1), draw(()), draw((1, 0))
+        draw((1, 3, 1)),
+        draw((1, 3, 1), dim=0),
+        draw((1, 3, 1), dim=(0, 2)),
+        draw((1, 3), dim=1),
+        draw(()),
+        draw((1, 0)),
     ),
     errors=[fails((1, 3), dim=2, match="out of range", error=DimError)],
 )
@@ -271,7 +286,7 @@ def select(input: Tensor, dim: int, index: Any) -> Tensor:
 
 @composite()
 def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
-    """input[..., start : start + length, ...]: a view of ``length`` elements of ``dim``. DimError or ShapeError outside."""
+    """input[..., start : start + length, ...]: a view of ``length`` elements of ``dim``. An error outside."""
     x = input._array
     if not x.ndim:
         raise ShapeError("narrow: cannot be applied to a 0-dim tensor")
@@ -375,7 +390,8 @@ def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) ->
         raise ShapeError(f"split: expects split_sizes have only non-negative entries, got {list(sizes)}")
     if sum(sizes) != x.shape[dim]:
         raise ShapeError(
-            f"split: expects split_sizes to sum exactly to {x.shape[dim]} (input tensor's size at dimension {dim}), but "
+            f"split: expects split_sizes to sum exactly to {x.shape[dim]} (input tensor's size at dimension {dim}), "
+            "but "
             f"got split_sizes={list(sizes)}"
         )
     return _cuts(input, dim, sizes)
@@ -425,9 +441,9 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
         indices_or_sections = indices_or_sections.tolist()  # type: ignore[attr-defined]
     if isinstance(indices_or_sections, (list, tuple)):
         cuts = [None, *[_bound("tensor_split", i) for i in indices_or_sections], None]
-        slices = [slice(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        slices = [slice(a, b) for a, b in pairwise(cuts)]
         spans = [range(n)[s] for s in slices]
-        in_order = all(a.start <= a.stop == b.start for a, b in zip(spans[:-1], spans[1:], strict=True))
+        in_order = all(a.start <= a.stop == b.start for a, b in pairwise(spans))
         if in_order and spans[0].start == 0 and spans[-1].start <= spans[-1].stop == n:
             return _parts(input, dim, [slice(r.start, r.stop) for r in spans])
         return tuple([basic_index(input, (slice(None),) * dim + (s,)) for s in slices])
@@ -443,8 +459,10 @@ def _nsplit(name: str, input: Tensor, cuts: Any, dim: int, least: int) -> tuple[
     if x.ndim < least:
         raise ShapeError(f"{name}: requires a tensor with at least {least} dimension, but got a tensor with {x.ndim}")
     if not isinstance(cuts, (list, tuple, Tensor)) and (cuts <= 0 or x.shape[dim] % cuts):
-        raise ShapeError(f"{name}: attempting to split along dimension {dim}, but its size {x.shape[dim]} is not divisible "
-                         f"by the split_size {cuts}")  # fmt: skip
+        raise ShapeError(
+            f"{name}: attempting to split along dimension {dim}, but its size {x.shape[dim]} is not divisible by the "
+            f"split_size {cuts}"
+        )
     return tensor_split(input, cuts, dim)
 
 
@@ -581,7 +599,8 @@ def as_strided(input: Tensor, size: Ints, stride: Ints, storage_offset: int | No
     last = start + (sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1) * x.itemsize
     if start < low or (0 not in size and last > high):
         raise ShapeError(
-            f"as_strided: sizes {list(size)}, strides {list(stride)}, storage offset {(start - low) // x.itemsize} are out "
+            f"as_strided: sizes {list(size)}, strides {list(stride)}, storage offset {(start - low) // x.itemsize} "
+            "are out "
             f"of bounds for the tensor's memory of {(high - low) // x.itemsize} elements"
         )
     if storage_offset is not None and root is not input and root._array.dtype == x.dtype and _contiguous(root):
@@ -589,7 +608,9 @@ def as_strided(input: Tensor, size: Ints, stride: Ints, storage_offset: int | No
         return _as_strided(root, size, stride, (start - low) // x.itemsize)
     if input._needs and modes.grad and not _contiguous(input):
         if not _contiguous(root) or root._array.dtype != x.dtype:
-            raise ShapeError("as_strided: the gradient needs a contiguous tensor or a view of one: call .contiguous() first")
+            raise ShapeError(
+                "as_strided: the gradient needs a contiguous tensor or a view of one: call .contiguous() first"
+            )
         return _as_strided(root, size, stride, (start - low) // x.itemsize)
     return _as_strided(input, size, stride, (start - here) // x.itemsize)
 
@@ -622,7 +643,8 @@ def _windows(input: Any, dimension: int, size: int, step: int) -> tuple[tuple[in
     vjp=lambda g, dimension, size, step: g.unfold(dimension, size, step),
     on="",
     samples=each(
-        draw((4, 3), shape=(6,), dimension=0, size=3, step=1), draw((2, 2, 2), shape=(2, 5), dimension=1, size=2, step=2),
+        draw((4, 3), shape=(6,), dimension=0, size=3, step=1),
+        draw((2, 2, 2), shape=(2, 5), dimension=1, size=2, step=2),
         draw((2, 2, 3), shape=(5, 2), dimension=0, size=3, step=2),
     ),
 )
@@ -720,7 +742,7 @@ def _as_view(input: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
     return apply_view(_VIEW, input, {"shape": shape})
 
 
-# -------------------------------------------------------------------------------------------------------- by other names
+# ------------------------------------------------------------------------------------------------------ by other names
 
 
 @composite()
@@ -831,8 +853,10 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
         raise ShapeError("unflatten: sizes must be non-empty")
     fits = known == n if -1 not in sizes else sizes.count(-1) == 1 and known > 0 and n % known == 0
     if not fits:
-        raise ShapeError(f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {dim} ({n}) in the "
-                         f"input tensor {tuple(x.shape)}")  # fmt: skip
+        raise ShapeError(
+            f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {dim} ({n}) in the input tensor "
+            f"{tuple(x.shape)}"
+        )
     filled = tuple([n // known if s == -1 else s for s in sizes])
     return reshape(input, (*x.shape[:dim], *filled, *x.shape[dim + 1 :]))
 
@@ -848,7 +872,9 @@ def t(input: Tensor) -> Tensor:
     """The transpose of a matrix; tensors of fewer dimensions as they are."""
     n = input._array.ndim
     if n > 2:
-        raise ShapeError(f"t: expects a tensor with <= 2 dimensions, but self is {n}D: use .mT or transpose(dim0, dim1)")
+        raise ShapeError(
+            f"t: expects a tensor with <= 2 dimensions, but self is {n}D: use .mT or transpose(dim0, dim1)"
+        )
     return transpose(input, 0, 1) if n == 2 else basic_index(input, (Ellipsis,))
 
 
@@ -865,7 +891,8 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
         pairs.append(wrapped)
     if len(pairs[0]) != len(pairs[1]):
         raise ShapeError(
-            f"movedim: Invalid source or destination dims: source ({pairs[0]} dims) should contain the same number of dims "
+            f"movedim: Invalid source or destination dims: source ({pairs[0]} dims) should contain the same number "
+            "of dims "
             f"as destination ({pairs[1]} dims)"
         )
     order = [d for d in range(n) if d not in pairs[0]]
@@ -883,7 +910,9 @@ def _adjoint(input: Tensor) -> Tensor:
 def adjoint(input: Tensor) -> Tensor:
     """The last two dimensions transposed, complex numbers conjugated."""
     if input._array.ndim < 2:
-        raise ShapeError(f"adjoint: is only supported on matrices or batches of matrices. Got {input._array.ndim}-D tensor.")
+        raise ShapeError(
+            f"adjoint: is only supported on matrices or batches of matrices. Got {input._array.ndim}-D tensor."
+        )
     return _adjoint(input)
 
 
@@ -948,7 +977,8 @@ def _H(self: Tensor) -> Tensor:
     """The transpose of a matrix, complex numbers conjugated."""
     if self._array.ndim != 2:
         raise ShapeError(
-            f"H: is only supported on matrices (2-D tensors). Got {self._array.ndim}-D tensor. For batches of matrices, "
+            f"H: is only supported on matrices (2-D tensors). Got {self._array.ndim}-D tensor. For batches of "
+            "matrices, "
             f"consider using mH"
         )
     return _adjoint(self)

@@ -251,7 +251,7 @@ def _dtype_fits(what: str, got: np.dtype[Any], want: np.dtype[Any], op: Op) -> N
     if got == want or (want in HALF and got == FLOAT32):
         return
     narrows = _RANK[got.kind] == _RANK[want.kind] and (got.itemsize >= want.itemsize or got.kind in "iub")
-    narrows |= got.kind == "b" and want.kind in "iu"  # any() of uint8 is uint8
+    narrows |= got.kind == "b"  # any() of uint8 is uint8, a mask may be a float
     if not narrows:
         raise CheckError(f"{what}: the body gives {got}, spec says {want}")
 

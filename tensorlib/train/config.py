@@ -13,7 +13,7 @@ from tensorlib.train.gpt import GPTConfig
 
 DTYPES = ("float32", "float64", "bfloat16")  # float16 needs loss scaling and gains nothing over bfloat16
 #: What may differ between a run and its resumption. The rest shapes the model, or the losses that were recorded.
-CHANGEABLE = frozenset({"data", "device", "steps", "eval_interval", "checkpoint_interval"})
+CHANGEABLE = frozenset({"data", "device", "threads", "steps", "eval_interval", "checkpoint_interval"})
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,14 @@ class TrainConfig:
     block: int = GPTConfig.block
     dropout: float = GPTConfig.dropout
     batch: int = 8
-    steps: int = 1600
+    steps: int = 1400
     lr: float = 3e-3
     warmup: int = 50
     weight_decay: float = 0.1
     clip: float = 1.0
     eval_interval: int = 200
     checkpoint_interval: int = 200
+    threads: int = 0
     device: str = "cpu"
     dtype: str = "float32"
     seed: int = 0
@@ -48,6 +49,10 @@ class TrainConfig:
         for name in ("warmup", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ArgumentError(f"{flag(name)} is {getattr(self, name)}: expected 0 or more")
+        if not 0 <= self.threads <= 4096:
+            raise ArgumentError(
+                f"--threads is {self.threads}: expected a number of processors, or 0 for those that are free"
+            )
         if not 0 <= self.seed < 2**63:
             raise ArgumentError(f"--seed is {self.seed}: expected 0 to {2**63 - 1}")
         if self.dtype not in DTYPES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import sys
@@ -13,7 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 
 import tensorlib as tl
-from tensorlib import nn
+from tensorlib import _blas, nn
 from tensorlib.errors import ArgumentError, CheckpointError, DeviceError, TensorlibError
 from tensorlib.io.safetensors import replacing
 from tensorlib.nn import functional as F
@@ -39,7 +40,9 @@ class Run:
     """
 
     def __init__(self, config: TrainConfig, out: Path, stream: TextIO | None = None) -> None:
-        self.config, self.out, self.stream = config, out, stream or sys.stdout
+        # Decided once and kept in the checkpoint: sums may round otherwise on another number of threads.
+        self.config = dataclasses.replace(config, threads=config.threads or _blas.free_processors())
+        self.out, self.stream = out, stream or sys.stdout
         self.corpus = Corpus.read(config.data, config.block)
         self.device = usable_device(config.device)
         tl.manual_seed(config.seed)
@@ -122,9 +125,15 @@ class Run:
         c = self.config
         return (
             f"{c.layers} layers, {c.heads} heads, width {c.width}, block {c.block}: "
-            f"{_short(c.model.parameters)} parameters, {c.dtype} on {self.device}\n"
+            f"{_short(c.model.parameters)} parameters, {c.dtype} on {self._place()}\n"
             f"{self.corpus.name}: {_short(len(self.corpus.train))}B to train on, "
             f"{_short(len(self.corpus.validation))}B to validate with"
+        )
+
+    def _place(self) -> str:
+        threads = self.config.threads
+        return (
+            f"{self.device} ({threads} thread{'s' * (threads > 1)})" if self.device.type == "cpu" else str(self.device)
         )
 
     def fit(self) -> int | None:
@@ -132,7 +141,7 @@ class Run:
         config = self.config
         progress = Progress(self.stream, config.steps, config.batch * config.block)
         try:
-            with StopRequest() as stop:
+            with _blas.threads(config.threads), StopRequest() as stop:
                 while self.step < config.steps and stop.signal is None:
                     begun = time.perf_counter()
                     self._train_step()

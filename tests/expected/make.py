@@ -7,6 +7,7 @@ file, gradients for a fixed cotangent with them. Prints the calls that PyTorch r
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import warnings
@@ -22,6 +23,8 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 
 from names import LEFT_OUT, NAMES, NOT_IN_TORCH  # noqa: E402
+from promotion_cases import OPERATORS as PROMOTION_OPERATORS  # noqa: E402
+from promotion_cases import operand, pairs  # noqa: E402
 
 import tensorlib  # noqa: E402
 from tensorlib._dtypes import OF_NUMPY  # noqa: E402
@@ -175,6 +178,21 @@ def make(made: Any) -> list[str]:
     return refused
 
 
+def promotion() -> None:
+    """The dtype of each operator on each pair of dtypes, dimensioned and 0-d tensors and Python numbers."""
+    table: dict[str, dict[str, str]] = {}
+    for name in PROMOTION_OPERATORS:
+        results = table[name] = {}
+        for left, right in pairs():
+            try:
+                out = getattr(torch, name)(to_torch(operand(left)), to_torch(operand(right)))
+                results[f"{left} {right}"] = str(out.dtype).removeprefix("torch.")
+            except (RuntimeError, TypeError, NotImplementedError):
+                results[f"{left} {right}"] = "error"
+    text = json.dumps({"version": torch.__version__, "table": table}, indent=0)
+    (HERE / "promotion.json").write_text(text)
+
+
 def wanted(made: Any) -> bool:
     """Whether its values are stored: public, with samples, and something PyTorch has."""
     return bool(made.where) and bool(cases(made)) and made.name not in NOT_IN_TORCH
@@ -189,6 +207,7 @@ def main(names: list[str]) -> None:
     if unknown:
         sys.exit(f"no public operator with samples: {', '.join(sorted(unknown))}")
     if not names:
+        promotion()
         for old in {p.stem for p in HERE.glob("*.npz")} - {m.name for m in chosen}:
             (HERE / f"{old}.npz").unlink()
     for made in chosen:

@@ -58,6 +58,9 @@ add("Embedding", 7, 3, inputs=(integers([1, 2], [6, 1]),))
 add("Embedding", 7, 3, padding_idx=-5, inputs=(integers([1, 2], [3, 2]),))
 add("Embedding", 7, 3, max_norm=0.5, inputs=(integers(1, 3, 3),))
 add("Embedding", 7, 3, padding_idx=0, max_norm=0.4, norm_type=1.0, inputs=(integers([1, 0], [5, 1]),))
+add("Embedding", 4, 2, scale_grad_by_freq=True, inputs=(integers(1, 3, 3),))
+add("Conv1d", 2, 4, 3, inputs=(normal(2, 2, 6),))
+add("Conv1d", 4, 6, 2, stride=2, padding=1, dilation=2, groups=2, inputs=(normal(1, 4, 9),))
 add("Conv2d", 2, 4, 3, inputs=(normal(2, 2, 6, 5),))
 add("Conv2d", 4, 6, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=2, bias=False,
     inputs=(normal(1, 4, 7, 6),))  # fmt: skip
@@ -66,6 +69,9 @@ add("Conv2d", 2, 3, (2, 4), padding="same", dilation=(1, 2), inputs=(normal(1, 2
 add("Conv2d", 2, 3, 3, padding="valid", inputs=(normal(2, 5, 4),))
 add("MaxPool2d", 2, inputs=(normal(2, 3, 5, 5),))
 add("MaxPool2d", 3, 2, 1, ceil_mode=True, inputs=(normal(1, 2, 6, 6),))
+add("MaxPool1d", 3, 2, 1, inputs=(normal(2, 3, 8),))
+add("AvgPool1d", 3, 2, 1, ceil_mode=True, inputs=(normal(2, 3, 8),))
+add("AdaptiveMaxPool2d", (2, 3), inputs=(normal(2, 2, 5, 7),))
 add("AvgPool2d", 2, inputs=(normal(2, 3, 5, 5),))
 add("AvgPool2d", (3, 2), (2, 1), 1, count_include_pad=False, inputs=(normal(1, 2, 6, 5),))
 add("AdaptiveAvgPool2d", 1, inputs=(normal(2, 3, 5, 4),))
@@ -78,12 +84,36 @@ add("RMSNorm", 5, inputs=(normal(3, 5),))
 add("RMSNorm", (4, 5), eps=1e-3, elementwise_affine=False, inputs=(normal(2, 4, 5),))
 add("GroupNorm", 2, 4, inputs=(normal(2, 4, 3, 2),))
 add("GroupNorm", 4, 4, affine=False, inputs=(normal(2, 4, 5),))
+add("InstanceNorm1d", 3, inputs=(normal(2, 3, 5),))
+add("InstanceNorm2d", 3, affine=True, track_running_stats=True, inputs=(normal(2, 3, 4, 2),))
+add("InstanceNorm2d", 3, affine=True, inputs=(normal(3, 4, 2),))
 add("BatchNorm1d", 4, inputs=(normal(5, 4),))
 add("BatchNorm1d", 4, momentum=None, inputs=(normal(3, 4, 5),))
 add("BatchNorm2d", 3, affine=False, inputs=(normal(2, 3, 4, 2),))
 add("BatchNorm2d", 3, track_running_stats=False, eps=1e-2, inputs=(normal(2, 3, 4, 2),))
-for name in ("ELU", "GELU", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU", "LogSigmoid", "Mish", "PReLU", "ReLU",
-             "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus", "Softsign", "Tanh"):  # fmt: skip
+for name in (
+    "CELU",
+    "Hardshrink",
+    "Softshrink",
+    "Tanhshrink",
+    "ELU",
+    "GELU",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
+    "LeakyReLU",
+    "LogSigmoid",
+    "Mish",
+    "PReLU",
+    "ReLU",
+    "ReLU6",
+    "SELU",
+    "SiLU",
+    "Sigmoid",
+    "Softplus",
+    "Softsign",
+    "Tanh",
+):
     add(name, inputs=(normal(3, 4) * 3,))
 add("GELU", "tanh", inputs=(normal(3, 4),))
 add("GLU", 0, inputs=(normal(4, 3),))
@@ -92,6 +122,10 @@ add("PReLU", 4, inputs=(normal(3, 4),))
 add("ELU", 0.7, inputs=(normal(5),))
 add("Hardtanh", -0.5, 0.7, inputs=(normal(5),))
 add("Softplus", 2.0, 3.0, inputs=(normal(5) * 3,))
+add("CELU", 0.7, inputs=(normal(5),))
+add("Threshold", 0.1, 20.0, inputs=(normal(5),))
+add("Hardshrink", 0.2, inputs=(normal(5),))
+add("Softmin", 1, inputs=(normal(3, 4),))
 add("Softmax", 1, inputs=(normal(3, 4),))
 add("Softmax", inputs=(normal(2, 3, 4),))
 add("LogSoftmax", 0, inputs=(normal(3, 4),))

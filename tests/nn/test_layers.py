@@ -16,6 +16,7 @@ for key in EXPECTED.files:
     NAMES.setdefault(int(number), []).append(name)
 
 
+@pytest.mark.filterwarnings("ignore:kl_div. reduction 'mean'", "ignore:Implicit dimension choice")
 @pytest.mark.parametrize("number", range(len(CASES)), ids=name_of)
 def test_layer_agrees_with_pytorch(number):
     """Outputs and gradients within float32 rounding of PyTorch's, names and repr exactly."""
@@ -33,8 +34,9 @@ def test_layer_agrees_with_pytorch(number):
 def test_every_layer_has_a_case():
     """A layer without a comparison would go unnoticed."""
     layers = {n for n in nn.__all__ if isinstance(getattr(nn, n), type) and issubclass(getattr(nn, n), nn.Module)}
+    dropouts = {"AlphaDropout", "Dropout", "Dropout1d", "Dropout2d"}  # tested below
     containers = {"Module", "ModuleDict", "ModuleList", "ParameterDict", "ParameterList", "Sequential"}
-    assert layers - containers - {"Dropout"} == {case.layer for case in CASES}  # Dropout's draws are tested below
+    assert layers - containers - dropouts == {case.layer for case in CASES}
 
 
 def test_dropout_zeroes_and_scales():
@@ -49,6 +51,30 @@ def test_dropout_zeroes_and_scales():
     assert np.array_equal(layer(x).numpy(), x.numpy())
     with pytest.raises(ValueError, match=r"between 0 and 1, but got 1\.5"):
         nn.Dropout(1.5)
+
+
+def test_dropout_of_channels_and_alpha_dropout():
+    """Whole channels are zero or scaled; AlphaDropout keeps mean and variance of a standard normal."""
+    tensorlib.manual_seed(0)
+    for layer, shape in ((nn.Dropout1d(0.5), (40, 5, 7)), (nn.Dropout2d(0.5), (40, 5, 3, 4))):
+        values = layer(tensorlib.ones(*shape)).numpy().reshape(200, -1)
+        assert (values == values[:, :1]).all() and set(np.unique(values)) == {0.0, 2.0}
+        assert np.array_equal(layer.eval()(tensorlib.ones(*shape)).numpy(), np.ones(shape))
+    values = nn.AlphaDropout(0.3)(tensorlib.randn(100_000)).numpy()
+    assert abs(values.mean()) < 0.02 and abs(values.std() - 1) < 0.02
+
+
+def test_max_pool_returns_indices():
+    """Flat positions of the maxima in each plane, beside the values."""
+    x = tensorlib.tensor([[[[1.0, 5.0, 2.0, 0.0], [3.0, 4.0, 9.0, 8.0]]]])
+    values, indices = nn.MaxPool2d(2, return_indices=True)(x)
+    assert values.tolist() == [[[[5.0, 9.0]]]] and indices.tolist() == [[[[1, 6]]]]
+
+
+def test_implicit_softmax_dim_warns():
+    """As PyTorch does."""
+    with pytest.warns(UserWarning, match="Implicit dimension choice for log_softmax"):
+        nn.LogSoftmax()(tensorlib.ones(2))
 
 
 def test_default_initialisation_draws_weight_then_bias():
@@ -83,7 +109,11 @@ def test_embedding_from_pretrained_is_frozen_and_shares_memory():
         (lambda: nn.Conv2d(3, 4, 3, padding="full"), ValueError, "Invalid padding string 'full'"),
         (lambda: nn.Conv2d(3, 4, 3, stride=2, padding="same"), ValueError, "not supported for strided"),
         (lambda: nn.Embedding(3, 2, padding_idx=3), AssertionError, "within num_embeddings"),
-        (lambda: nn.Embedding(3, 2, sparse=True), ValueError, "sparse=True: expected False"),
+        (
+            lambda: nn.InstanceNorm2d(3, affine=True)(tensorlib.ones(2, 4, 5, 5)),
+            ValueError,
+            r"num_features \(3\), but got: 4",
+        ),
         (lambda: nn.MultiheadAttention(8, 3), AssertionError, "divisible by num_heads"),
         (lambda: nn.GroupNorm(3, 4), ValueError, r"num_channels \(4\) must be divisible by num_groups \(3\)"),
         (lambda: nn.BatchNorm2d(3)(tensorlib.ones(2, 3)), ValueError, r"expected 4D input \(got 2D input\)"),

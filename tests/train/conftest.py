@@ -9,7 +9,8 @@ import pytest
 
 from tensorlib.cli import main
 
-TINY = ["--layers", "1", "--heads", "2", "--width", "16", "--block", "16", "--batch", "2", "--sample", "0"]
+TINY = ["--layers", "1", "--heads", "2", "--width", "16", "--block", "16", "--batch", "2", "--sample", "0",
+        "--threads", "1"]  # fmt: skip
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import tensorlib
-from tensorlib import cli, doctor
+from tensorlib import _blas, cli, doctor
 
 
 def test_without_arguments_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,16 +60,36 @@ _FLAGS = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl", "fma"}
 def test_the_better_core(
     monkeypatch: pytest.MonkeyPatch, core: str | None, flags: set[str], better: str | None
 ) -> None:
-    monkeypatch.setattr(doctor, "blas", lambda: core and doctor.Blas("lib", core, 2))
-    monkeypatch.setattr(doctor, "_processor_flags", lambda: flags)
-    assert doctor.better_core() == better
+    used = core and _blas.OpenBLAS("lib", core, lambda: 1, None)
+    monkeypatch.setattr(_blas, "openblas", lambda: used)
+    monkeypatch.setattr(_blas, "_processor_flags", lambda: flags)
+    assert _blas.better_core() == better
     assert any("OPENBLAS_CORETYPE=SkylakeX" in line for line in doctor.report()) == (better is not None)
+
+
+def test_threads_are_set_for_a_while() -> None:
+    used = _blas.openblas()
+    assert used is not None, "NumPy's wheels for Linux bring OpenBLAS"
+    before = used.threads
+    with _blas.threads(before + 1):
+        assert used.threads == before + 1
+    assert used.threads == before
+
+
+@pytest.mark.parametrize(("load", "free"), [(0.3, 8), (1.6, 6), (20.0, 1)])
+def test_free_processors(monkeypatch: pytest.MonkeyPatch, load: float, free: int) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(_blas, "usable_processors", lambda: 8)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    assert _blas.free_processors() == free
+    monkeypatch.setattr(_blas, "usable_processors", lambda: 2)  # two of the eight are ours alone
+    assert _blas.free_processors() == 2
 
 
 def test_blas_kernels_are_chosen_once_and_only_where_the_user_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[object, ...]] = []
     monkeypatch.setattr(os, "execve", lambda *arguments: calls.append(arguments))
-    monkeypatch.setattr(doctor, "better_core", lambda: "SkylakeX")
+    monkeypatch.setattr(_blas, "better_core", lambda: "SkylakeX")
     monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
     cli._with_the_right_blas()
     ((path, arguments, environment),) = calls

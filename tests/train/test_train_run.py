@@ -233,6 +233,7 @@ with StopRequest() as stop:
         (["--weight-decay", "inf"], "--weight-decay is inf"),
         (["--clip", "-1"], "--clip is -1"),
         (["--dropout", "1"], "--dropout is 1"),
+        (["--threads", "-1"], "--threads is -1"),
         (["--seed", "-1"], "--seed is -1"),
         (["--sample", "-1"], "--sample is -1"),
         (["--width", "1000000000000"], "parameters, more than a machine holds"),

@@ -1,0 +1,161 @@
+"""Rows of a table by their number: embeddings and one-hot vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tensorlib._core import Tensor, modes
+from tensorlib._dtypes import OF_NUMPY
+from tensorlib._samples import draw, each, fails, ints, transposed
+from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
+from tensorlib.kernels import embeddings as kernels
+from tensorlib.op import Array, composite, op, registry
+from tensorlib.ops import create, views
+from tensorlib.ops.gather_scatter import _scatter_, _scatter_add
+from tensorlib.ops.indexing import INTEGERS, add_rows, bounded, index_copy_, index_fill, numbers, widened
+
+_INT64 = np.dtype(np.int64)
+
+
+def _embedding_spec(input: Any, weight: Any, padding_idx: int, scale_grad_by_freq: bool) -> Any:
+    if weight.ndim != 2:
+        raise ShapeError(f"embedding: 'weight' must be 2-D, got shape {tuple(weight.shape)}")
+    if input.dtype not in INTEGERS:
+        raise DtypeError(
+            f"embedding: expected indices of dtype int32 or int64, got {OF_NUMPY[input.dtype]}: use input.long()"
+        )
+    return (*input.shape, weight.shape[1]), weight.dtype
+
+
+@op(
+    spec=lambda g, input, num_weights, padding_idx, scale_grad_by_freq: ((num_weights, g.shape[-1]), g.dtype),
+    kernel=kernels.embedding_grad,
+    vjp=dict(
+        g=lambda g, input, padding_idx, scale_grad_by_freq: _embedding_grad_vjp(
+            g, input, padding_idx, scale_grad_by_freq
+        )
+    ),
+    on="",
+    samples=each(
+        draw((2, 3, 5), ints(2, 3, high=4), num_weights=4, padding_idx=-1),
+        draw((7, 3), ints(7, high=3, dtype="int32"), num_weights=3, padding_idx=1),
+        draw((9, 3), ints(9, high=3), num_weights=3, padding_idx=-1, scale_grad_by_freq=True),
+        draw((0, 3), ints(0), num_weights=2, padding_idx=-1),
+        draw((70, 20), ints(70, high=3), num_weights=1030, padding_idx=-1),
+    ),
+    bench=[draw((8192, 768), ints(8192, high=50257), num_weights=50257, padding_idx=-1)],
+    bytes=lambda g, input, num_weights, **_: g.dtype.itemsize * (g.size + num_weights * g.shape[-1]),
+)  # fmt: skip
+def embedding_grad(g: Array, input: Array, num_weights: int, padding_idx: int = -1, scale_grad_by_freq: bool = False):
+    """out[input[t]] += g[t]: (num_weights, D) from g (…, D), summed in float32 or wider, in the order of the tokens.
+
+    The row ``padding_idx`` stays 0; ``scale_grad_by_freq`` divides each row by how often it was read. Deterministic, on
+    a GPU for up to 131,072 tokens; above that the sums are atomic.
+    """
+    index, rows = input.reshape(-1), widened(g).reshape(input.size, g.shape[-1])
+    out = add_rows(num_weights, index, rows)
+    if padding_idx >= 0:
+        out[padding_idx] = 0
+    if scale_grad_by_freq:
+        out /= np.maximum(np.bincount(index, minlength=num_weights), 1)[:, None]
+    return out.astype(g.dtype, copy=False)
+
+
+def _embedding_grad_vjp(g: Any, input: Any, padding_idx: int, scale_grad_by_freq: bool) -> Any:
+    if padding_idx >= 0:
+        g = index_fill(g, 0, create.tensor([padding_idx], device=g.device), 0)
+    if scale_grad_by_freq:
+        flat = views.reshape(input, (-1,))
+        count = _scatter_add(g.new_zeros((g.shape[0],)), flat, g.new_ones(flat.shape), 0).clamp(1)
+        g = g / count.unsqueeze(1)
+    return _embedding(input, g, padding_idx, scale_grad_by_freq)
+
+
+@op(
+    spec=_embedding_spec,
+    kernel=kernels.embedding,
+    vjp=dict(
+        weight=lambda g, input, weight_shape, padding_idx, scale_grad_by_freq: embedding_grad(
+            g, input, weight_shape[0], padding_idx, scale_grad_by_freq
+        )
+    ),
+    on="",
+    samples=each(
+        draw(ints(2, 3, high=4), (4, 5)), draw(ints(high=4), (4, 5)), draw(ints(0), (4, 5)),
+        draw(ints(3, high=4), transposed(4, 5)),
+        draw(ints(3, high=4, dtype="int32"), (4, 1100)),
+    ),
+    errors=[
+        fails(numbers([5]), (3, 4), match="index 5 is out of bounds", error=DimError),
+        fails(numbers([-1]), (3, 4), match="index -1 is out of bounds", error=DimError),
+        fails(numbers([1]), (3,), match="must be 2-D"),
+        fails((2,), (3, 4), match="int32 or int64"),
+    ],
+    bench=[draw(ints(8192, high=50257), (50257, 768))],
+    bytes=lambda input, weight, **_: 2 * input.size * weight.shape[1] * weight.dtype.itemsize,
+)  # fmt: skip
+def _embedding(input: Array, weight: Array, padding_idx: int = -1, scale_grad_by_freq: bool = False):
+    """weight[input]: (…) and (V, D) -> (…, D)."""
+    try:
+        if not input.size or np.minimum.reduce(input, axis=None) >= 0:
+            return weight.take(input, 0)
+    except IndexError:
+        pass
+    return weight[bounded("embedding", input, 0, weight.shape[0], False)]
+
+
+def _renormalise(weight: Tensor, index: Tensor, max_norm: float, norm_type: float) -> None:
+    """Scale the rows of weight that index names down to ``max_norm``, in place and without a gradient."""
+    grad, modes.grad = modes.grad, False
+    try:
+        at = views.reshape(index, (-1,))
+        rows: Any = _embedding(at, weight)
+        norm = (rows.abs().pow(norm_type).sum(1, keepdim=True)).pow(1 / norm_type)
+        scaled = registry["_where"].public(norm > max_norm, rows * (max_norm / (norm + 1e-7)), rows)
+        index_copy_(weight, 0, at, scaled)
+    finally:
+        modes.grad = grad
+
+
+@composite(on="functional")
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
+              norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:  # fmt: skip
+    """weight[input]: indices (…) and weight (V, D) -> (…, D).
+
+    The row ``padding_idx`` gets no gradient; ``max_norm`` first scales the rows read, in place, to at most that norm;
+    ``scale_grad_by_freq`` divides a row's gradient by how often it was read. ``sparse`` changes nothing: it is dense.
+    DimError for an index out of range, also a negative one.
+    """
+    if padding_idx is not None:
+        n = weight._array.shape[0]
+        if not -n <= padding_idx < n:
+            raise ArgumentError(f"embedding: padding_idx must be within num_embeddings, got {padding_idx} for {n}")
+        padding_idx %= n
+    if max_norm is not None and weight._array.ndim == 2:
+        _renormalise(weight, input, max_norm, norm_type)
+    return _embedding(input, weight, -1 if padding_idx is None else padding_idx, scale_grad_by_freq)
+
+
+@composite(on="functional")
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """out[..., c] = 1 where tensor is c, 0 elsewhere: (…) in int64 -> (…, num_classes) in int64.
+
+    Without ``num_classes`` one more than the largest value, which is read on the host. Values are checked on the CPU.
+    """
+    x = tensor._array
+    if x.dtype != _INT64:
+        raise DtypeError(f"one_hot: is only applicable to index tensor of type int64, got {OF_NUMPY[x.dtype]}")
+    if not x.size and num_classes <= 0:
+        raise ShapeError("one_hot: Can not infer total number of classes from empty tensor: pass num_classes")
+    if num_classes == -1:
+        num_classes = int(tensor.max().item()) + 1  # type: ignore[attr-defined]
+    if type(x) is np.ndarray and x.size:
+        if np.minimum.reduce(x, axis=None) < 0:
+            raise ShapeError("one_hot: Class values must be non-negative.")
+        if np.maximum.reduce(x, axis=None) >= num_classes:
+            raise ShapeError(f"one_hot: Class values must be smaller than num_classes ({num_classes}).")
+    out = create.zeros(*x.shape, num_classes, dtype=tensor.dtype, device=tensor.device)  # type: ignore[attr-defined]
+    _scatter_(out, views.unsqueeze(tensor, -1), None, x.ndim, 1)
+    return out

@@ -1,0 +1,416 @@
+"""Gather and scatter: reading and writing along one dimension, at indices of the shape of the result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tensorlib import _array, _inplace
+from tensorlib._core import Tensor
+from tensorlib._dispatch import apply, wrap_dim
+from tensorlib._dtypes import OF_NUMPY
+from tensorlib._samples import draw, each, fails, ints, transposed
+from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
+from tensorlib.kernels import indexing as kernels
+from tensorlib.op import Array, composite, op, registry
+from tensorlib.ops import create, views
+from tensorlib.ops.indexing import as_value, bounded, in_place, index_integers, numbers, widened, with_dimension
+
+
+def _corner(name: str, input: Any, index: Any, dim: int) -> None:
+    """Errors where index is not a corner of input but for ``dim``."""
+    index_integers(name, index)
+    if not index.size:
+        return
+    if index.ndim != input.ndim:
+        raise ShapeError(
+            f"{name}: Index tensor must have the same number of dimensions as input tensor, got "
+            f"{tuple(index.shape)} for "
+            f"{tuple(input.shape)}"
+        )
+    for d, (m, n) in enumerate(zip(index.shape, input.shape, strict=True)):
+        if d != dim and m > n:
+            raise ShapeError(
+                f"{name}: Size does not match at dimension {d} expected index {list(index.shape)} to be no larger "
+                "than self "
+                f"{list(input.shape)} apart from dimension {dim}"
+            )
+
+
+def _grid(index: Any, dim: int) -> tuple[Any, ...]:
+    """A NumPy index: ``index`` over ``dim``, and each other dimension's own numbers."""
+    n = index.ndim
+    return tuple(
+        [
+            index if d == dim else np.arange(m).reshape((1,) * d + (-1,) + (1,) * (n - d - 1))
+            for d, m in enumerate(index.shape)
+        ]
+    )
+
+
+def _flat(shape: Sequence[int], index: Any, dim: int) -> Any:
+    """Flat positions, in a contiguous array of ``shape``, that gather and scatter name."""
+    strides = _array.contiguous_strides(shape)
+    at = index.astype(np.int64, copy=False) * strides[dim]
+    for d, m in enumerate(index.shape):
+        if d != dim and m > 1:
+            at = at + (np.arange(m) * strides[d]).reshape((1,) * d + (-1,) + (1,) * (index.ndim - d - 1))
+    return at
+
+
+def _gather_spec(input: Any, index: Any, dim: int) -> Any:
+    _corner("gather", input, index, dim)
+    return index.shape, input.dtype
+
+
+def _widen(t: Any, shape: Sequence[int]) -> Any:
+    """t with zeros behind it up to ``shape``: the gradient of a corner."""
+    if t._array.shape == tuple(shape):
+        return t
+    return views._slice_grad(t, tuple(shape), tuple([slice(0, n) for n in t._array.shape]))
+
+
+@op(
+    spec=_gather_spec,
+    kernel=kernels.gather,
+    vjp=dict(input=lambda g, input_shape, index, dim: _scatter_add(g.new_zeros(input_shape), index, g, dim)),
+    on="",
+    samples=each(
+        draw((3, 4), ints(3, 2, high=4), dim=1), draw((3, 4), ints(2, 4, high=3), dim=0),
+        draw((3, 4), ints(3, 0), dim=1),
+        draw((2, 3, 4), ints(1, 2, 5, high=4), dim=2), draw(transposed(4, 3), ints(2, 2, high=4), dim=0),
+        draw((2, 600), ints(2, 700, high=600, dtype="int32"), dim=1),
+    ),
+    errors=[
+        fails((3, 4), numbers([[4]]), dim=1, match="out of bounds for dimension 1 with size 4", error=DimError),
+        fails((3, 4), numbers([1]), dim=1, match="same number of dimensions"),
+        fails((3, 4), ints(4, 1), dim=1, match="no larger than self"),
+    ],
+)  # fmt: skip
+def _gather(input: Array, index: Array, dim: int):
+    """out[i, j, k] = input[i, index[i, j, k], k] for ``dim`` 1."""
+    if not index.size:
+        return np.empty(index.shape, input.dtype)
+    bounded("gather", index, dim, input.shape[dim], False)
+    if input.flags.c_contiguous:
+        return input.reshape(-1).take(_flat(input.shape, index, dim))
+    return input[_grid(index, dim)]
+
+
+@composite()
+def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False, out: Any = None) -> Tensor:
+    """out[i, j, k] = input[i, index[i, j, k], k] for ``dim`` 1, and so on: of the shape of ``index``.
+
+    No index may be negative; index may be smaller than input in the other dimensions. DimError out of range.
+    """
+    dim = wrap_dim("gather", dim, input._array.ndim)
+    result = _gather(with_dimension(input), with_dimension(index), dim)
+    if not index._array.ndim:
+        result = views.reshape(result, ())
+    return result if out is None else out.copy_(result)
+
+
+@composite()
+def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
+    """``gather`` with input and indices broadcast against each other but for ``dim``; None: both flattened."""
+    if dim is None:
+        return gather(views.reshape(input, (-1,)), 0, views.reshape(indices, (-1,)))
+    n = input._array.ndim
+    if n != indices._array.ndim:
+        raise ShapeError(
+            f"take_along_dim: input and indices should have the same number of dimensions, but got {n} dimensions "
+            "for input, "
+            f"and {indices._array.ndim} dimensions for indices"
+        )
+    dim = wrap_dim("take_along_dim", dim, n)
+    x, i = list(input._array.shape), list(indices._array.shape)
+    common = views.shape_of_all("take_along_dim", [[*x[:dim], 1, *x[dim + 1 :]], [*i[:dim], 1, *i[dim + 1 :]]])
+    return gather(
+        views.expand(input, (*common[:dim], x[dim], *common[dim + 1 :])),
+        dim,
+        views.expand(indices, (*common[:dim], i[dim], *common[dim + 1 :])),
+    )
+
+
+_REDUCE = {"prod": np.multiply, "amax": np.maximum, "amin": np.minimum}
+
+
+def _scatter_spec(input: Any, index: Any, src: Any, dim: int, **_: Any) -> Any:
+    index_integers("scatter", index)
+    if src is not None and src.dtype != input.dtype:
+        raise DtypeError(
+            f"scatter: expected self.dtype to be equal to src.dtype, got {OF_NUMPY[input.dtype]} and "
+            f"{OF_NUMPY[src.dtype]}"
+        )
+    if index.size:
+        both = f"{list(index.shape)} to be no larger than self {list(input.shape)} apart from dimension {dim}"
+        wrong = index.ndim != input.ndim or any(
+            m > n for d, (m, n) in enumerate(zip(index.shape, input.shape, strict=True)) if d != dim
+        )
+        if src is not None:
+            wrong = wrong or index.ndim != src.ndim or any(m > n for m, n in zip(index.shape, src.shape, strict=True))
+            both += f" and to be no larger size than src {list(src.shape)}"
+        if wrong:
+            raise ShapeError(f"scatter: Expected index {both}")
+    return input.shape, input.dtype
+
+
+def _front(src: Any, index: Any) -> Any:
+    """The corner of src that index names."""
+    return src if src.shape == index.shape else src[tuple([slice(0, n) for n in index.shape])]
+
+
+def _scatter_into(x: Any, index: Any, src: Any, dim: int, value: Any = None) -> None:
+    if index.size:
+        bounded("scatter", index, dim, x.shape[dim], False)
+        given = np.asarray(value).astype(x.dtype) if src is None else _front(src, index)
+        if x.flags.c_contiguous:
+            x.reshape(-1)[_flat(x.shape, index, dim)] = given
+        else:
+            x[_grid(index, dim)] = given
+
+
+def _reduce_into(x: Any, index: Any, src: Any, dim: int, ufunc: Any) -> None:
+    if index.size:
+        bounded("scatter", index, dim, x.shape[dim], False)
+        work = widened(x)
+        flat = work.reshape(-1) if work.flags.c_contiguous else work.flatten()
+        given = _front(src, index).astype(work.dtype, copy=False)
+        ufunc.at(flat, _flat(x.shape, index, dim).reshape(-1), given.reshape(-1))
+        if not (work is x and work.flags.c_contiguous):
+            x[...] = flat.reshape(x.shape)
+
+
+_SCATTER_ERRORS = [
+    fails((3, 5), numbers([[5]]), (1, 1), dim=1, match="out of bounds for dimension 1 with size 5", error=DimError),
+    fails((3, 5), numbers([[0, 0]]), (1, 1), dim=1, match="no larger size than src"),
+    fails((3, 5), numbers([0]), (1,), dim=1, match="no larger than self"),
+]
+_WRITE_SAMPLES = each(
+    draw((3, 5), numbers([[0, 3], [1, 2]]), (2, 3), dim=1),
+    draw((3, 5), numbers([[0, 2, 1, 0, 1]], "int32"), None, dim=0, value=1.5),
+    draw(transposed(5, 3), numbers([[4, 0, 1]]), transposed(2, 3), dim=0),
+    draw((3, 5), ints(2, 0, high=5), (3, 4), dim=1),
+)
+
+
+@op(
+    spec=_scatter_spec,
+    kernel=kernels.scatter,
+    vjp=dict(
+        input=lambda g, index, dim: _scatter(g, index, None, dim, 0.0),
+        src=lambda g, index, dim, src_shape: _widen(_gather(g, index, dim), src_shape),
+    ),
+    on="",
+    samples=_WRITE_SAMPLES,
+    errors=_SCATTER_ERRORS,
+)
+def _scatter(input: Array, index: Array, src: Array | None, dim: int, value: Any = None):
+    """input with out[i, index[i, j, k], k] = src[i, j, k] (or ``value``) for ``dim`` 1."""
+    out = np.array(input, order="C")
+    _scatter_into(out, index, src, dim, value)
+    return out
+
+
+@op(mutates=("input",), kernel=kernels.scatter_, on="", samples=_WRITE_SAMPLES)
+def _scatter_(input: Array, index: Array, src: Array | None, dim: int, value: Any = None):
+    """``_scatter`` in input's own memory."""
+    _scatter_into(input, index, src, dim, value)
+
+
+_ADD_SAMPLES = each(
+    draw((3, 5), ints(4, 4, high=3), (4, 5), dim=0),
+    draw(transposed(5, 3), ints(2, 3, high=5), transposed(2, 3), dim=0),
+    draw((4,), ints(1500, high=4), (1500,), dim=0), draw((3, 5), ints(2, 0, high=5), (3, 4), dim=1),
+)  # fmt: skip
+
+
+@op(
+    spec=_scatter_spec,
+    kernel=kernels.scatter_add,
+    vjp=dict(
+        input=lambda g: g,
+        src=lambda g, index, dim, src_shape: _widen(_gather(g, index, dim), src_shape),
+    ),
+    on="",
+    samples=_ADD_SAMPLES,
+    errors=_SCATTER_ERRORS,
+)
+def _scatter_add(input: Array, index: Array, src: Array, dim: int):
+    """input with out[i, index[i, j, k], k] += src[i, j, k] for ``dim`` 1; in float32 or wider, on a GPU atomically."""
+    out = np.array(input, order="C")
+    _reduce_into(out, index, src, dim, np.add)
+    return out
+
+
+@op(mutates=("input",), kernel=kernels.scatter_add_, on="", samples=_ADD_SAMPLES)
+def _scatter_add_(input: Array, index: Array, src: Array, dim: int):
+    """``_scatter_add`` in input's own memory."""
+    _reduce_into(input, index, src, dim, np.add)
+
+
+def _reduced(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int) -> tuple[Any, Any]:
+    """(the gradient of an extremum divided by how many elements are equal to it, which elements of src are)."""
+    here = _front(src, index) == _gather(out, index, dim)
+    ties = _scatter_add((input == out).to(g.dtype), index, here.to(g.dtype), dim)
+    return g / ties.clamp(1), here
+
+
+def _reduce_input(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int, reduce: str) -> Any:
+    if reduce == "prod":  # the product of the others, without dividing by input
+        return g * _scatter_reduce(g.new_ones(input.shape), index, src, dim, "prod")
+    shared, _ = _reduced(g, input, index, src, out, dim)
+    return shared * (input == out)
+
+
+def _reduce_src(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int, reduce: str) -> Any:
+    part = _front(src, index)
+    where = registry["_where"].public
+    if reduce != "prod":
+        shared, here = _reduced(g, input, index, src, out, dim)
+        return _widen(where(here, _gather(shared, index, dim), 0.0), src.shape)
+    # The product of the others: divide, except by a zero that is the only one of its place.
+    zero = part == 0
+    only = zero & (_gather(_scatter_add(g.new_zeros(input.shape), index, zero.to(g.dtype), dim), index, dim) == 1)
+    others = _scatter_reduce(input, index, where(only, 1.0, part), dim, "prod")
+    divided = _gather(g * out, index, dim) / where(zero, 1.0, part)
+    return _widen(where(only, _gather(g * others, index, dim), divided), src.shape)
+
+
+@op(
+    spec=_scatter_spec,
+    kernel=kernels.scatter_reduce,
+    vjp=dict(input=_reduce_input, src=_reduce_src),
+    on="",
+    samples=each(
+        draw((3, 5), ints(3, 9, high=5), (3, 9), dim=1, reduce="amax"),
+        draw((3, 5), ints(2, 4, high=5), (3, 4), dim=1, reduce="prod"),
+        draw((3, 5), ints(3, 9, high=5), (3, 9), dim=1, reduce="amin"),
+        draw((3, 5), ints(0, 4), (3, 4), dim=0, reduce="prod"),
+        draw((4,), ints(1500, high=4), (1500,), dim=0, reduce="amax"),
+        draw((5, 3), ints(2, 3, high=5), transposed(2, 3), dim=0, reduce="prod"),
+    ),
+)  # fmt: skip
+def _scatter_reduce(input: Array, index: Array, src: Array, dim: int, reduce: str):
+    """input joined by ``reduce`` ("prod", "amax", "amin") with src[i, j, k] at [i, index[i, j, k], k] for ``dim`` 1.
+
+    An extremum's gradient is shared by all elements equal to it. On a GPU a product walks the indices of each line:
+    deterministic, and quadratic in the dimension.
+    """
+    out = np.array(input, order="C")
+    _reduce_into(out, index, src, dim, _REDUCE[reduce])
+    return out
+
+
+def _scattered(name: str, input: Tensor, dim: int, index: Tensor, src: Any, write: bool, add: bool = False) -> Tensor:
+    """scatter and scatter_add, in place or not; ``src`` a tensor or a number."""
+    dim = wrap_dim(name, dim, input._array.ndim)
+    x, index = with_dimension(input), with_dimension(index)
+    attrs: dict[str, Any] = {"dim": dim}
+    if not add:
+        attrs["value"] = None if isinstance(src, Tensor) else src
+    src = with_dimension(src) if isinstance(src, Tensor) else None
+    pure, writing = (
+        (registry["_scatter_add"], registry["_scatter_add_"]) if add else (registry["_scatter"], registry["_scatter_"])
+    )
+    if write:
+        in_place(pure, writing, name, x, (index, src), attrs)
+        return input
+    result = apply(pure, (x, index, src), attrs)
+    return views.reshape(result, input._array.shape) if x is not input else result
+
+
+def _scatter_any(
+    name: str, input: Tensor, dim: int, index: Tensor, src: Any, value: Any, reduce: Any, write: bool
+) -> Tensor:
+    if (src is None) == (value is None):
+        raise TypeError(f"{name}(): expected exactly one of src and value")
+    given = value if src is None else src
+    if reduce is None:
+        return _scattered(name, input, dim, index, given, write)
+    if reduce not in ("add", "multiply"):
+        raise ArgumentError(f"{name}: reduce argument must be either add or multiply, got {reduce!r}")
+    if not isinstance(given, Tensor):
+        given = views.expand(as_value(given, input._array), index._array.shape)
+    if reduce == "add":
+        return _scattered(name, input, dim, index, given, write, add=True)
+    result = scatter_reduce(input, dim, index, given, "prod")
+    return _inplace.assign(input, result, name, own=True) if write else result
+
+
+@composite()
+def scatter(
+    input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None
+) -> Tensor:
+    """A copy of input with out[i, index[i, j, k], k] = src[i, j, k] for ``dim`` 1, and so on.
+
+    ``src`` (or ``value``) is a tensor or a number; index may be smaller than both. ``reduce`` "add" or "multiply" joins
+    instead of writing. Where index names a place twice any one of the values stays. DimError out of range.
+    """
+    return _scatter_any("scatter", input, dim, index, src, value, reduce, False)
+
+
+@composite(on="method")
+def scatter_(
+    input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None
+) -> Tensor:
+    """``scatter`` in input's own memory."""
+    return _scatter_any("scatter_", input, dim, index, src, value, reduce, True)
+
+
+@composite()
+def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """A copy of input with out[i, index[i, j, k], k] += src[i, j, k] for ``dim`` 1, and so on.
+
+    Summed in float32 or wider; on a GPU atomically, in no fixed order. DimError out of range.
+    """
+    return _scattered("scatter_add", input, dim, index, src, False, add=True)
+
+
+@composite(on="method")
+def scatter_add_(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """``scatter_add`` in input's own memory."""
+    return _scattered("scatter_add_", input, dim, index, src, True, add=True)
+
+
+def _identity(reduce: str, dtype: Any) -> Any:
+    """What leaves every number as it is under ``reduce``."""
+    if reduce in ("sum", "mean", "prod"):
+        return 1 if reduce == "prod" else 0
+    if dtype.kind == "b":
+        return reduce == "amin"
+    if dtype.kind in "iu":
+        return np.iinfo(dtype).min if reduce == "amax" else np.iinfo(dtype).max
+    return -math.inf if reduce == "amax" else math.inf
+
+
+@composite(inplace=True)
+def scatter_reduce(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """input joined with src[i, j, k] at [i, index[i, j, k], k] for ``dim`` 1.
+
+    ``reduce`` is "sum", "prod", "mean", "amax" or "amin".     Without ``include_self`` what index names starts empty. Sums and extrema are atomic on a GPU.
+    """
+    if reduce not in ("sum", "prod", "mean", "amax", "amin"):
+        raise ArgumentError(
+            f"scatter_reduce: reduce argument must be either sum, prod, mean, amax or amin, got {reduce}"
+        )
+    dim = wrap_dim("scatter_reduce", dim, input._array.ndim)
+    x, index, src = with_dimension(input), with_dimension(index), with_dimension(src)
+    dtype = x._array.dtype
+    start = x if include_self else _scatter(x, index, None, dim, _identity(reduce, dtype))
+    if reduce in ("sum", "mean"):
+        out = _scatter_add(start, index, src, dim)
+        if reduce == "mean":
+            count = create.ones_like(x)
+            if not include_self:
+                count = _scatter(count, index, None, dim, 0)
+            count = _scatter_add(count, index, create.ones_like(src), dim).clamp(1)
+            out = out / count if dtype.kind not in "iub" else out.div(count, rounding_mode="floor")
+    else:
+        out = _scatter_reduce(start, index, src, dim, reduce)
+    return views.reshape(out, input._array.shape) if x is not input else out

@@ -1,0 +1,104 @@
+"""Triangles and diagonals of matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tensorlib._core import Tensor, wrap
+from tensorlib._dispatch import wrap_dim
+from tensorlib._samples import draw, each, fails, transposed
+from tensorlib.errors import DimError, ShapeError
+from tensorlib.kernels import triangles as kernels
+from tensorlib.op import Array, composite, op
+from tensorlib.ops import create, views
+
+
+def _triangle_spec(name: str) -> Any:
+    def spec(input: Any, diagonal: int) -> Any:
+        if input.ndim < 2:
+            raise ShapeError(f"{name}: input tensor must have at least 2 dimensions, got shape {tuple(input.shape)}")
+        return input.shape, input.dtype
+
+    return spec
+
+
+_TRIANGLES = each(
+    draw((3, 4)), draw((4, 3), diagonal=1), draw((2, 3, 3), diagonal=-1), draw(transposed(5, 4)), draw((0, 3)),
+    draw((2, 1, 40, 40)), draw((3, 3), diagonal=-9),
+)  # fmt: skip
+
+
+@op(
+    spec=_triangle_spec("tril"),
+    kernel=kernels.tril,
+    vjp=lambda g, diagonal: tril(g, diagonal),
+    inplace=True,
+    samples=_TRIANGLES,
+    errors=[fails((3,), match="at least 2 dimensions")],
+)
+def tril(input: Array, diagonal: int = 0):
+    """input where column - row <= ``diagonal``, 0 elsewhere, for each of a batch of matrices."""
+    return np.tril(input, diagonal)
+
+
+@op(
+    spec=_triangle_spec("triu"),
+    kernel=kernels.triu,
+    vjp=lambda g, diagonal: triu(g, diagonal),
+    inplace=True,
+    samples=_TRIANGLES,
+    errors=[fails((3,), match="at least 2 dimensions")],
+)
+def triu(input: Array, diagonal: int = 0):
+    """input where column - row >= ``diagonal``, 0 elsewhere, for each of a batch of matrices."""
+    return np.triu(input, diagonal)
+
+
+def _triangle_indices(found: Any, dtype: Any, device: Any) -> Tensor:
+    kind = create.numpy_dtype(dtype, np.dtype(np.int64))
+    return wrap(np.stack(found).astype(kind)).to(create.device_of(device))  # type: ignore[attr-defined, no-any-return]
+
+
+@composite(on="function")
+def tril_indices(
+    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
+) -> Tensor:
+    """Rows and columns of the elements of a lower triangle, row by row: (2, n)."""
+    return _triangle_indices(np.tril_indices(row, offset, col), dtype, device)
+
+
+@composite(on="function")
+def triu_indices(
+    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
+) -> Tensor:
+    """Rows and columns of the elements of an upper triangle, row by row: (2, n)."""
+    return _triangle_indices(np.triu_indices(row, offset, col), dtype, device)
+
+
+@composite()
+def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
+    """Zeros with the last dimension of input on the diagonal of the new dimensions ``dim1`` and ``dim2``."""
+    x = input._array
+    if not x.ndim:
+        raise DimError("diag_embed: expected a tensor with at least one dimension")
+    first, second = wrap_dim("diag_embed", dim1, x.ndim + 1), wrap_dim("diag_embed", dim2, x.ndim + 1)
+    if first == second:
+        raise ShapeError(f"diag_embed: diagonal dimensions cannot be identical {dim1}, {dim2}")
+    shape = list(x.shape[:-1])
+    n = x.shape[-1] + abs(offset)
+    for d in sorted((first, second)):
+        shape.insert(d, n)
+    return views._diagonal_grad(input, tuple(shape), offset, first, second)
+
+
+@composite()
+def diag(input: Tensor, diagonal: int = 0) -> Tensor:
+    """The matrix with a vector on its diagonal, or the diagonal of a matrix, as a copy."""
+    n = input._array.ndim
+    if n == 1:
+        return diag_embed(input, diagonal)
+    if n != 2:
+        raise ShapeError(f"diag: Supports 1D or 2D tensors. Got {n}D")
+    return views.diagonal(input, diagonal).clone()  # type: ignore[attr-defined]
