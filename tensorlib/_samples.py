@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -133,23 +134,32 @@ class Sample:
         return f"({', '.join(shown)})"
 
 
-def _argument(a: Any) -> Any:
-    """A shape stands for normal numbers of that shape; a list is a sequence of tensors."""
+def resolve(samples: Iterable[Sample], signature: inspect.Signature) -> tuple[Sample, ...]:
+    """The samples of a declaration: where a parameter takes tensors, a tuple of ints is a tensor of that shape."""
+    params = list(signature.parameters.values())
+
+    def of(i: int, a: Any) -> Any:
+        p = params[min(i, len(params) - 1)]
+        tensors = p.kind is p.VAR_POSITIONAL or any(word in str(p.annotation) for word in ("Array", "Tensor"))
+        return _drawn(a) if tensors else a
+
+    return tuple(replace(s, args=tuple(of(i, a) for i, a in enumerate(s.args))) for s in samples)
+
+
+def _drawn(a: Any) -> Any:
     if isinstance(a, tuple) and all(isinstance(n, int) for n in a):
         return Draw(a)
-    if isinstance(a, list):
-        return [_argument(x) for x in a]
-    return a
+    return [_drawn(x) for x in a] if isinstance(a, list) else a
 
 
 def draw(*args: Any, **attrs: Any) -> Sample:
-    """One call. A tuple of ints is a tensor of that shape; numbers, None and Draws are passed on."""
-    return Sample(tuple(_argument(a) for a in args), attrs)
+    """One call. Where the operator takes a tensor, a tuple of ints is one of that shape; all else is passed on."""
+    return Sample(args, attrs)
 
 
 def fails(*args: Any, match: str, error: type[Exception] = RuntimeError, **attrs: Any) -> Sample:
     """One call that must raise ``error`` (or a subclass) with ``match`` in its message."""
-    return Sample(tuple(_argument(a) for a in args), attrs, match, error)
+    return Sample(args, attrs, match, error)
 
 
 def each(*samples: Sample | Iterable[Sample]) -> list[Sample]:

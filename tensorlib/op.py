@@ -29,7 +29,7 @@ from tensorlib import _fast, random
 from tensorlib._core import Tensor
 from tensorlib._dispatch import apply, apply_view
 from tensorlib._promotion import ACCUMULATE, COMPARE, FLOAT_ONLY, FLOATS, INT_TO_FLOAT, INTEGERS, PROMOTE, Rule
-from tensorlib._samples import Sample, between, bools, distinct, draw, each, fails, grid, ints, strided, transposed, values
+from tensorlib._samples import Sample, between, bools, distinct, draw, each, fails, grid, ints, resolve, strided, transposed, values
 from tensorlib.errors import ShapeError, TensorlibError
 from tensorlib.kernels import pointwise as pointwise_kernel
 from tensorlib.runtime.compiler import jit
@@ -157,11 +157,12 @@ class Op:
         self.where = frozenset(on.split())
         self.alias = tuple(alias)
         self.inplace = inplace
-        self.samples = tuple(samples) if samples is not None else None
-        self.errors = tuple(errors)
+        self.signature = inspect.signature(reference)
+        self.samples = resolve(samples, self.signature) if samples is not None else None
+        self.errors = resolve(errors, self.signature)
+        self.bench = resolve(bench, self.signature)
         self.domain = domain
         self.tolerance = tolerance
-        self.bench = bench
         self.flops, self.bytes = flops, bytes
         self.scalar_function = scalar_function
         self.registry = registry
@@ -169,7 +170,6 @@ class Op:
         self.__name__ = self.name
         self.__module__ = reference.__module__
 
-        self.signature = inspect.signature(reference)
         self.params = tuple(Param(p) for p in self.signature.parameters.values())
         if random:
             if [p.name for p in self.params[-2:]] != ["seed", "offset"]:
@@ -458,8 +458,8 @@ class Composite:
         self.where = frozenset(on.split())
         self.alias = tuple(alias)
         self.inplace = inplace
-        self.samples = tuple(samples) if samples is not None else None
         self.signature = inspect.signature(function)
+        self.samples = resolve(samples, self.signature) if samples is not None else None
         self.__doc__ = function.__doc__
         self.__module__ = function.__module__
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorlib._array import DeviceArray, empty, expand
+from tensorlib._array import DeviceArray, empty, expand, is_contiguous
 from tensorlib.kernels import create, pointwise
 from tensorlib.kernels.pointwise import collapse
 from tensorlib.kernels.reduction import (
@@ -279,6 +279,7 @@ def layer_norm_grad(
         return
     N = x.size // M
     compute = compute_dtype(x.dtype)
+    mean, rstd = (a if a is None or is_contiguous(a) else _dense(a) for a in (mean, rstd))
     row_shape, rows, column_shape, cols = _rows_and_columns([g, x], [weight], lead)
     one, block_m, block_n, warps = _blocks(M, N)
     share = cdiv(cdiv(M, block_m), PROGRAMS) * block_m if one else block_m
@@ -300,6 +301,12 @@ def layer_norm_grad(
         flat = [empty((N,), compute, x.device) if t is None else t for t in (g_weight, g_bias)]
         what = _SUM_WEIGHT if mean is None else _SUM_WEIGHT_BIAS
         reduce(flat, [x, g, *stats], range(lead), what, [compute] * (2 + len(stats)))
+
+
+def _dense(a: DeviceArray) -> DeviceArray:
+    out: DeviceArray = empty(a.shape, a.dtype, a.device)
+    pointwise.copy(out, a)
+    return out
 
 
 def _as_rows(stat: DeviceArray, shape: tuple[int, ...], lead: int) -> DeviceArray:
@@ -387,26 +394,44 @@ def _rstd(var, eps):
 
 def batch_norm_grad(
     out: DeviceArray, g_weight: DeviceArray, g_bias: DeviceArray, g: DeviceArray, x: DeviceArray, weight: Any,
-    mean: DeviceArray, var: DeviceArray, eps: float,
+    mean: DeviceArray, var: DeviceArray, g_mean: DeviceArray, g_var: DeviceArray, eps: float,
 ) -> None:  # fmt: skip
-    """Gradients of batch_norm: two sums a channel, then one pass."""
+    """Gradients of batch_norm: two sums a channel, then one pass, into which those of the statistics join."""
     compute = compute_dtype(x.dtype)
     rstd = empty(var.shape, compute, x.device)
     _apply(_rstd, rstd, [var, float(eps)], compute)
-    mean, rstd, weight = (_channels(a, x.ndim) for a in (mean, rstd, weight))
+    n = float(x.size // max(x.shape[1], 1))
     dims = [d for d in range(x.ndim) if d != 1]
     sums = [empty(g_bias.shape, compute, x.device) for _ in range(2)]
-    reduce(sums, [x, g, mean, rstd], dims, _SUMS, [compute] * 4)
+    reduce(sums, [x, g, _channels(mean, x.ndim), _channels(rstd, x.ndim)], dims, _SUMS, [compute] * 4)
     pointwise.copy(g_bias, sums[0])
     pointwise.copy(g_weight, sums[1])
-    n = x.size // max(x.shape[1], 1)
-    sum_g, sum_gh = (_channels(s, x.ndim) for s in sums)
-    _apply(_batch_norm_input_grad, out, [g, x, mean, rstd, weight, sum_g, sum_gh, float(n)], compute)
+    factors = [empty(var.shape, compute, x.device) for _ in range(3)]
+    weight = 1.0 if weight is None else weight
+    _apply(_product, factors[0], [rstd, weight], compute)
+    _apply(_factor_x, factors[1], [factors[0], rstd, sums[1], g_var, n], compute)
+    _apply(_constant, factors[2], [factors[0], sums[0], g_mean, n], compute)
+    _apply(_batch_norm_input_grad, out, [g, x, *(_channels(a, x.ndim) for a in (mean, *factors))], compute)
 
 
 @jit
-def _batch_norm_input_grad(g, x, mean, rstd, weight, sum_g, sum_gh, n):
-    return rstd * weight * (g - sum_g / n - (x - mean) * rstd * (sum_gh / n))
+def _product(x, y):
+    return x * y
+
+
+@jit
+def _factor_x(scale, rstd, sum_gh, g_var, n):
+    return (2.0 * g_var - scale * rstd * sum_gh) / n
+
+
+@jit
+def _constant(scale, sum_g, g_mean, n):
+    return (g_mean - scale * sum_g) / n
+
+
+@jit
+def _batch_norm_input_grad(g, x, mean, factor_g, factor_x, constant):
+    return g * factor_g + (x - mean) * factor_x + constant
 
 
 def _grouped(x: DeviceArray, num_groups: int) -> DeviceArray:

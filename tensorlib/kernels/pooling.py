@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tensorlib._array import DeviceArray
 from tensorlib.kernels.reduction import compute_dtype
 from tensorlib.runtime.compiler import jit
@@ -41,7 +43,7 @@ def _plane(plane, channels, strides):
 @jit
 def max_pool2d_kernel(
     out, chosen, x, n, channels, size, result, strides, kernel, stride, padding, dilation,
-    COMPUTE: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+    LOWEST: tl.constexpr, COMPUTE: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     at, mask, plane, y, z = _positions(n, result, WIDE, BLOCK)
     x += _plane(plane, channels, strides)
@@ -56,8 +58,9 @@ def max_pool2d_kernel(
             better = inside & ((v > best) | (v != v) | (number < 0))
             best = tl.where(better, v, best)
             number = tl.where(better, i * kernel[1] + j, number)
+    best = tl.where(number < 0, LOWEST, best)  # dilation may leave a window without any element
     tl.store(out + at, best.to(out.dtype.element_ty), mask=mask)
-    tl.store(chosen + at, number.to(chosen.dtype.element_ty), mask=mask)
+    tl.store(chosen + at, tl.maximum(number, 0).to(chosen.dtype.element_ty), mask=mask)
 
 
 # One program owns BLOCK outputs and reads the one element of x that each window chose.
@@ -71,7 +74,8 @@ def max_pool2d_take_kernel(
     number = tl.load(where, mask=mask, other=0).to(tl.int32)
     h = y * stride[0] - padding[0] + number // kernel[1] * dilation[0]
     w = z * stride[1] - padding[1] + number % kernel[1] * dilation[1]
-    v = tl.load(x + _plane(plane, channels, strides) + h * strides[2] + w * strides[3], mask=mask, other=0)
+    inside = mask & (h >= 0) & (h < size[0]) & (w >= 0) & (w < size[1])
+    v = tl.load(x + _plane(plane, channels, strides) + h * strides[2] + w * strides[3], mask=inside, other=0)
     tl.store(out + at, v, mask=mask)
 
 
@@ -181,7 +185,8 @@ def _launch(
 
 def max_pool2d(out: DeviceArray, chosen: DeviceArray, x: DeviceArray, s: Any) -> None:
     """out, chosen = the largest element of each window of x (N, C, H, W), and its number there. s: ops.pooling.Windows."""
-    _launch(max_pool2d_kernel, out, (chosen, x), s, (x,), s.dilation, COMPUTE=compute_dtype(x.dtype))
+    lowest = int(np.iinfo(x.dtype).min) if x.dtype.kind in "iu" else float("-inf")
+    _launch(max_pool2d_kernel, out, (chosen, x), s, (x,), s.dilation, LOWEST=lowest, COMPUTE=compute_dtype(x.dtype))
 
 
 def max_pool2d_take(out: DeviceArray, x: DeviceArray, chosen: DeviceArray, s: Any) -> None:

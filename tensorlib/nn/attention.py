@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tensorlib._core import Tensor
 from tensorlib._dtypes import bool_
-from tensorlib._tensor import Tensor
 from tensorlib.errors import ShapeError
 from tensorlib.nn import functional as F
 from tensorlib.nn import init

@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from tensorlib._core import Tensor
 from tensorlib._dtypes import int64
-from tensorlib._tensor import Tensor
 from tensorlib.nn import functional as F
 from tensorlib.nn import init
 from tensorlib.nn.module import Module

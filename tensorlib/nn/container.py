@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, KeysView, Mapping
 from itertools import chain
 from typing import Any
 
-from tensorlib._tensor import Tensor
+from tensorlib._core import Tensor
 from tensorlib.nn.module import Module, _indent, _typename
 from tensorlib.nn.parameter import Parameter
 
@@ -32,7 +32,7 @@ class _Numbered(Module):
         return len(self._modules)
 
     def __iter__(self) -> Iterator[Module]:
-        return iter(self._modules.values())
+        return iter([m for m in self._modules.values() if m is not None])
 
     def __setitem__(self, index: int, module: Module) -> None:
         setattr(self, self._key(index), module)
@@ -132,7 +132,7 @@ class ModuleList(_Numbered):
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return type(self)(list(self._modules.values())[index])
+            return type(self)(list(self)[index])
         return self._modules[self._key(index)]
 
     def __iadd__(self, modules: Iterable[Module]) -> ModuleList:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tensorlib._tensor import Tensor
+from tensorlib._core import Tensor
 from tensorlib.nn import functional as F
 from tensorlib.nn.module import Module
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensorlib._tensor import Tensor
+from tensorlib._core import Tensor
 from tensorlib.nn.module import Module
 
 __all__ = ["Flatten", "Unflatten"]

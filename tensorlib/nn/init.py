@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tensorlib._tensor import Tensor
+from tensorlib._core import Tensor
 from tensorlib.autograd import no_grad
 from tensorlib.ops import empty_like, randperm, where
 from tensorlib.ops import tensor as _tensor

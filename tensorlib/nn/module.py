@@ -8,11 +8,11 @@ from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from tensorlib._core import Tensor
 from tensorlib._device import device as Device
 from tensorlib._dtypes import as_dtype, bfloat16, float16, float32, float64
 from tensorlib._dtypes import dtype as DType
 from tensorlib._hooks import RemovableHandle
-from tensorlib._tensor import Tensor
 from tensorlib.autograd import no_grad
 from tensorlib.errors import CheckpointError
 from tensorlib.nn._backward_hooks import BackwardHooks
@@ -442,7 +442,7 @@ class Module:
 
         def convert(t: Tensor) -> Tensor:
             cast = dtype if t.is_floating_point() or t.is_complex() else None
-            return t.to(device=t.device if device is None else device, dtype=cast or t.dtype, non_blocking=non_blocking)
+            return t.to(t.device if device is None else device, cast or t.dtype, non_blocking)
 
         return self._apply(convert)
 
@@ -514,10 +514,6 @@ class Module:
                     else:
                         param.grad.requires_grad_(False)
                     param.grad.zero_()
-
-    def share_memory(self: T) -> T:
-        """Move the members to shared memory, as ``Tensor.share_memory_`` does."""
-        return self._apply(lambda t: t.share_memory_())
 
     # ------------------------------------------------------------------------------------------------- hooks
 

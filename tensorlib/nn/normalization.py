@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensorlib._tensor import Tensor
+from tensorlib._core import Tensor
 from tensorlib.errors import ShapeError
 from tensorlib.nn import functional as F
 from tensorlib.nn import init

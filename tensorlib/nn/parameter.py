@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensorlib._core import KINDS, new, version_of
-from tensorlib._tensor import Tensor
+from tensorlib._core import KINDS, Tensor, new, version_of
 from tensorlib.ops import empty
 
 __all__ = ["Buffer", "Parameter"]
@@ -60,6 +59,8 @@ class Buffer(Tensor):
 
     data: Tensor (default: an empty one). Shares its memory.
     """
+
+    persistent: bool
 
     def __new__(cls, data: Tensor | None = None, *, persistent: bool = True) -> Buffer:
         """A Buffer over the memory of ``data``."""

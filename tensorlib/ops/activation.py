@@ -290,18 +290,25 @@ def _gelu_grad_scalar(g, x, tangent):
     return g * slope
 
 
-def _inner_tanh(x: np.ndarray) -> np.ndarray:
-    """tanh(√(2/π) (x + 0.044715 x³))"""
+def _gate(x: np.ndarray) -> np.ndarray:
+    """1 + e^(-2 u) with u = √(2/π) (x + 0.044715 x³): 0.5 (1 + tanh u) is its reciprocal, without cancellation."""
     t = np.asarray(np.square(x))
-    t *= _ROOT_2_OVER_PI * _CUBIC
-    t += _ROOT_2_OVER_PI
+    t *= -_TWICE_CUBIC
+    t -= _TWICE
     t *= x
-    return np.tanh(t, out=t)
+    np.exp(t, out=t)
+    t += 1
+    return t
+
+
+def _times(slope: np.ndarray, grad: np.ndarray) -> np.ndarray:
+    """slope times grad, in slope's memory where it fits."""
+    return np.multiply(slope, grad, out=slope if slope.shape == grad.shape else None)
 
 
 @pointwise(
     _gelu_grad_scalar,
-    promote=PROMOTE,
+    promote=FLOAT_ONLY,
     on="",
     samples=each(draw((3, 4), (3, 4), tangent=True), draw((40, 33), transposed(40, 33), tangent=False)),
 )
@@ -309,15 +316,15 @@ def gelu_grad(grad: Array, input: Array, tangent: bool):
     """grad times the derivative of gelu at input."""
     x = input
     if tangent:
-        t = _inner_tanh(x)
+        s = _gate(x)
+        np.reciprocal(s, out=s)
         slope = np.asarray(np.square(x))
-        slope *= 1.5 * _ROOT_2_OVER_PI * _CUBIC
-        slope += 0.5 * _ROOT_2_OVER_PI
+        slope *= 3 * _TWICE_CUBIC
+        slope += _TWICE
         slope *= x
-        slope *= 1 - np.square(t)
-        t += 1
-        t *= 0.5
-        slope += t
+        slope *= 1 - s
+        slope += 1
+        slope *= s
     else:
         slope = np.asarray(np.square(x))
         slope *= -0.5
@@ -328,8 +335,7 @@ def gelu_grad(grad: Array, input: Array, tangent: bool):
         half += 1
         half *= 0.5
         slope += half
-    slope *= grad
-    return slope
+    return _times(slope, grad)
 
 
 def _gelu_composite(input: Tensor, tangent: bool) -> Tensor:
@@ -353,9 +359,9 @@ def _gelu_composite(input: Tensor, tangent: bool) -> Tensor:
 def _gelu(input: Array, tangent: bool):
     """input times the normal distribution function of input, exactly or by tanh."""
     if tangent:
-        t = _inner_tanh(input)
-    else:
-        t = _erf_numpy(np.asarray(input * 0.7071067811865476))
+        t = _gate(input)
+        return np.divide(input, t, out=t)
+    t = _erf_numpy(np.asarray(input * 0.7071067811865476))
     t += 1
     t *= input
     t *= 0.5
@@ -384,7 +390,7 @@ def _silu_grad_scalar(g, x):
     return g * (s * (1.0 + x * (1.0 - s)))
 
 
-@pointwise(_silu_grad_scalar, promote=PROMOTE, on="")
+@pointwise(_silu_grad_scalar, promote=FLOAT_ONLY, on="")
 def silu_grad(grad: Array, input: Array):
     """grad times sigmoid(x) (1 + x (1 - sigmoid(x))) at x = input."""
     s = _sigmoid_numpy(input)
@@ -392,8 +398,7 @@ def silu_grad(grad: Array, input: Array):
     slope *= input
     slope += 1
     slope *= s
-    slope *= grad
-    return slope
+    return _times(slope, grad)
 
 
 @pointwise(

@@ -119,7 +119,10 @@ def _renormalise(weight: Tensor, index: Tensor, max_norm: float, norm_type: floa
         modes.grad = grad
 
 
-@composite(on="functional")
+@composite(
+    on="functional",
+    samples=each(draw(ints(2, 3, high=4), (4, 5)), draw(ints(7, high=4), (4, 5), scale_grad_by_freq=True)),
+)
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
               norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:  # fmt: skip
     """weight[input]: indices (…) and weight (V, D) -> (…, D).
@@ -138,7 +141,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
     return _embedding(input, weight, -1 if padding_idx is None else padding_idx, scale_grad_by_freq)
 
 
-@composite(on="functional")
+@composite(on="functional", samples=each(draw(ints(2, 3, high=4), 5), draw(ints(4, high=3)), draw(ints(high=3), 3)))
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """out[..., c] = 1 where tensor is c, 0 elsewhere: (…) in int64 -> (…, num_classes) in int64.
 

@@ -100,7 +100,11 @@ def _gather(input: Array, index: Array, dim: int):
     return input[_grid(index, dim)]
 
 
-@composite()
+@composite(
+    samples=each(
+        draw((3, 4), 1, ints(3, 2, high=4)), draw((2, 3, 4), 0, ints(1, 2, 3, high=2)), draw((), 0, numbers([0, 0]))
+    )
+)
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False, out: Any = None) -> Tensor:
     """out[i, j, k] = input[i, index[i, j, k], k] for ``dim`` 1, and so on: of the shape of ``index``.
 
@@ -113,7 +117,11 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False,
     return result if out is None else out.copy_(result)
 
 
-@composite()
+@composite(
+    samples=each(
+        draw((3, 4), ints(3, 1, high=4), 1), draw((3, 4), ints(5, high=12)), draw((1, 4), ints(3, 2, high=4), -1)
+    )
+)
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """``gather`` with input and indices broadcast against each other but for ``dim``; None: both flattened."""
     if dim is None:
@@ -341,7 +349,7 @@ def _scatter_any(
     return _inplace.assign(input, result, name, own=True) if write else result
 
 
-@composite()
+@composite(samples=each(draw((3, 5), 1, numbers([[0, 3], [1, 2]]), (2, 2)), draw((3, 5), 0, numbers([[0, 2, 1]]), 1.5)))
 def scatter(
     input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None
 ) -> Tensor:
@@ -361,7 +369,7 @@ def scatter_(
     return _scatter_any("scatter_", input, dim, index, src, value, reduce, True)
 
 
-@composite()
+@composite(samples=each(draw((3, 5), 0, ints(4, 4, high=3), (4, 4)), draw((3, 5), -1, ints(3, 1, high=5), (3, 1))))
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """A copy of input with out[i, index[i, j, k], k] += src[i, j, k] for ``dim`` 1, and so on.
 
@@ -387,13 +395,22 @@ def _identity(reduce: str, dtype: Any) -> Any:
     return -math.inf if reduce == "amax" else math.inf
 
 
-@composite(inplace=True)
+@composite(
+    inplace=True,
+    samples=each(
+        draw((3, 5), 1, ints(3, 7, high=5), (3, 7), "sum"),
+        draw((3, 5), 1, ints(3, 7, high=5), (3, 7), "mean"),
+        draw((3, 5), 0, ints(2, 5, high=3), (2, 5), "amax", include_self=False),
+        draw((3, 5), 0, ints(2, 5, high=3), (2, 5), "prod", include_self=False),
+    ),
+)
 def scatter_reduce(
     input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
     """input joined with src[i, j, k] at [i, index[i, j, k], k] for ``dim`` 1.
 
-    ``reduce`` is "sum", "prod", "mean", "amax" or "amin".     Without ``include_self`` what index names starts empty. Sums and extrema are atomic on a GPU.
+    ``reduce`` is "sum", "prod", "mean", "amax" or "amin". Without ``include_self`` what index
+    names starts empty. Sums and extrema are atomic on a GPU.
     """
     if reduce not in ("sum", "prod", "mean", "amax", "amin"):
         raise ArgumentError(

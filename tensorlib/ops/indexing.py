@@ -76,7 +76,7 @@ def index_integers(name: str, index: Any) -> None:
 def in_place(
     pure: Op, writing: Op, name: str, target: Tensor, operands: Sequence[Any], attrs: dict[str, Any]
 ) -> Tensor:
-    """Write into ``target`` with the operator ``writing``; its history is that of ``pure``, the same without writing."""
+    """Write into ``target`` with the operator ``writing``; its history is ``pure``'s, the same without writing."""
     _inplace.check_writable(target, name)
     given = (target, *operands)
     flat, counts = flatten(pure, given)
@@ -351,7 +351,7 @@ def _nonzero(input: Array):
     return np.stack(np.nonzero(input), 1)
 
 
-@composite()
+@composite(samples=each(draw(bools(3, 4)), draw(ints(5, low=-1, high=2), as_tuple=True), draw(bools(), as_tuple=True)))
 def nonzero(input: Tensor, *, out: Any = None, as_tuple: bool = False) -> Any:
     """The coordinates of the elements that are not 0, in C order: (count, ndim) in int64, or one tensor a dimension.
 
@@ -365,7 +365,7 @@ def nonzero(input: Tensor, *, out: Any = None, as_tuple: bool = False) -> Any:
     return found if out is None else out.copy_(found)
 
 
-@composite(alias=())
+@composite(samples=each(draw(ints(3, 4, high=2)), draw(bools(4))))
 def argwhere(input: Tensor) -> Tensor:
     """The coordinates of the elements that are not 0, in C order: (count, ndim) in int64."""
     return _nonzero(input)
@@ -720,7 +720,13 @@ def index_put_(input: Tensor, indices: Sequence[Any], values: Tensor, accumulate
     return input
 
 
-@composite()
+@composite(
+    samples=each(
+        draw((4, 3), [ints(2, high=4)], (2, 3)),
+        draw((4, 3), [numbers([1, 1, 3]), numbers([0, 0, 2])], (3,), True),
+        draw((4,), [bools(4)], ()),
+    )
+)
 def index_put(input: Tensor, indices: Sequence[Any], values: Tensor, accumulate: bool = False) -> Tensor:
     """A copy of input with ``values`` put (or added) at ``input[indices]``; None stands for a whole dimension.
 
@@ -748,7 +754,14 @@ def _vector(name: str, index: Tensor) -> Tensor:
     return basic_index(index, (None,)) if not x.ndim else index
 
 
-@composite()
+@composite(
+    samples=each(
+        draw((3, 4), 1, ints(5, high=4)),
+        draw((3, 4), 0, numbers([2], "int32")),
+        draw((), 0, numbers([0])),
+        draw((3,), -1, ints(0)),
+    )
+)
 def index_select(input: Tensor, dim: int, index: Tensor, *, out: Any = None) -> Tensor:
     """input[..., index[j], ...] over ``dim``, for a vector of indices, none negative. DimError out of range."""
     at, n = _vector("index_select", index), input._array.ndim
@@ -806,7 +819,7 @@ def _scaled(name: str, input: Tensor, dim: int, index: Tensor, source: Tensor, a
     return source if alpha == 1 else source * alpha  # type: ignore[operator, no-any-return]
 
 
-@composite()
+@composite(samples=each(draw((3, 4), 0, numbers([2, 0, 2]), (3, 4)), draw((3, 4), -1, numbers([1]), (3, 1), alpha=2)))
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1, out: Any = None) -> Tensor:
     """A copy of input to which ``alpha * source[..., j, ...]`` is added at ``index[j]`` of ``dim``; repeats add up.
 
@@ -823,7 +836,7 @@ def index_add_(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha:
     return _along("index_add_", input, dim, index, _scaled("index_add_", input, dim, index, source, alpha), True, True)
 
 
-@composite()
+@composite(samples=each(draw((3, 4), 0, numbers([2, 0]), (2, 4)), draw((3, 4), -1, numbers([1]), (3, 1))))
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """A copy of input with ``source[..., j, ...]`` written at ``index[j]`` of ``dim``."""
     return _along("index_copy", input, dim, index, _scaled("index_copy", input, dim, index, source, 1), False, False)
@@ -843,7 +856,7 @@ def _filler(name: str, input: Tensor, value: Any) -> Tensor:
     return as_value(value, input._array)
 
 
-@composite()
+@composite(samples=each(draw((3, 4), 0, numbers([2, 0]), 1.5), draw((3, 4), 1, numbers([3]), 2)))
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """A copy of input with ``value`` (a number or a 0-d tensor) at ``index`` of ``dim``."""
     return _along("index_fill", input, dim, index, _filler("index_fill", input, value), False, False)
@@ -855,7 +868,7 @@ def index_fill_(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     return _along("index_fill_", input, dim, index, _filler("index_fill_", input, value), False, True)
 
 
-@composite()
+@composite(samples=each(draw((3, 4), ints(2, 3, low=-12, high=12)), draw((5,), ints(0))))
 def take(input: Tensor, index: Tensor) -> Tensor:
     """input.reshape(-1)[index], of the shape of ``index``."""
     index_integers("take", index._array)
@@ -865,7 +878,7 @@ def take(input: Tensor, index: Tensor) -> Tensor:
 # -------------------------------------------------------------------------------------------------------------- masks
 
 
-@composite()
+@composite(samples=each(draw((3, 4), bools(3, 4)), draw((3, 4), bools(4)), draw((4,), bools(3, 1))))
 def masked_select(input: Tensor, mask: Tensor, *, out: Any = None) -> Tensor:
     """The elements of input where mask holds, broadcast against each other, in C order: 1-D."""
     if mask._array.dtype != _BOOL:
@@ -878,7 +891,7 @@ def masked_select(input: Tensor, mask: Tensor, *, out: Any = None) -> Tensor:
     return result if out is None else out.copy_(result)
 
 
-@composite(inplace=True)
+@composite(inplace=True, samples=each(draw((3, 4), bools(3, 4), (12,)), draw((3, 4), bools(4), (3, 4))))
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """input with the elements of ``source``, in order, where mask holds. ShapeError when source has too few."""
     if mask._array.dtype != _BOOL:

@@ -155,33 +155,33 @@ def _at_least(t: Any, n: int) -> Any:
     return t.unsqueeze(0) if n == 2 else t.unsqueeze(-1) if have == 2 else t.unsqueeze(0).unsqueeze(-1)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw([(2,), (3,)]), draw([(2, 1), (2, 3)]), draw([(), ()])))
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors side by side: along dimension 1, or 0 for 1-D tensors; 0-D ones become 1-D."""
     given = [_at_least(t, 1) for t in _several("hstack", tensors)]
     return cat(given, 0 if given[0]._array.ndim == 1 else 1)
 
 
-@composite(on="function", alias=("row_stack",))
+@composite(on="function", alias=("row_stack",), samples=each(draw([(3,), (3,)]), draw([(2, 3), (1, 3)])))
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors on top of each other, along dimension 0; 1-D tensors are rows."""
     return cat([_at_least(t, 2) for t in _several("vstack", tensors)], 0)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw([(3,), (3,)]), draw([(2, 3), (2, 3)])))
 def dstack(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors behind each other, along dimension 2; (n,) becomes (1, n, 1) and (m, n) becomes (m, n, 1)."""
     return cat([_at_least(t, 3) for t in _several("dstack", tensors)], 2)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw([(3,), (3, 2)])))
 def column_stack(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors side by side, along dimension 1; 0-D and 1-D tensors are columns."""
     given = _several("column_stack", tensors)
     return cat([t if t._array.ndim > 1 else t.reshape((-1, 1)) for t in given], 1)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw((2,), (3,), indexing="ij"), draw((2,), (3,), (), indexing="xy")))
 def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
     """Coordinates of a grid: of 1-D tensors of sizes m, n, … as many views of shape (m, n, …).
 
@@ -209,7 +209,7 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
     return tuple(out)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw((2,), (3,))))
 def cartesian_prod(*tensors: Any) -> Tensor:
     """All combinations of the elements of 1-D tensors, one a row; a single tensor as it is."""
     if len(tensors) == 1:
@@ -271,7 +271,17 @@ def _edge(mode: str, x: Any, dim: int, width: int, low: bool) -> Any:
     return x.narrow(dim, 0 if low else n - 1, 1).expand(tuple(shape))
 
 
-@composite(on="functional")
+@composite(
+    on="functional",
+    samples=each(
+        draw((2, 3), [1, 2]),
+        draw((2, 3), [-1, 1, 0, 2], value=1.5),
+        draw((1, 2, 4), [1, 2], "reflect"),
+        draw((1, 2, 4), [3, 1], "replicate"),
+        draw((1, 2, 4, 3), [1, 2, 0, 1], "circular"),
+        draw((2, 4), [-1, 2], "reflect"),
+    ),
+)
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = None) -> Tensor:
     """input with a border of the widths ``pad``: (low, high) for the last dimension, then for the one before, …
 

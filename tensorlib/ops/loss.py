@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorlib._core import Tensor
+from tensorlib._core import Tensor, modes
 from tensorlib._dtypes import HALF, OF_NUMPY
 from tensorlib._promotion import FLOAT_ONLY, FLOATS
 from tensorlib._samples import Draw, between, draw, each, fails, ints, strided, transposed
-from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
+from tensorlib.errors import ArgumentError, AutogradError, DimError, DtypeError, ShapeError
 from tensorlib.kernels import loss as kernels
 from tensorlib.op import Array, composite, op, pointwise
 from tensorlib.ops.activation import logsigmoid
@@ -135,7 +136,9 @@ def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any 
 
 @jit
 def _bce_scalar(x, t):
-    return (t - 1.0) * tl.maximum(libdevice.log1p(-x), -100.0) - t * tl.maximum(tl.log(x), -100.0)
+    off = tl.maximum(libdevice.log1p(-x), -100.0, propagate_nan=tl.PropagateNan.ALL)
+    on = tl.maximum(tl.log(x), -100.0, propagate_nan=tl.PropagateNan.ALL)
+    return (t - 1.0) * off - t * on
 
 
 @pointwise(
@@ -150,11 +153,6 @@ def _bce_scalar(x, t):
 )
 def _bce(input: Array, target: Array):
     """-(target log input + (1 - target) log(1 - input)), the logarithms at least -100."""
-    if not ((input >= 0) & (input <= 1)).all():
-        raise ArgumentError(
-            "binary_cross_entropy: all elements of input should be between 0 and 1: apply sigmoid, or use "
-            "binary_cross_entropy_with_logits"
-        )
     return (target - 1) * np.maximum(np.log1p(-input), -100) - target * np.maximum(np.log(input), -100)
 
 
@@ -170,6 +168,12 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
         raise ArgumentError(
             f"binary_cross_entropy: Using a target size ({tuple(target._array.shape)}) that is different to the input "
             f"size ({tuple(input._array.shape)}) is deprecated. Please ensure they have the same size."
+        )
+    x = input._array
+    if isinstance(x, np.ndarray) and not ((x >= 0) & (x <= 1)).all():
+        raise ArgumentError(
+            "binary_cross_entropy: all elements of input should be between 0 and 1: apply sigmoid, or use "
+            "binary_cross_entropy_with_logits"
         )
     loss = _bce(input, target)
     return _reduced(loss if weight is None else loss * weight, reduction)  # type: ignore[operator]
@@ -295,6 +299,10 @@ def _cross_entropy_composite(
     return loss.sum() / w.sum() if reduction == "mean" else loss.sum()  # type: ignore[no-any-return]
 
 
+def _weights(n: int) -> Draw:
+    return replace(between(0.5, 2, n), grad=False)
+
+
 def _labels(*shape: int, classes: int) -> Draw:
     return ints(*shape, high=classes)
 
@@ -317,13 +325,13 @@ _NLL = {**_PLAIN, "log_probabilities": True}
         draw((7,), _labels(classes=7), None, **_PLAIN),
         draw((300, 10), _labels(300, classes=10), None, **_PLAIN),
         draw((2, 4100), _labels(2, classes=4100), None, **_PLAIN),
-        draw(transposed(6, 9), _labels(6, classes=9), between(0.5, 2, 9), **{**_PLAIN, "reduction": "none"}),
-        draw((2, 5, 3), _labels(2, 3, classes=5), between(0.5, 2, 5), **{**_PLAIN, "label_smoothing": 0.2}),
+        draw(transposed(6, 9), _labels(6, classes=9), _weights(9), **{**_PLAIN, "reduction": "none"}),
+        draw((2, 5, 3), _labels(2, 3, classes=5), _weights(5), **{**_PLAIN, "label_smoothing": 0.2}),
         draw((2, 5, 3, 70), _labels(2, 3, 70, classes=5), None, **{**_PLAIN, "label_smoothing": 0.1}),
         draw(strided(6, 9), _labels(6, classes=9), None, **{**_PLAIN, "ignore_index": 3, "reduction": "sum"}),
-        draw((8, 4), _labels(8, classes=4), between(0.5, 2, 4),
+        draw((8, 4), _labels(8, classes=4), _weights(4),
              **{**_PLAIN, "ignore_index": 1, "label_smoothing": 0.3}),
-        draw((5, 7), _labels(5, classes=7), between(0.5, 2, 7), **_NLL),
+        draw((5, 7), _labels(5, classes=7), _weights(7), **_NLL),
         draw((2, 5, 3), _labels(2, 3, classes=5), None, **{**_NLL, "reduction": "none", "ignore_index": 2}),
         draw((2, 5), ints(2, low=3, high=4), None, **{**_NLL, "ignore_index": 3}),
     ),
@@ -389,13 +397,13 @@ def _cross_entropy(
     samples=each(
         draw((), (5, 7), _labels(5, classes=7), None, (5,), between(1, 2), ignore_index=-100, label_smoothing=0.0,
              log_probabilities=False),
-        draw((6,), transposed(6, 9), _labels(6, classes=9), between(0.5, 2, 9), (6,), between(1, 2), ignore_index=3,
+        draw((6,), transposed(6, 9), _labels(6, classes=9), _weights(9), (6,), between(1, 2), ignore_index=3,
              label_smoothing=0.2, log_probabilities=False),
         draw((2, 150), (2, 5, 150), _labels(2, 150, classes=5), None, (2, 150), between(1, 2), ignore_index=3,
              label_smoothing=0.2, log_probabilities=False),
-        draw((3,), (3, 1500), _labels(3, classes=1500), between(0.5, 2, 1500), (3,), between(1, 2), ignore_index=-100,
+        draw((3,), (3, 1500), _labels(3, classes=1500), _weights(1500), (3,), between(1, 2), ignore_index=-100,
              label_smoothing=0.1, log_probabilities=False),
-        draw((2, 3), (2, 5, 3), _labels(2, 3, classes=5), between(0.5, 2, 5), (2, 3), between(1, 2), ignore_index=1,
+        draw((2, 3), (2, 5, 3), _labels(2, 3, classes=5), _weights(5), (2, 3), between(1, 2), ignore_index=1,
              label_smoothing=0.0, log_probabilities=True),
     ),
 )  # fmt: skip
@@ -436,6 +444,14 @@ def cross_entropy_grad(
     return d.reshape(input.shape)
 
 
+def _constant(name: str, weight: Tensor | None) -> None:
+    if weight is not None and weight._needs and modes.grad:
+        raise AutogradError(
+            f"{name}: not differentiable with respect to argument 'weight'. This input cannot have requires_grad True: "
+            f"pass weight.detach()"
+        )
+
+
 @composite(on="functional")
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
              ignore_index: int = -100, reduce: Any = None, reduction: str = "mean") -> Tensor:  # fmt: skip
@@ -445,6 +461,7 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
     IndexError) on the CPU for a class out of range; on a device the loss is NaN.
     """
     reduction = _reduction("nll_loss", reduction, size_average, reduce)
+    _constant("nll_loss", weight)
     return _cross_entropy(input, target, weight, ignore_index, reduction, 0.0, True)
 
 
@@ -461,6 +478,7 @@ def cross_entropy(
     CPU for a class out of range; on a device the loss is NaN.
     """
     reduction = _reduction("cross_entropy", reduction, size_average, reduce)
+    _constant("cross_entropy", weight)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ArgumentError(f"cross_entropy: label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     if OF_NUMPY[target._array.dtype].is_floating_point:

@@ -88,6 +88,11 @@ def windows(
                 f"{name}: pad should be at most half of effective kernel size, but got pad={p}, kernel_size={k} and "
                 f"dilation={d}"
             )
+        if p > k // 2:
+            raise ArgumentError(
+                f"{name}: pad should be smaller than or equal to half of kernel size, but got padW = {pad[1]}, "
+                f"padH = {pad[0]}, kW = {kernel[1]}, kH = {kernel[0]}"
+            )
     out = []
     for n, k, s, p, d in zip(shape[-2:], kernel, steps, pad, spread, strict=True):
         size = (n + 2 * p - d * (k - 1) - 1 + (s - 1 if ceil_mode else 0)) // s + 1
@@ -133,12 +138,15 @@ def _number_dtype(kernel: tuple[int, int]) -> np.dtype[Any]:
 
 
 def _first(s: Windows, dtype: np.dtype[Any]) -> np.ndarray:
-    """(OH, OW): the number of each window's first element that is not padding."""
-    firsts = []
-    for out, stride, pad, dilation in zip((s.OH, s.OW), s.stride, s.padding, s.dilation, strict=True):
-        before = np.maximum(pad - np.arange(out) * stride, 0)
-        firsts.append(-(-before // dilation))
-    return (firsts[0][:, None] * s.kernel[1] + firsts[1]).astype(dtype)
+    """(OH, OW): the number of each window's first element that is not padding; 0 where dilation leaves none."""
+    firsts, found = [], []
+    for out, n, stride, pad, dilation in zip((s.OH, s.OW), (s.H, s.W), s.stride, s.padding, s.dilation, strict=True):
+        start = np.arange(out) * stride - pad
+        first = -(np.minimum(start, 0) // dilation)
+        firsts.append(first)
+        found.append(start + first * dilation < n)
+    number = firsts[0][:, None] * s.kernel[1] + firsts[1]
+    return np.where(found[0][:, None] & found[1], number, 0).astype(dtype)
 
 
 def _largest(x: np.ndarray, s: Windows, nans: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -222,7 +230,7 @@ _NAN, _INF = float("nan"), float("inf")
         draw(distinct(1, 1, 1, 1), 1), draw((0, 2, 4, 4), 2), draw(distinct(3, 4, 10, 11), 2),
         draw(values([[[1.0, 3, 3, _NAN], [3, 1, 5, 5], [-_INF, -_INF, 0, 0], [-_INF, -_INF, 0, 0]]]), 2),
         draw(values([[[1.0, _NAN, 3], [_NAN, 2, 5], [-_INF, -_INF, -_INF], [-_INF, -_INF, -_INF]]]), 3, 1, 1),
-        draw(values([[[-_INF] * 3] * 3]), 2, 1, 1, 2), draw(ints(2, 5, 6, low=-9, dtype="int32"), 2), draw(distinct(1, 18, 18), 17, 1),
+        draw(values([[[-_INF] * 3] * 3]), 2, 1, 1, 2), draw(distinct(1, 1, 5), 2, padding=1, dilation=2), draw(ints(2, 5, 6, low=-9, dtype="int32"), 2), draw(distinct(1, 18, 18), 17, 1),
     ),
     bench=[draw((32, 64, 112, 112), 3, 2, 1)],
     bytes=lambda input: input.nbytes,
@@ -328,16 +336,11 @@ def _max_pool2d_take(
 ):
     """The element of each window that ``chosen`` names."""
     s = windows("max_pool2d", input.shape, kernel_size, stride, padding, dilation, ceil_mode)
-    rows, columns = _positions(_images(chosen).astype(np.int64), s, np.arange(s.OH)[:, None], np.arange(s.OW))
-    flat = _images(input).reshape(s.N, s.C, s.H * s.W)
-    taken = np.take_along_axis(flat, (rows * s.W + columns).reshape(s.N, s.C, s.OH * s.OW), 2)
-    return taken.reshape(s.output_shape)
-
-
-def _positions(number: Any, s: Windows, y: Any, x: Any) -> tuple[Any, Any]:
-    """Rows and columns of the input that the numbers name, for arrays and tensors."""
-    rows = y * s.stride[0] - s.padding[0] + number // s.kernel[1] * s.dilation[0]
-    return rows, x * s.stride[1] - s.padding[1] + number % s.kernel[1] * s.dilation[1]
+    x, number = _padded(_images(input), s, 0), _images(chosen)
+    out = np.zeros((s.N, s.C, s.OH, s.OW), x.dtype)
+    for k in range(s.kernel[0] * s.kernel[1]):
+        np.copyto(out, _at(x, s, *divmod(k, s.kernel[1])), where=number == k)
+    return out.reshape(s.output_shape)
 
 
 def _int_tuple(name: str, what: str, value: Any) -> tuple[int, ...]:
@@ -382,8 +385,9 @@ def max_pool2d(
         None if stride is None else _int_tuple("max_pool2d", "stride", stride), _int_tuple("max_pool2d", "padding", padding),
         _int_tuple("max_pool2d", "dilation", dilation), ceil_mode,
     )  # fmt: skip
-    y, x = arange(s.OH, device=input.device).unsqueeze(1), arange(s.OW, device=input.device)  # type: ignore[attr-defined]
-    rows, columns = _positions(chosen.to(_INT64), s, y, x)
+    number, device = chosen.to(_INT64), input.device
+    rows = (arange(s.OH, device=device) * s.stride[0] - s.padding[0]).unsqueeze(1) + number // s.kernel[1] * s.dilation[0]  # type: ignore[attr-defined]
+    columns = arange(s.OW, device=device) * s.stride[1] - s.padding[1] + number % s.kernel[1] * s.dilation[1]
     return out, rows * s.W + columns
 
 

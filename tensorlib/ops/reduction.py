@@ -508,7 +508,7 @@ def _arg_spec(name: str) -> Callable[..., Any]:
 
 
 _INDICES = each(
-    [s for s in _ALONG if s.args[0].kind != "bools"], draw(distinct(3, 4), dim=None),
+    [s for s in _ALONG if getattr(s.args[0], "kind", None) != "bools"], draw(distinct(3, 4), dim=None),
     draw((2, 3), dim=None, keepdim=True),
 )  # fmt: skip
 

@@ -36,20 +36,20 @@ def _flip(input: Array, dims: Any):
     )
 
 
-@composite()
+@composite(samples=each(draw((3, 4), [0]), draw((2, 3, 4), [0, -1]), draw((3, 4), [])))
 def flip(input: Tensor, *dims: Any) -> Tensor:
     """input with the dimensions ``dims`` in reverse order, as a copy. DimError out of range or named twice."""
     given = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
     return _flip(input, wrap_dims("flip", tuple(given), input._array.ndim) if given else ())
 
 
-@composite()
+@composite(samples=each(draw((3, 4))))
 def fliplr(input: Tensor) -> Tensor:
     """input with its columns in reverse order: ``flip(1)``."""
     return flip(input, 1)
 
 
-@composite()
+@composite(samples=each(draw((3, 4))))
 def flipud(input: Tensor) -> Tensor:
     """input with its rows in reverse order: ``flip(0)``."""
     return flip(input, 0)
@@ -71,7 +71,7 @@ def _roll(input: Array, shifts: Ints, dims: Any):
     return np.roll(input, shifts, dims)
 
 
-@composite()
+@composite(samples=each(draw((3, 4), 1), draw((3, 4), [1, -2], [0, 1]), draw((5,), [3, 4], [0, 0])))
 def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     """input moved by ``shifts`` along ``dims`` (None: flattened); what leaves at one end comes in at the other."""
     by = as_ints("roll", "shifts", shifts)
@@ -89,7 +89,7 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     return _roll(input, tuple(once.values()), tuple(once))
 
 
-@composite()
+@composite(samples=each(draw((3, 4)), draw((3, 4), 2), draw((2, 3, 4), 3, [1, 2])))
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     """input turned ``k`` times by 90 degrees from the first of ``dims`` towards the second."""
     n = input._array.ndim
@@ -127,7 +127,7 @@ def _repeated(name: str, input: Tensor, sizes: tuple[int, ...]) -> Tensor:
     return views.reshape(spread, tuple([r * n for r, n in zip(sizes, shape, strict=True)]))
 
 
-@composite(on="method")
+@composite(on="method", samples=each(draw((2, 3), 2, 1), draw((3,), 2, 2), draw((), 3), draw((2,), 0)))
 def repeat(input: Tensor, *repeats: Any) -> Tensor:
     """A copy with input repeated ``repeats[d]`` times along each dimension; more repeats make dimensions in front."""
     sizes = as_ints("repeat", "repeats", repeats[0] if len(repeats) == 1 else repeats)
@@ -140,7 +140,7 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
     return _repeated("repeat", input, sizes)
 
 
-@composite()
+@composite(samples=each(draw((2, 3), [2]), draw((3,), [2, 2]), draw((), [2])))
 def tile(input: Tensor, *dims: Any) -> Tensor:
     """A copy with input repeated ``dims[d]`` times along each dimension; missing ones in front count 1."""
     sizes = as_ints("tile", "dims", dims[0] if len(dims) == 1 else dims)
@@ -162,7 +162,9 @@ def _repeat_index(repeats: Array, output_size: Any):
     return np.repeat(np.arange(repeats.size), repeats)
 
 
-@composite()
+@composite(
+    samples=each(draw((2, 3), 2), draw((2, 3), 2, 1), draw((2, 3), ints(3, high=3), 1), draw((2, 3), numbers([2]), 0))
+)
 def repeat_interleave(
     input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None
 ) -> Tensor:

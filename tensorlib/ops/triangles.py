@@ -77,7 +77,7 @@ def triu_indices(
     return _triangle_indices(np.triu_indices(row, offset, col), dtype, device)
 
 
-@composite()
+@composite(samples=each(draw((2, 3)), draw((2, 3), 1, 0, 2)))
 def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """Zeros with the last dimension of input on the diagonal of the new dimensions ``dim1`` and ``dim2``."""
     x = input._array
@@ -93,7 +93,7 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
     return views._diagonal_grad(input, tuple(shape), offset, first, second)
 
 
-@composite()
+@composite(samples=each(draw((3, 4)), draw((3, 4), 1), draw((3,)), draw((3,), -2)))
 def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     """The matrix with a vector on its diagonal, or the diagonal of a matrix, as a copy."""
     n = input._array.ndim

@@ -272,7 +272,7 @@ def _bound(name: str, value: Any) -> int:
     return value if type(value) is int else as_int(name, "index", value)
 
 
-@composite()
+@composite(samples=each(draw((2, 3, 4), 1, 2), draw((3, 4), -1, -4), draw((3,), 0, 1)))
 def select(input: Tensor, dim: int, index: Any) -> Tensor:
     """input[..., index, ...]: the view at one ``index`` of ``dim``, which disappears. DimError out of range."""
     x = input._array
@@ -284,7 +284,7 @@ def select(input: Tensor, dim: int, index: Any) -> Tensor:
     return basic_index(input, (slice(None),) * dim + (index,))
 
 
-@composite()
+@composite(samples=each(draw((2, 3, 4), 1, 1, 2), draw((3, 4), -1, -2, 1), draw((3,), 0, 3, 0)))
 def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     """input[..., start : start + length, ...]: a view of ``length`` elements of ``dim``. An error outside."""
     x = input._array
@@ -360,7 +360,7 @@ def _parts(input: Tensor, dim: int, indices: Sequence[Any], stacked: bool = Fals
     return tuple(out)
 
 
-@composite()
+@composite(samples=each(draw((2, 3)), draw((2, 3, 2), -1), draw((1,))))
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """The views at each index of ``dim``, which disappears."""
     x = input._array
@@ -379,7 +379,7 @@ def _cuts(input: Tensor, dim: int, sizes: Sequence[int]) -> tuple[Tensor, ...]:
     return _parts(input, dim, slices)
 
 
-@composite()
+@composite(samples=each(draw((5, 2), [2, 0, 3]), draw((2, 4), [1, 3], -1)))
 def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Consecutive views along ``dim`` of the given sizes, which must sum to the size of the dimension."""
     x = input._array
@@ -397,7 +397,7 @@ def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) ->
     return _cuts(input, dim, sizes)
 
 
-@composite()
+@composite(samples=each(draw((5, 2), 2), draw((2, 4), [1, 3], -1), draw((0,), 2)))
 def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Consecutive views along ``dim``: of a size each (the last may be smaller), or of the sizes in a list."""
     if isinstance(split_size_or_sections, (list, tuple)):
@@ -416,7 +416,7 @@ def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Te
     return _cuts(tensor, dim, [min(size, n - i * size) for i in range(count)])
 
 
-@composite(alias=("unsafe_chunk",))
+@composite(alias=("unsafe_chunk",), samples=each(draw((5, 2), 3), draw((2, 4), 2, -1), draw((3,), 5)))
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most ``chunks`` consecutive views along ``dim`` of ceil(n / chunks) each; the last may be smaller."""
     x = input._array
@@ -429,7 +429,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     return _cuts(input, dim, [0] * chunks) if size == 0 else split(input, size, dim)
 
 
-@composite()
+@composite(samples=each(draw((7, 2), 3), draw((2, 4), [1, 3], -1), draw((3,), [2, 1])))
 def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """NumPy's array_split: so many views of nearly equal size, or cuts before the given indices."""
     x = input._array
@@ -466,19 +466,19 @@ def _nsplit(name: str, input: Tensor, cuts: Any, dim: int, least: int) -> tuple[
     return tensor_split(input, cuts, dim)
 
 
-@composite()
+@composite(samples=each(draw((2, 4), 2), draw((4,), [1])))
 def hsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
     """Equal parts, or cuts, along dimension 1; along 0 for a 1-D tensor."""
     return _nsplit("hsplit", input, indices_or_sections, 0 if input._array.ndim == 1 else 1, 1)
 
 
-@composite()
+@composite(samples=each(draw((4, 2), 2)))
 def vsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
     """Equal parts, or cuts, along dimension 0 of a tensor with at least two."""
     return _nsplit("vsplit", input, indices_or_sections, 0, 2)
 
 
-@composite()
+@composite(samples=each(draw((1, 2, 4), 2)))
 def dsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
     """Equal parts, or cuts, along dimension 2 of a tensor with at least three."""
     return _nsplit("dsplit", input, indices_or_sections, 2, 3)
@@ -578,7 +578,7 @@ def _memory(x: Any) -> tuple[int, int]:
     return ptr + sum(s for s in steps if s < 0), ptr + sum(s for s in steps if s > 0) + x.itemsize
 
 
-@composite()
+@composite(samples=each(draw((3, 4), [2, 2], [4, 1]), draw((6,), [4, 3], [1, 1], 0), draw((6,), [2], [2], 1)))
 def as_strided(input: Tensor, size: Ints, stride: Ints, storage_offset: int | None = None) -> Tensor:
     """The view of ``size`` and ``stride`` (in elements) over input's memory, from element ``storage_offset`` of it.
 
@@ -745,7 +745,7 @@ def _as_view(input: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
 # ------------------------------------------------------------------------------------------------------ by other names
 
 
-@composite()
+@composite(samples=each(draw((3, 4), [2, -1]), draw((2, 3, 2), [6, 2]), draw((), [1, 1]), draw((0, 3), [3, 0])))
 def reshape(input: Tensor, shape: Ints) -> Tensor:
     """The same elements in C order under another shape: a view where strides allow it, otherwise a copy.
 
@@ -785,7 +785,7 @@ def expand_as(input: Tensor, other: Tensor) -> Tensor:
     return expand(input, other._array.shape)
 
 
-@composite()
+@composite(samples=each(draw((3, 1), [2, 3, 4]), draw((), [2])))
 def broadcast_to(input: Tensor, size: Ints) -> Tensor:
     """The view in which input repeats to ``size``, with stride 0."""
     return expand(input, size)
@@ -827,7 +827,7 @@ def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
     return tuple([expand(t, shape) for t in given])
 
 
-@composite()
+@composite(samples=each(draw((2, 3, 4)), draw((2, 3, 4), 1), draw((2, 3, 4), 0, 1), draw(())))
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Dimensions ``start_dim`` … ``end_dim`` as one: a view where strides allow it, otherwise a copy."""
     x = input._array
@@ -842,7 +842,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return reshape(input, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
 
 
-@composite()
+@composite(samples=each(draw((2, 6), 1, [2, -1]), draw((4,), 0, [2, 2])))
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """Dimension ``dim`` split into dimensions of ``sizes``, one of which may be -1."""
     x = input._array
@@ -854,20 +854,20 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     fits = known == n if -1 not in sizes else sizes.count(-1) == 1 and known > 0 and n % known == 0
     if not fits:
         raise ShapeError(
-            f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {dim} ({n}) in the input tensor "
-            f"{tuple(x.shape)}"
+            f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {dim} ({n}) in the input "
+            f"tensor {tuple(x.shape)}"
         )
     filled = tuple([n // known if s == -1 else s for s in sizes])
     return reshape(input, (*x.shape[:dim], *filled, *x.shape[dim + 1 :]))
 
 
-@composite()
+@composite(samples=each(draw((2, 3)), draw(())))
 def ravel(input: Tensor) -> Tensor:
     """input.reshape(-1)."""
     return reshape(input, (-1,) if input._array.size else (0,))
 
 
-@composite()
+@composite(samples=each(draw((2, 3)), draw((3,))))
 def t(input: Tensor) -> Tensor:
     """The transpose of a matrix; tensors of fewer dimensions as they are."""
     n = input._array.ndim
@@ -878,7 +878,7 @@ def t(input: Tensor) -> Tensor:
     return transpose(input, 0, 1) if n == 2 else basic_index(input, (Ellipsis,))
 
 
-@composite(alias=("moveaxis",))
+@composite(alias=("moveaxis",), samples=each(draw((2, 3, 4), 0, -1), draw((2, 3, 4), [0, 1], [2, 0])))
 def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     """The view with dimensions ``source`` moved to ``destination``, the others in their order."""
     n = input._array.ndim
@@ -906,7 +906,7 @@ def _adjoint(input: Tensor) -> Tensor:
     return out.conj() if input._array.dtype.kind == "c" else out  # type: ignore[attr-defined]
 
 
-@composite()
+@composite(samples=each(draw((2, 3)), draw((2, 2, 3))))
 def adjoint(input: Tensor) -> Tensor:
     """The last two dimensions transposed, complex numbers conjugated."""
     if input._array.ndim < 2:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from tensorlib._core import Tensor
 from tensorlib._dtypes import float32
-from tensorlib._tensor import Tensor
 from tensorlib.ops import zeros
 from tensorlib.ops._optim_numpy import ALIGN
 
@@ -49,7 +49,8 @@ class Update(NamedTuple):
     params: list[Tensor]
     grads: list[Tensor]
     offsets: tuple[int, ...]
-    index: tuple[int, ...]
+    #: Positions of the parameters in the block.
+    places: tuple[int, ...]
     #: Positions in ``params`` of those whose state was made just now.
     fresh: list[int]
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from tensorlib._tensor import Tensor
+from tensorlib._core import Tensor
 from tensorlib.optim.optimizer import Optimizer
 
 __all__ = [

@@ -10,9 +10,9 @@ from copy import deepcopy
 from itertools import chain
 from typing import Any
 
+from tensorlib._core import Tensor
 from tensorlib._dtypes import float32
 from tensorlib._hooks import RemovableHandle
-from tensorlib._tensor import Tensor
 from tensorlib.autograd import enable_grad
 from tensorlib.errors import ArgumentError
 from tensorlib.optim._flat import Flat
@@ -60,6 +60,12 @@ class Optimizer:
 
     state: defaultdict[Any, dict[str, Any]]
     param_groups: list[dict[str, Any]]
+    _optimizer_step_pre_hooks: OrderedDict[int, Any]
+    _optimizer_step_post_hooks: OrderedDict[int, Any]
+    _optimizer_state_dict_pre_hooks: OrderedDict[int, Any]
+    _optimizer_state_dict_post_hooks: OrderedDict[int, Any]
+    _optimizer_load_state_dict_pre_hooks: OrderedDict[int, Any]
+    _optimizer_load_state_dict_post_hooks: OrderedDict[int, Any]
     #: For schedulers: whether ``step`` has ever run.
     _opt_called = False
 
@@ -271,8 +277,8 @@ class Optimizer:
 def _cast(param: Tensor, value: Any, key: str | None = None) -> Any:
     if isinstance(value, Tensor):
         if key == "step":
-            return value.to(device=param.device, dtype=float32)
-        return value.to(device=param.device, dtype=param.dtype if param.is_floating_point() else value.dtype)
+            return value.to(param.device, float32)
+        return value.to(param.device, param.dtype if param.is_floating_point() else value.dtype)
     if isinstance(value, dict):
         return {k: _cast(param, v, k) for k, v in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tensorlib._tensor import Tensor
+from tensorlib._core import Tensor
 from tensorlib.autograd import no_grad
 from tensorlib.ops.optim import sgd_
 from tensorlib.optim.optimizer import Optimizer, check_options, evaluate, rate_on

@@ -206,17 +206,18 @@ def gradients(
     cotangents: Any,
     device: Device = cpu,
     create: bool = False,
+    outputs: set[int] | None = None,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor | None], list[Tensor]]:
     """(outputs, tensors that want gradients, their gradients, cotangents) of one call.
 
-    ``cotangents(i, array)`` gives the gradient of output i as an array.
+    ``cotangents(i, tensor)`` gives the gradient of output i as an array; ``outputs``: of these outputs only.
     """
     given, made_tensors = tensors(args, device, needs=True)
     if isinstance(made, Op) and made.mutates:
         raise CheckError(f"{made.name}: mutates its arguments, and has no gradient")
     leaves = [t for t in made_tensors if t._needs]
     outs = opened(call(made, given, attrs, device))
-    live = [(i, t) for i, t in enumerate(outs) if t.requires_grad]
+    live = [(i, t) for i, t in enumerate(outs) if t.requires_grad and (outputs is None or i in outputs)]
     seeds = [wrap(place(cotangents(i, t), device)) for i, t in live]
     if create:
         for s in seeds:

@@ -113,10 +113,10 @@ def test_a_reader_that_leaves(train: Callable[..., int], tmp_path: Path) -> None
         "--tokens",
         "5000",
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.read(4) == b"def "
-    process.stdout.close()
-    assert process.stderr is not None
-    assert process.stderr.read() == b""
-    assert process.wait(30) == 141
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(4) == b"def "
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 141

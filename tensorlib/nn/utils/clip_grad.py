@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tensorlib._tensor import Tensor
+from tensorlib._core import Tensor
 from tensorlib.autograd import no_grad
 from tensorlib.ops import stack, tensor, vector_norm
 
@@ -17,7 +17,6 @@ def _gradients(parameters: Any) -> list[Tensor]:
     return [p.grad for p in chosen if p.grad is not None]
 
 
-@no_grad()
 def get_total_norm(
     tensors: Tensor | Iterable[Tensor],
     norm_type: float = 2.0,
@@ -34,8 +33,9 @@ def get_total_norm(
     if not chosen:
         return tensor(0.0)
     device = chosen[0].device
-    norms = [vector_norm(g, norm_type).to(device) for g in chosen]
-    total = vector_norm(stack(norms), norm_type)
+    with no_grad():
+        norms = [vector_norm(g, norm_type).to(device) for g in chosen]
+        total = vector_norm(stack(norms), norm_type)
     if error_if_nonfinite and not bool(total.isfinite()):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it cannot be "
@@ -45,18 +45,16 @@ def get_total_norm(
     return total
 
 
-@no_grad()
 def clip_grads_with_norm_(
     parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor, foreach: bool | None = None
 ) -> None:
     """g <- g min(1, max_norm / (total_norm + 1e-6)) for the gradients of all parameters."""
-    grads = _gradients(parameters)
-    scale = (float(max_norm) / (total_norm + 1e-6)).clamp(max=1.0)
-    for grad in grads:
-        grad.mul_(scale.to(grad.device))
+    with no_grad():
+        scale = (float(max_norm) / (total_norm + 1e-6)).clamp(max=1.0)
+        for grad in _gradients(parameters):
+            grad.mul_(scale.to(grad.device))
 
 
-@no_grad()
 def clip_grad_norm_(
     parameters: Tensor | Iterable[Tensor],
     max_norm: float,
@@ -72,9 +70,9 @@ def clip_grad_norm_(
     return total
 
 
-@no_grad()
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None) -> None:
     """g <- min(max(g, -clip_value), clip_value), elementwise."""
     clip_value = float(clip_value)
-    for grad in _gradients(parameters):
-        grad.clamp_(min=-clip_value, max=clip_value)
+    with no_grad():
+        for grad in _gradients(parameters):
+            grad.clamp_(min=-clip_value, max=clip_value)

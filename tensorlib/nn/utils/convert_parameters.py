@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tensorlib._tensor import Tensor
+from tensorlib._core import Tensor
 from tensorlib.ops import cat
 
 __all__ = ["parameters_to_vector", "vector_to_parameters"]
