@@ -140,7 +140,7 @@ def resolve(samples: Iterable[Sample], signature: inspect.Signature) -> tuple[Sa
 
     def of(i: int, a: Any) -> Any:
         p = params[min(i, len(params) - 1)]
-        tensors = p.kind is p.VAR_POSITIONAL or any(word in str(p.annotation) for word in ("Array", "Tensor"))
+        tensors = any(word in str(p.annotation) for word in ("Array", "Tensor"))
         return _drawn(a) if tensors else a
 
     return tuple(replace(s, args=tuple(of(i, a) for i, a in enumerate(s.args))) for s in samples)

@@ -14,7 +14,6 @@ from tensorlib import _blas, doctor
 from tensorlib.errors import ArgumentError, TensorlibError
 from tensorlib.train.checkpoint import Checkpoint
 from tensorlib.train.config import TrainConfig
-from tensorlib.train.gpt import GPT
 from tensorlib.train.loop import CURVE, LOG, Run, load_model, usable_device
 from tensorlib.train.sample import decoded, generate
 
@@ -94,9 +93,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _generate(options: argparse.Namespace) -> int:
     checkpoint = Checkpoint.load(options.checkpoint)
-    config = TrainConfig.from_dict(checkpoint.config)
-    device = usable_device(options.device)
-    model = GPT(config.model).to(device=device, dtype=config.parameter_dtype)
+    model = TrainConfig.from_dict(checkpoint.config).build(usable_device(options.device))
     load_model(model, checkpoint)
     prompt = os.fsencode(options.prompt)
     sample = generate(

@@ -388,23 +388,26 @@ class Tiles(NamedTuple):
 
 
 def _tiles(L: int, S: int, width: int, dtype: np.dtype[Any], device: Device, backward: bool) -> Tiles:
-    """The tile for heads of ``width``: what registers (RDNA the fewest) and shared memory hold."""
-    stages = 1 if is_amd(device) else 2
+    """The tile for heads of ``width``: what registers and shared memory hold without spilling, as the compiler says."""
+    wide = dtype.itemsize >= 4
     if dtype.itemsize == 8:
-        m, n, warps = (16, 16, 4)
-    elif is_rdna(device):
-        m, n, warps = (32, 32, 4) if dtype.itemsize == 4 or width > 64 or backward else (64, 32, 4)
-    elif dtype.itemsize == 4:
-        m, n, warps = (64, 32, 4) if width <= 64 else (32, 32, 4 if width <= 128 else 8)
+        m, n, warps = 16, 16, 4
+    elif is_rdna(device):  # 256 registers a lane, and products of float32 without a matrix unit
+        if wide or (width > 128 and backward):
+            m, n, warps = 16, 16, 8 if backward or width > 64 else 4
+        else:
+            m, n, warps = (32, 32, 8) if backward else (64, 32, 4) if width <= 64 else (64, 16, 4 if width <= 128 else 8)
+    elif wide:
+        m, n, warps = (64, 32, 4) if width <= 64 else (32, 32, 4) if width <= 128 else (16, 16, 4)
     elif width <= 64:
         m, n, warps = (64, 64, 4) if backward else (128, 64, 4)
-    elif width <= 128:
-        m, n, warps = (64, 64, 8) if backward else (128, 64, 8)
+    elif not backward:
+        m, n, warps = (128, 64, 8) if width <= 128 else (64, 32, 8)
+    elif is_amd(device):  # with 4 warps of 64 lanes each has 512 registers
+        m, n, warps = (32, 64, 4) if width <= 128 else (16, 32, 4)
     else:
-        m, n, warps = (32, 32, 8) if backward else (64, 32, 8)
-    if width > 128 and dtype.itemsize >= 4:
-        m, n = 16, 16
-    return Tiles(min(m, _fit(L)), min(n, _fit(S)), warps, stages)
+        m, n, warps = (64, 64, 8) if width <= 128 else (32, 32, 8)
+    return Tiles(min(m, _fit(L)), min(n, _fit(S)), warps, 1 if is_amd(device) else 2)
 
 
 def _fit(n: int) -> int:

@@ -267,8 +267,8 @@ _SUM_WEIGHT = Reduction(_map_weight, _add2, _state2, (0.0, 0.0), (None, None))
 
 
 def layer_norm_grad(
-    out: DeviceArray, g_weight: Any, g_bias: Any, g: DeviceArray, x: DeviceArray, weight: Any, mean: Any, rstd: DeviceArray,
-    columns: int,
+    out: DeviceArray, g_weight: Any, g_bias: Any, g: DeviceArray, x: DeviceArray, weight: Any, mean: Any,
+    rstd: DeviceArray, columns: int,
 ) -> None:  # fmt: skip
     """Gradients of layer_norm (``mean`` None: of rms_norm); ``g_weight`` and ``g_bias`` None: not wanted."""
     M, lead = rstd.size, x.ndim - columns
@@ -380,7 +380,7 @@ def _apply(fn: Any, out: DeviceArray, values: Sequence[Any], compute: np.dtype[A
 def batch_norm(
     out: DeviceArray, mean: DeviceArray, var: DeviceArray, x: DeviceArray, weight: Any, bias: Any, eps: float
 ) -> None:
-    """out = (x - mean) / sqrt(var + eps) weight + bias a channel (dim 1), with the statistics of x, which are written."""
+    """out = (x - mean) / sqrt(var + eps) weight + bias a channel (dim 1); the statistics of x are written too."""
     compute = compute_dtype(x.dtype)
     reduce([mean, var], [x], [d for d in range(x.ndim) if d != 1], MEAN_VAR)
     per = [_channels(a, x.ndim) for a in (mean, var, weight)]
@@ -445,9 +445,10 @@ def _of_groups(a: Any, num_groups: int, ndim: int, absent: float = 1.0) -> Any:
 
 
 def group_norm(
-    out: DeviceArray, mean: DeviceArray, rstd: DeviceArray, x: DeviceArray, weight: Any, bias: Any, num_groups: int, eps: float
-) -> None:
-    """out = (x - mean) rstd weight + bias, with the statistics of each sample's groups of channels, which are written."""
+    out: DeviceArray, mean: DeviceArray, rstd: DeviceArray, x: DeviceArray, weight: Any, bias: Any, num_groups: int,
+    eps: float,
+) -> None:  # fmt: skip
+    """out = (x - mean) rstd weight + bias; the statistics of each sample's groups of channels are written too."""
     if not x.size:
         return
     compute = compute_dtype(x.dtype)
@@ -475,4 +476,5 @@ def group_norm_grad(
     reduce(means, [x, g, *stats, *weights], range(2, x.ndim), _WEIGHTED_MEANS if weights else _MEANS,
            [compute] * (4 + len(weights)))  # fmt: skip
     reduce([g_bias, g_weight], [x, g, *stats], (0, *range(3, x.ndim)), _SUMS, [compute] * 4)
-    _apply(_normalized_grad, out, [g, x, *stats, *(weights or [1.0]), *(_as_rows(a, x.shape, 2) for a in means)], compute)
+    means = [_as_rows(a, x.shape, 2) for a in means]
+    _apply(_normalized_grad, out, [g, x, *stats, *(weights or [1.0]), *means], compute)

@@ -25,7 +25,7 @@ ARRAY, NUMBER, CONSTANT = 0, 1, 2  # what a value handed to the scalar function 
 
 
 @jit
-def _value(inputs, offsets, mask, k: tl.constexpr, KINDS: tl.constexpr, TYPES: tl.constexpr):
+def _value(inputs, offsets, mask, k: tl.constexpr, KINDS: tl.constexpr, VIA: tl.constexpr, TYPES: tl.constexpr):
     if KINDS[k] == 1:
         if TYPES[k] is None:
             v = inputs[k]
@@ -33,6 +33,8 @@ def _value(inputs, offsets, mask, k: tl.constexpr, KINDS: tl.constexpr, TYPES: t
             v = tl.cast(inputs[k], TYPES[k])
     else:
         v = tl.load(inputs[k] + offsets[k], mask=mask)
+        if VIA[k] is not None:
+            v = v.to(VIA[k])
         if TYPES[k] is not None:
             v = v.to(TYPES[k])
     return v
@@ -43,7 +45,7 @@ def _value(inputs, offsets, mask, k: tl.constexpr, KINDS: tl.constexpr, TYPES: t
 @jit
 def pointwise_kernel(
     out, inputs, n, shape, out_strides, in_strides,
-    fn: tl.constexpr, KINDS: tl.constexpr, TYPES: tl.constexpr, CONSTANTS: tl.constexpr,
+    fn: tl.constexpr, KINDS: tl.constexpr, VIA: tl.constexpr, TYPES: tl.constexpr, CONSTANTS: tl.constexpr,
     RANK: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0)
@@ -74,7 +76,7 @@ def pointwise_kernel(
         if KINDS[k] == 2:
             values = values + (0,)  # a tuple cannot hold None or a string
         else:
-            values = values + (_value(inputs, offsets, mask, k, KINDS, TYPES),)
+            values = values + (_value(inputs, offsets, mask, k, KINDS, VIA, TYPES),)
     if CONSTANTS is None:
         result = fn(*values)
     elif len(KINDS) == 2:
@@ -122,9 +124,12 @@ def identity(x):
     return x
 
 
-def run(fn: Jit, out: DeviceArray, values: Sequence[Any], compute: Sequence[Any]) -> None:
+def run(
+    fn: Jit, out: DeviceArray, values: Sequence[Any], compute: Sequence[Any], via: Sequence[Any] | None = None
+) -> None:
     """out = fn(*values), elementwise. ``values`` are arrays (broadcast to out), numbers, or constants of the kernel
-    (None, strings, bools); ``compute`` gives for each the dtype it is brought to before fn, None: as it is.
+    (None, strings, bools); ``compute`` gives for each the dtype it is brought to before fn, None: as it is;
+    ``via`` one that arrays are rounded to before that.
     """
     n = out.size
     if n == 0:
@@ -168,6 +173,7 @@ def run(fn: Jit, out: DeviceArray, values: Sequence[Any], compute: Sequence[Any]
         tuple(zero if s is None else s for s in strides[1:]),
         fn=fn,
         KINDS=tuple(kinds),
+        VIA=(None,) * len(kinds) if via is None else tuple(via),
         TYPES=tuple(types),
         CONSTANTS=tuple(constants) if CONSTANT in kinds else None,
         RANK=rank,
@@ -216,9 +222,14 @@ class Host:
         for i, x in enumerate(inputs):  # outside the promotion 16-bit floats are still computed in float32
             if types[i] is None and isinstance(x, DeviceArray) and x.dtype in HALF:
                 types[i] = _FLOAT32
+        # A wider operand (0-d, or of integers) joins half ones as a half, and only then is computed with in float32.
+        via = [
+            compute if types[i] is not None and i in where and isinstance(x, DeviceArray) and x.dtype not in HALF else None
+            for i, x in enumerate(inputs)
+        ] if compute in HALF else [None] * len(inputs)  # fmt: skip
         # Number attributes take part in the arithmetic at its precision; integers stay integers.
         numbers = [_FLOAT64 if work == _FLOAT64 and isinstance(v, float) else None for v in attrs.values()]
-        run(self.fn, out, (*inputs, *attrs.values()), (*types, *numbers))
+        run(self.fn, out, (*inputs, *attrs.values()), (*types, *numbers), (*via, *(None,) * len(attrs)))
 
 
 def copy(out: DeviceArray, x: DeviceArray) -> None:

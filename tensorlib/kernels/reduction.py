@@ -1,7 +1,8 @@
-"""One kernel for every reduction: any inputs, dims, layout and dtype; what is reduced, and how, are constexpr functions.
+"""One kernel for every reduction, of any inputs, dims, layout and dtype: what is reduced and how are functions.
 
 A reduction is a state of one to three numbers: ``map`` makes the state of one element, ``combine`` joins two states
-(associative and commutative), ``finish`` gives the results. float16 and bfloat16 are computed in float32 and rounded once.
+(associative and commutative), ``finish`` gives the results. float16 and bfloat16 are computed in float32 and rounded
+once.
 """
 
 from __future__ import annotations

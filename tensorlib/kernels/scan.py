@@ -1,4 +1,4 @@
-"""One kernel for every running reduction along a dim: sums, products, extrema, linear recurrences; any layout and dtype.
+"""One kernel for every running reduction along a dim: sums, products, linear recurrences; any layout and dtype.
 
 States, maps and combines are those of kernels/reduction.py; here the order of the elements counts, so ``combine`` need
 only be associative. float16 and bfloat16 are computed in float32 and rounded once.
@@ -115,7 +115,7 @@ def _compose(a, b, a2, b2):
 
 @cache
 def _along(combine: Jit, reverse: bool) -> Jit:
-    """The function that scans the states along the last dimension of a tile: tl.associative_scan takes no constexpr one."""
+    """The function that scans a tile's states along the last dim: tl.associative_scan takes no constexpr function."""
     if reverse:
 
         @jit
@@ -166,7 +166,8 @@ def scan(
     types = tuple(work[0] if t is None else t for t in what.types)
     init = tuple(_initial(v, t) for v, t in zip(what.init, types, strict=True))
     everything = [*inputs, *outs]
-    kept_shape, strides = pointwise.collapse([shape[d] for d in outer], [tuple(a.strides[d] for d in outer) for a in everything])
+    outer_strides = [tuple(a.strides[d] for d in outer) for a in everything]
+    kept_shape, strides = pointwise.collapse([shape[d] for d in outer], outer_strides)
     kept, out_kept = strides[: len(inputs)], strides[len(inputs)]
     steps = tuple(x.strides[dim] for x in inputs)
     span = max(sum(abs(s) * (n - 1) for s, n in zip(a.strides, shape, strict=True)) for a in everything)
@@ -192,7 +193,8 @@ def scan(
         totals = tuple(empty((M, parts), t, outs[0].device) for t in types)
         launch(
             scan_kernel, (programs, parts), tuple(outs), tuple(inputs), totals, M, N, chunk,
-            kept_shape, tuple(kept), steps, out_kept, outs[0].strides[dim], TOTALS=True, CARRIES=False, **whole, **common,
+            kept_shape, tuple(kept), steps, out_kept, outs[0].strides[dim],
+            TOTALS=True, CARRIES=False, **whole, **common,
         )  # fmt: skip
         states = tuple(empty((M, parts), t, outs[0].device) for t in types)
         k = len(types)
@@ -203,7 +205,8 @@ def scan(
         )  # fmt: skip
     launch(
         scan_kernel, (programs, parts), tuple(outs), tuple(inputs), states, M, N, chunk,
-        kept_shape, tuple(kept), steps, out_kept, outs[0].strides[dim], TOTALS=False, CARRIES=parts > 1, **whole, **common,
+        kept_shape, tuple(kept), steps, out_kept, outs[0].strides[dim],
+        TOTALS=False, CARRIES=parts > 1, **whole, **common,
     )  # fmt: skip
 
 
@@ -213,4 +216,5 @@ def shift(out: DeviceArray, x: DeviceArray, dim: int, by: int, fill: float) -> N
     n = x.shape[dim]
     if abs(by) < n:
         front = (slice(None),) * dim
-        pointwise.copy(out[(*front, slice(max(-by, 0), n - max(by, 0)))], x[(*front, slice(max(by, 0), n - max(-by, 0)))])
+        to, from_ = slice(max(-by, 0), n - max(by, 0)), slice(max(by, 0), n - max(-by, 0))
+        pointwise.copy(out[(*front, to)], x[(*front, from_)])

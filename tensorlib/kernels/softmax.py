@@ -134,7 +134,9 @@ def softmax_grad_kernel(
             tl.store(out + (to + n * stride_on), result.to(out.dtype.element_ty), mask=mask)
 
 
-def _run(kernel: Any, out: DeviceArray, inputs: tuple[DeviceArray, ...], dim: int, log: bool, compute: np.dtype[Any]) -> None:
+def _run(
+    kernel: Any, out: DeviceArray, inputs: tuple[DeviceArray, ...], dim: int, log: bool, compute: np.dtype[Any]
+) -> None:
     if not out.size:
         return
     shape, N = out.shape, out.shape[dim]

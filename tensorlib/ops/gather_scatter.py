@@ -351,7 +351,13 @@ def _scatter_any(
 
 @composite(samples=each(draw((3, 5), 1, numbers([[0, 3], [1, 2]]), (2, 2)), draw((3, 5), 0, numbers([[0, 2, 1]]), 1.5)))
 def scatter(
-    input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None
+    input: Tensor,
+    dim: int,
+    index: Tensor,
+    src: Tensor | float | None = None,
+    *,
+    value: Any = None,
+    reduce: str | None = None,
 ) -> Tensor:
     """A copy of input with out[i, index[i, j, k], k] = src[i, j, k] for ``dim`` 1, and so on.
 
@@ -363,7 +369,13 @@ def scatter(
 
 @composite(on="method")
 def scatter_(
-    input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None
+    input: Tensor,
+    dim: int,
+    index: Tensor,
+    src: Tensor | float | None = None,
+    *,
+    value: Any = None,
+    reduce: str | None = None,
 ) -> Tensor:
     """``scatter`` in input's own memory."""
     return _scatter_any("scatter_", input, dim, index, src, value, reduce, True)

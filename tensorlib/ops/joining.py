@@ -181,8 +181,11 @@ def column_stack(tensors: Sequence[Tensor]) -> Tensor:
     return cat([t if t._array.ndim > 1 else t.reshape((-1, 1)) for t in given], 1)
 
 
-@composite(on="function", samples=each(draw((2,), (3,), indexing="ij"), draw((2,), (3,), (), indexing="xy")))
-def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
+@composite(
+    on="function",
+    samples=each(draw([(2,), (3,)], indexing="ij"), draw([(2,), (3,), ()], indexing="xy")),
+)
+def meshgrid(*tensors: Tensor, indexing: str | None = None) -> tuple[Tensor, ...]:
     """Coordinates of a grid: of 1-D tensors of sizes m, n, … as many views of shape (m, n, …).
 
     ``indexing="xy"`` exchanges the first two dimensions; "ij" (the default) is matrix order.
@@ -210,7 +213,7 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
 
 
 @composite(on="function", samples=each(draw((2,), (3,))))
-def cartesian_prod(*tensors: Any) -> Tensor:
+def cartesian_prod(*tensors: Tensor) -> Tensor:
     """All combinations of the elements of 1-D tensors, one a row; a single tensor as it is."""
     if len(tensors) == 1:
         return tensors[0]  # type: ignore[no-any-return]

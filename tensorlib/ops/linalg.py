@@ -196,6 +196,13 @@ def _linear_grad_input(g: Any, weight: Any) -> Any:
     return matmul(g, _conjugate(weight)) if weight._array.ndim == 2 else g.unsqueeze(-1) * _conjugate(weight)
 
 
+def _linear_grad_bias(g: Any, bias_shape: Any) -> Any:
+    lead = g._array.ndim - 1
+    if len(bias_shape) == 1 and lead > 0 and bias_shape[0] == g._array.shape[-1]:
+        return g.sum(0) if lead == 1 else g.sum(tuple(range(lead)))
+    return _to_shape(g, bias_shape)
+
+
 def _linear_grad_weight(g: Any, input: Any, weight_shape: Any) -> Any:
     if len(weight_shape) == 1:
         return _gram(g.unsqueeze(-1), _conjugate(input)).squeeze(0)
@@ -209,7 +216,7 @@ def _linear_grad_weight(g: Any, input: Any, weight_shape: Any) -> Any:
     vjp=dict(
         input=_linear_grad_input,
         weight=_linear_grad_weight,
-        bias=lambda g, bias_shape: _to_shape(g, bias_shape),
+        bias=_linear_grad_bias,
     ),
     on="functional",
     samples=each(
@@ -451,7 +458,7 @@ def _spelled(label: int) -> str:
         draw("ijk,lkj->il", (2, 3, 4), (5, 4, 3)), draw("ij,ij->", (3, 4), (1, 4)),
     ),
 )  # fmt: skip
-def einsum(equation: Any, *operands: Any) -> Tensor:
+def einsum(equation: Any, *operands: Tensor) -> Tensor:
     """The sum of products that ``equation`` names: ``einsum("bij,bjk->bik", x, y)``; Einstein's convention.
 
     Letters a-z, A-Z name dimensions; a letter missing from the result is summed over, a repeated one takes a diagonal;

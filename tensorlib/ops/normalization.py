@@ -25,7 +25,9 @@ def _statistics_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def _floating(name: str, input: Any) -> None:
     if category(input.dtype) != 2:
-        raise DtypeError(f"{name}: takes floating-point tensors, got {OF_NUMPY[input.dtype]}: convert it, as in input.float()")
+        raise DtypeError(
+            f"{name}: takes floating-point tensors, got {OF_NUMPY[input.dtype]}: convert it, as in input.float()"
+        )
 
 
 def _like(weight: Any, x: np.ndarray) -> Any:
@@ -82,13 +84,16 @@ def _layer_norm_spec(input: Any, weight: Any, bias: Any, normalized_shape: Any, 
     return [(input.shape, input.dtype), (rows, kind), (rows, kind)]
 
 
-def _layer_norm_kernel(out: Any, mean: Any, rstd: Any, input: Any, weight: Any, bias: Any, normalized_shape: Any, eps: float) -> None:
+def _layer_norm_kernel(
+    out: Any, mean: Any, rstd: Any, input: Any, weight: Any, bias: Any, normalized_shape: Any, eps: float
+) -> None:
     kernels.layer_norm(out, mean, rstd, input, weight, bias, len(normalized_shape), eps)
 
 
 def _layer_norm_vjp(
-    g: Tensor, input: Tensor, weight: Any, bias_shape: Any, mean: Tensor, rstd: Tensor, normalized_shape: Any, needs: Any
-) -> Any:
+    g: Tensor, input: Tensor, weight: Any, bias_shape: Any, mean: Tensor, rstd: Tensor, normalized_shape: Any,
+    needs: Any,
+) -> Any:  # fmt: skip
     return layer_norm_grad(
         g, input, weight, mean, rstd, normalized_shape, needs["weight"], needs["bias"] and bias_shape is not None
     )
@@ -145,22 +150,25 @@ def _layer_norm(input: Array, weight: Array | None, bias: Array | None, normaliz
 
 
 @composite(on="function functional", samples=each(
-    draw((3, 4), [4]), draw((3, 4), [4], (4,), (4,)), draw((2, 3, 4), [3, 4], (3, 4), None, 1e-3), draw((2, 3, 4), [4], None, (4,)),
+    draw((3, 4), [4]), draw((3, 4), [4], (4,), (4,)), draw((2, 3, 4), [3, 4], (3, 4), None, 1e-3),
+    draw((2, 3, 4), [4], None, (4,)),
 ))  # fmt: skip
 def layer_norm(
     input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
-    """(input - mean) / √(var + eps) · weight + bias over the last dims, ``normalized_shape``. input (*, *normalized_shape).
+    """(input - mean) / √(var + eps) · weight + bias over the last dims, ``normalized_shape``.
 
-    var is the biased variance. Statistics in float32 or wider, half types rounded once. ShapeError names both shapes.
+    input (*, *normalized_shape) -> the same; weight and bias of normalized_shape. var is the biased variance;
+    statistics in float32 or wider, half types rounded once. ShapeError names both shapes.
     Ba et al. 2016, eq. 4.
     """
     return _layer_norm(input, weight, bias, normalized_shape, eps)
 
 
 def _layer_norm_grad_spec(
-    grad: Any, input: Any, weight: Any, mean: Any, rstd: Any, normalized_shape: Any, needs_weight: bool, needs_bias: bool
-) -> Any:
+    grad: Any, input: Any, weight: Any, mean: Any, rstd: Any, normalized_shape: Any, needs_weight: bool,
+    needs_bias: bool,
+) -> Any:  # fmt: skip
     kind = input.dtype if weight is None else weight.dtype
     none = (0,), kind
     full = tuple(normalized_shape), kind
@@ -168,8 +176,8 @@ def _layer_norm_grad_spec(
 
 
 def _layer_norm_grad_kernel(
-    out: Any, g_weight: Any, g_bias: Any, grad: Any, input: Any, weight: Any, mean: Any, rstd: Any, normalized_shape: Any,
-    needs_weight: bool, needs_bias: bool,
+    out: Any, g_weight: Any, g_bias: Any, grad: Any, input: Any, weight: Any, mean: Any, rstd: Any,
+    normalized_shape: Any, needs_weight: bool, needs_bias: bool,
 ) -> None:  # fmt: skip
     flat = [_flat(t) if needed else None for t, needed in ((g_weight, needs_weight), (g_bias, needs_bias))]
     kernels.layer_norm_grad(out, *flat, grad, input, weight, mean, rstd, len(normalized_shape))
@@ -180,8 +188,9 @@ def _flat(a: Any) -> Any:
 
 
 def rows_grad(
-    g: np.ndarray, centered: np.ndarray, rstd: np.ndarray, weight: Any, subtract: bool, needs_weight: bool, needs_bias: bool
-) -> tuple[np.ndarray, Any, Any]:
+    g: np.ndarray, centered: np.ndarray, rstd: np.ndarray, weight: Any, subtract: bool, needs_weight: bool,
+    needs_bias: bool,
+) -> tuple[np.ndarray, Any, Any]:  # fmt: skip
     """Gradients of normalized rows for the input, weight and bias; ``centered`` is overwritten."""
     m, n = g.shape
     ones = _ones(n, g.dtype) if weight is None else weight
@@ -227,7 +236,8 @@ def layer_norm_grad(
     needs_weight: Any, needs_bias: Any,
 ):  # fmt: skip
     """Gradients of layer_norm for input, weight and bias from its statistics; empty ones where they are not wanted."""
-    g, centered = _rows(grad, normalized_shape), np.subtract(_rows(input, normalized_shape), _like(mean, input).reshape(-1, 1))
+    g, x = _rows(grad, normalized_shape), _rows(input, normalized_shape)
+    centered = np.subtract(x, _like(mean, input).reshape(-1, 1))
     w = None if weight is None else _like(weight, centered).reshape(-1)
     out, g_weight, g_bias = rows_grad(g, centered, _like(rstd, centered).reshape(-1), w, True, needs_weight, needs_bias)
     return out.reshape(input.shape), _shaped(g_weight, normalized_shape), _shaped(g_bias, normalized_shape)
@@ -278,7 +288,9 @@ def _rms_norm(input: Array, weight: Array | None, normalized_shape: Ints, eps: A
     return out.reshape(input.shape), rstd.reshape(input.shape[: input.ndim - len(normalized_shape)])
 
 
-def _rms_norm_grad_spec(grad: Any, input: Any, weight: Any, rstd: Any, normalized_shape: Any, needs_weight: bool) -> Any:
+def _rms_norm_grad_spec(
+    grad: Any, input: Any, weight: Any, rstd: Any, normalized_shape: Any, needs_weight: bool
+) -> Any:
     return _layer_norm_grad_spec(grad, input, weight, None, rstd, normalized_shape, needs_weight, False)[:2]
 
 
@@ -300,11 +312,14 @@ def _rms_norm_grad_kernel(
         type(s)((*s.args[:3], s.args[4]), {k: v for k, v in s.attrs.items() if k != "needs_bias"}) for s in _GRADS
     ],
 )
-def rms_norm_grad(grad: Array, input: Array, weight: Array | None, rstd: Array, normalized_shape: Ints, needs_weight: Any):
+def rms_norm_grad(
+    grad: Array, input: Array, weight: Array | None, rstd: Array, normalized_shape: Ints, needs_weight: Any
+):
     """Gradients of rms_norm for input and weight; an empty one where it is not wanted."""
     x = _rows(input, normalized_shape).copy()
     w = None if weight is None else _like(weight, x).reshape(-1)
-    out, g_weight, _ = rows_grad(_rows(grad, normalized_shape), x, _like(rstd, x).reshape(-1), w, False, needs_weight, False)
+    g = _rows(grad, normalized_shape)
+    out, g_weight, _ = rows_grad(g, x, _like(rstd, x).reshape(-1), w, False, needs_weight, False)
     return out.reshape(input.shape), _shaped(g_weight, normalized_shape)
 
 
@@ -340,7 +355,9 @@ def _check_channels(name: str, input: Any, **per_channel: Any) -> None:
         raise ShapeError(f"{name}: expected an input of shape (N, C, …), got {tuple(input.shape)}")
     for label, a in per_channel.items():
         if a is not None and tuple(a.shape) != (input.shape[1],):
-            raise ShapeError(f"{name}: {label} should contain {input.shape[1]} elements not {a.size}: got {tuple(a.shape)}")
+            raise ShapeError(
+                f"{name}: {label} should contain {input.shape[1]} elements not {a.size}: got {tuple(a.shape)}"
+            )
 
 
 def _batch_norm_spec(input: Any, weight: Any, bias: Any, eps: float) -> Any:
@@ -436,8 +453,9 @@ def _batch_norm_grad_spec(
     ),
 )
 def batch_norm_grad(
-    grad: Array, input: Array, weight: Array | None, mean: Array, var: Array, grad_mean: Array, grad_var: Array, eps: Any
-):
+    grad: Array, input: Array, weight: Array | None, mean: Array, var: Array, grad_mean: Array, grad_var: Array,
+    eps: Any,
+):  # fmt: skip
     """Gradients of batch_norm with the statistics of the batch, for input, weight and bias."""
     x, g, kind = _by_channel(input), _by_channel(grad), input.dtype.type
     n = kind(input.size // max(input.shape[1], 1))
@@ -470,12 +488,14 @@ def batch_norm(
     if not training:
         if running_mean is None or running_var is None:
             raise ShapeError("batch_norm: Expected running_mean and running_var to be defined when training=False")
-        _check_channels("batch_norm", x, running_mean=running_mean._array, running_var=running_var._array,
-                        weight=None if weight is None else weight._array, bias=None if bias is None else bias._array)  # fmt: skip
+        given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+        _check_channels("batch_norm", x, **{k: v._array for k, v in given.items() if v is not None})
         return _batch_norm_eval(input, running_mean, running_var, weight, bias, eps)
     n = x.size // x.shape[1] if x.ndim > 1 and x.shape[1] else 0
     if n == 1:
-        raise ArgumentError(f"batch_norm: Expected more than 1 value per channel when training, got input size {tuple(x.shape)}")
+        raise ArgumentError(
+            f"batch_norm: Expected more than 1 value per channel when training, got input size {tuple(x.shape)}"
+        )
     out, mean, var = _batch_norm(input, weight, bias, eps)
     grad, modes.grad = modes.grad, False
     try:
@@ -561,7 +581,8 @@ def _group_norm(input: Array, weight: Array | None, bias: Array | None, num_grou
 
 
 @composite(on="function functional", samples=each(
-    draw((3, 6), 2), draw((2, 6, 5), 3, (6,), (6,)), draw((2, 4, 3, 5), 1, (4,), None, 1e-3), draw((2, 4, 3, 5), 4, None, (4,)),
+    draw((3, 6), 2), draw((2, 6, 5), 3, (6,), (6,)), draw((2, 4, 3, 5), 1, (4,), None, 1e-3),
+    draw((2, 4, 3, 5), 4, None, (4,)),
 ))  # fmt: skip
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
@@ -609,17 +630,21 @@ def instance_norm(
     input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None,
     bias: Tensor | None = None, use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
 ) -> Tensor:  # fmt: skip
-    """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's channels. (N, C, *) -> the same.
+    """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's channels.
 
-    ``use_input_stats`` False: the running statistics. Otherwise they become (1 - momentum) running + momentum · the mean
-    over the batch of the sample's statistics, with the unbiased variance, in place. Ulyanov et al. 2016.
+    input (N, C, *) -> the same; weight and bias (C,).
+
+    ``use_input_stats`` False: the running statistics. Otherwise they become (1 - momentum) running + momentum · the
+    mean over the batch of the samples' statistics, with the unbiased variance, in place. Ulyanov et al. 2016.
     """
     x = input._array
     if not use_input_stats:
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     n = math.prod(x.shape[2:])
     if n == 1:
-        raise ArgumentError(f"instance_norm: Expected more than 1 spatial element when training, got input size {tuple(x.shape)}")
+        raise ArgumentError(
+            f"instance_norm: Expected more than 1 spatial element when training, got input size {tuple(x.shape)}"
+        )
     grad, modes.grad = modes.grad, False
     try:
         if running_mean is not None or running_var is not None:

@@ -391,9 +391,16 @@ def _square(x):
     return x * x
 
 
-@pointwise(_square, cpu=np.square, promote=PROMOTE, vjp=lambda g, input: g * (2 * input), inplace=True)
+@pointwise(
+    _square,
+    cpu=np.square,
+    promote=PROMOTE,
+    spec=lambda input: (input.shape, np.dtype(np.int64) if input.dtype == np.bool_ else input.dtype),
+    vjp=lambda g, input: g * (2 * input),
+    inplace=True,
+)
 def square(input: Array):
-    """input², elementwise."""
+    """input², elementwise; of bools int64, as pow gives."""
     return np.square(input)
 
 
@@ -1350,7 +1357,7 @@ def _bitwise_and(x, y):
     return x & y
 
 
-@pointwise(_bitwise_and, cpu=np.bitwise_and, promote=INTEGERS, inplace=True, samples=_BIT_PAIRS, errors=_NOT_BITS)
+@pointwise(_bitwise_and, promote=INTEGERS, inplace=True, samples=_BIT_PAIRS, errors=_NOT_BITS)
 def bitwise_and(input: Array, other: Array):
     """input & other, bit by bit, of integers; logical and of bools."""
     return np.bitwise_and(input, other)
@@ -1361,7 +1368,7 @@ def _bitwise_or(x, y):
     return x | y
 
 
-@pointwise(_bitwise_or, cpu=np.bitwise_or, promote=INTEGERS, inplace=True, samples=_BIT_PAIRS, errors=_NOT_BITS)
+@pointwise(_bitwise_or, promote=INTEGERS, inplace=True, samples=_BIT_PAIRS, errors=_NOT_BITS)
 def bitwise_or(input: Array, other: Array):
     """input | other, bit by bit, of integers; logical or of bools."""
     return np.bitwise_or(input, other)
@@ -1372,7 +1379,7 @@ def _bitwise_xor(x, y):
     return x ^ y
 
 
-@pointwise(_bitwise_xor, cpu=np.bitwise_xor, promote=INTEGERS, inplace=True, samples=_BIT_PAIRS, errors=_NOT_BITS)
+@pointwise(_bitwise_xor, promote=INTEGERS, inplace=True, samples=_BIT_PAIRS, errors=_NOT_BITS)
 def bitwise_xor(input: Array, other: Array):
     """input ^ other, bit by bit, of integers; logical exclusive or of bools."""
     return np.bitwise_xor(input, other)
@@ -1389,7 +1396,6 @@ def _bitwise_not(x):
 
 @pointwise(
     _bitwise_not,
-    cpu=np.invert,
     promote=INTEGERS,
     alias=("bitwise_invert",),
     inplace=True,
@@ -1689,7 +1695,7 @@ def _copysign(x, y):
     _copysign,
     cpu=np.copysign,
     promote=INT_TO_FLOAT,
-    vjp=dict(input=lambda g, input, out: _where(input == 0, 0.0, g * (out / input)), other=_zero),
+    vjp=dict(input=lambda g, input, other: g * (sign(input) * copysign(1.0, other)), other=_zero),
     inplace=True,
 )
 def copysign(input: Array, other: Array):

@@ -73,7 +73,9 @@ _GRADS = each(
     vjp=dict(
         # out = (grad - Σ grad y) y with y the softmax: linear in grad, and of y both ways.
         grad=lambda g, output, dim: (g - (g * output).sum(dim, True)) * output,
-        output=lambda g, grad, output, dim: g * (grad - (grad * output).sum(dim, True)) - grad * (g * output).sum(dim, True),
+        output=lambda g, grad, output, dim: (
+            g * (grad - (grad * output).sum(dim, True)) - grad * (g * output).sum(dim, True)
+        ),
     ),
     on="",
     samples=_GRADS,

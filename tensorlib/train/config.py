@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorlib as tl
 from tensorlib.errors import ArgumentError, CheckpointError
-from tensorlib.train.gpt import GPTConfig
+from tensorlib.train.gpt import GPT, GPTConfig
 
 DTYPES = ("float32", "float64", "bfloat16")  # float16 needs loss scaling and gains nothing over bfloat16
 #: What may differ between a run and its resumption. The rest shapes the model, or the losses that were recorded.
@@ -65,10 +65,11 @@ class TrainConfig:
         """The part that shapes the model, checked on its own."""
         return GPTConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(GPTConfig)})
 
-    @property
-    def parameter_dtype(self) -> tl.dtype:
-        """What weights are kept in; bfloat16 runs keep them in float32."""
-        return tl.float64 if self.dtype == "float64" else tl.float32
+    def build(self, device: Any) -> GPT:
+        """An untrained model: weights in float32 (float64 if that is the dtype), products in ``dtype``."""
+        wide = self.dtype == "float64"
+        model = GPT(self.model, dtype=tl.bfloat16 if self.dtype == "bfloat16" else None)
+        return model.to(device=device, dtype=tl.float64 if wide else tl.float32)
 
     def learning_rate(self, step: int) -> float:
         """lr (step + 1)/warmup while warming up, then a half cosine from lr down to lr/10 at the last step."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -46,7 +45,7 @@ class Run:
         self.corpus = Corpus.read(config.data, config.block)
         self.device = usable_device(config.device)
         tl.manual_seed(config.seed)
-        self.model = GPT(config.model).to(device=self.device, dtype=config.parameter_dtype)
+        self.model = config.build(self.device)
         weights = [p for p in self.model.parameters() if p.ndim >= 2]
         others = [p for p in self.model.parameters() if p.ndim < 2]  # biases and norms are not pulled towards zero
         self.optimizer = tl.optim.AdamW(
@@ -179,15 +178,8 @@ class Run:
 
     def _loss(self, tokens: tl.Tensor) -> tl.Tensor:
         """Mean cross-entropy in nats a byte: each byte of the window from those before it."""
-        with self._precision():
-            logits = self.model(tokens[:, :-1])
+        logits = self.model(tokens[:, :-1])
         return F.cross_entropy(logits.reshape(-1, VOCABULARY), tokens[:, 1:].reshape(-1))
-
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        if self.config.dtype == "bfloat16":  # weights and optimizer stay float32
-            autocast: contextlib.AbstractContextManager[Any] = tl.autocast(self.device.type, dtype=tl.bfloat16)
-            return autocast
-        return contextlib.nullcontext()
 
     def _read_losses(self) -> None:
         """Fetch what the last steps left on the device, which waits for it; DivergenceError at the first non-finite."""

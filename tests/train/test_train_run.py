@@ -122,6 +122,17 @@ def test_stopped_and_resumed_is_the_same_run_to_the_bit(
     assert [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()] == [5, 10, 12]
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+def test_other_dtypes(train: Train, out: Path, dtype: str) -> None:
+    flags = ["--eval-interval", "50", "--lr", "0.01", "--warmup", "5", "--dtype", dtype]
+    assert train("--steps", "49", *flags) == 0
+    assert train("--resume", "--steps", "50") == 0
+    checkpoint = Checkpoint.load(out)
+    assert checkpoint.history[-1]["validation_loss"] < 3.6
+    assert checkpoint.model["head.weight"].dtype == (np.float64 if dtype == "float64" else np.float32)
+    assert main(["generate", "--checkpoint", str(out), "--tokens", "3"]) == 0
+
+
 def test_resume_without_the_random_state_would_differ(train: Train, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison above sees a wrong random state: dropout does depend on it."""
     flags = ["--steps", "6", "--dropout", "0.1"]
