@@ -10,6 +10,7 @@ from typing import Any as _Any
 from tensorlib import _dtypes, _malloc, autograd, cuda, errors, random
 from tensorlib._core import Tensor
 from tensorlib._device import device
+from tensorlib._dlpack import from_dlpack, to_dlpack
 from tensorlib._dtypes import dtype, finfo, iinfo
 from tensorlib._printing import set_printoptions
 from tensorlib._promotion import set_default_dtype

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib import _array, _inplace, _printing, _promotion, ops
+from tensorlib import _array, _dlpack, _inplace, _printing, _promotion, ops
 from tensorlib._core import KINDS, Tensor, modes, version_of, wrap
 from tensorlib._device import cpu
 from tensorlib._device import device as Device
@@ -230,6 +230,16 @@ class _Methods(Tensor):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: bool | None = None
+    ) -> Any:
+        """A DLPack capsule over the same memory. BufferError where it requires a gradient or is not on the CPU."""
+        return _dlpack.export(self, stream, max_version, dl_device, copy)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """DLPack's number of the device, and its index."""
+        return _dlpack.device_of(self)
 
     def item(self) -> Any:
         """The only element as a Python number."""

@@ -27,10 +27,10 @@ BLOCK = 1024
 
 # One program raises BLOCK of the counts that take part by one.
 @jit
-def count_kernel(step, index, n, BLOCK: tl.constexpr):
+def count_kernel(step, stride_step, index, n, BLOCK: tl.constexpr):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = i < n
-    at = tl.load(index + i, mask=mask, other=0)
+    at = tl.load(index + i, mask=mask, other=0) * stride_step
     tl.store(step + at, tl.load(step + at, mask=mask, other=0.0) + 1.0, mask=mask)
 
 
@@ -54,7 +54,7 @@ def _rate(lr, LR_IS_ARRAY: tl.constexpr):
 
 @jit
 def adam_kernel(
-    table, blocks, exp_avg, exp_avg_sq, max_exp_avg_sq, step, lr, beta2, rest1, rest2, log1, log2,
+    table, blocks, exp_avg, exp_avg_sq, max_exp_avg_sq, step, stride_m, stride_v, stride_x, stride_step, lr, beta2, rest1, rest2, log1, log2,
     eps, weight_decay, AMSGRAD: tl.constexpr, DECOUPLED: tl.constexpr, MAXIMIZE: tl.constexpr, LR_IS_ARRAY: tl.constexpr,
     COMPUTE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -63,15 +63,15 @@ def adam_kernel(
     p_at = tl.load(table + 5 * row).to(kind) + offsets
     g_at = tl.load(table + 5 * row + 1).to(kind) + offsets
     at = tl.load(table + 5 * row + 2) + offsets
-    t = tl.load(step + tl.load(table + 5 * row + 4))
+    t = tl.load(step + tl.load(table + 5 * row + 4) * stride_step)
     rate = _rate(lr, LR_IS_ARRAY)
     # 1 - beta and log(beta) come from the host, in float64: in float32 they would lose four digits. t counts from 1.
     correction1 = -libdevice.expm1(t * log1)
     correction2 = tl.sqrt(-libdevice.expm1(t * log2))
     p = tl.load(p_at, mask=mask, other=0.0).to(COMPUTE)
     g = tl.load(g_at, mask=mask, other=0.0).to(COMPUTE)
-    m = tl.load(exp_avg + at, mask=mask, other=0.0).to(COMPUTE)
-    v = tl.load(exp_avg_sq + at, mask=mask, other=0.0).to(COMPUTE)
+    m = tl.load(exp_avg + at * stride_m, mask=mask, other=0.0).to(COMPUTE)
+    v = tl.load(exp_avg_sq + at * stride_v, mask=mask, other=0.0).to(COMPUTE)
     if MAXIMIZE:
         g = -g
     if DECOUPLED:
@@ -82,17 +82,17 @@ def adam_kernel(
     v = beta2 * v + rest2 * g * g
     second = v
     if AMSGRAD:
-        second = tl.maximum(tl.load(max_exp_avg_sq + at, mask=mask, other=0.0).to(COMPUTE), v)
-        tl.store(max_exp_avg_sq + at, second.to(exp_avg.dtype.element_ty), mask=mask)
+        second = tl.maximum(tl.load(max_exp_avg_sq + at * stride_x, mask=mask, other=0.0).to(COMPUTE), v)
+        tl.store(max_exp_avg_sq + at * stride_x, second.to(exp_avg.dtype.element_ty), mask=mask)
     p = p - (rate / correction1) * m / (tl.sqrt(second) / correction2 + eps)
-    tl.store(exp_avg + at, m.to(exp_avg.dtype.element_ty), mask=mask)
-    tl.store(exp_avg_sq + at, v.to(exp_avg.dtype.element_ty), mask=mask)
+    tl.store(exp_avg + at * stride_m, m.to(exp_avg.dtype.element_ty), mask=mask)
+    tl.store(exp_avg_sq + at * stride_v, v.to(exp_avg.dtype.element_ty), mask=mask)
     tl.store(p_at, p.to(exp_avg.dtype.element_ty), mask=mask)
 
 
 @jit
 def sgd_kernel(
-    table, blocks, like, buffer, lr, momentum, dampening, weight_decay,
+    table, blocks, like, buffer, stride_b, lr, momentum, dampening, weight_decay,
     MOMENTUM: tl.constexpr, NESTEROV: tl.constexpr, MAXIMIZE: tl.constexpr, LR_IS_ARRAY: tl.constexpr,
     COMPUTE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -106,7 +106,7 @@ def sgd_kernel(
         g = -g
     g = g + weight_decay * p
     if MOMENTUM:
-        b_at = buffer + tl.load(table + 5 * row + 2) + offsets
+        b_at = buffer + (tl.load(table + 5 * row + 2) + offsets) * stride_b
         b = momentum * tl.load(b_at, mask=mask, other=0.0).to(COMPUTE) + (1.0 - dampening) * g
         tl.store(b_at, b.to(like.dtype.element_ty), mask=mask)
         if NESTEROV:
@@ -153,14 +153,16 @@ def adam(
     """The Adam update of ``ops.optim.adam_``, in place."""
     if not params:
         return
-    packed = _contiguous(params)
-    table, blocks, programs = _tables(packed, _contiguous(grads), offsets, index)
+    # The table holds addresses only: these names keep what it points at alive until the launch.
+    packed, packed_grads = _contiguous(params), _contiguous(grads)
+    table, blocks, programs = _tables(packed, packed_grads, offsets, index)
     where = to_device(np.array(index, np.int64), step.device)
-    launch(count_kernel, (cdiv(len(index), BLOCK),), step, where, len(index), BLOCK=BLOCK)
+    launch(count_kernel, (cdiv(len(index), BLOCK),), step, step.strides[0], where, len(index), BLOCK=BLOCK)
     number, compute = _precision(exp_avg.dtype)
     launch(
         adam_kernel, (programs,), table, blocks, exp_avg, exp_avg_sq, max_exp_avg_sq, step,
-        lr if isinstance(lr, DeviceArray) else number(lr), number(beta2), number(1 - beta1), number(1 - beta2),
+        exp_avg.strides[0], exp_avg_sq.strides[0], max_exp_avg_sq.strides[0] if max_exp_avg_sq is not None else 0,
+        step.strides[0], lr if isinstance(lr, DeviceArray) else number(lr), number(beta2), number(1 - beta1), number(1 - beta2),
         number(_log(beta1)), number(_log(beta2)), number(eps), number(weight_decay),
         AMSGRAD=max_exp_avg_sq is not None, DECOUPLED=bool(decoupled_weight_decay), MAXIMIZE=bool(maximize),
         LR_IS_ARRAY=isinstance(lr, DeviceArray), COMPUTE=compute, BLOCK=BLOCK,
@@ -175,11 +177,12 @@ def sgd(
     """The SGD update of ``ops.optim.sgd_``, in place."""
     if not params:
         return
-    packed = _contiguous(params)
-    table, blocks, programs = _tables(packed, _contiguous(grads), offsets, (0,) * len(params))
+    packed, packed_grads = _contiguous(params), _contiguous(grads)
+    table, blocks, programs = _tables(packed, packed_grads, offsets, (0,) * len(params))
     number, compute = _precision(params[0].dtype)
     launch(
         sgd_kernel, (programs,), table, blocks, packed[0], momentum_buffer,
+        momentum_buffer.strides[0] if momentum_buffer is not None else 0,
         lr if isinstance(lr, DeviceArray) else number(lr), number(momentum), number(dampening), number(weight_decay),
         MOMENTUM=momentum_buffer is not None, NESTEROV=bool(nesterov), MAXIMIZE=bool(maximize),
         LR_IS_ARRAY=isinstance(lr, DeviceArray), COMPUTE=compute, BLOCK=BLOCK,

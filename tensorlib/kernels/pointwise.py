@@ -135,12 +135,13 @@ def run(
     if n == 0:
         return
     inputs, kinds, types, constants, arrays = [], [], [], [], []
-    for v, c in zip(values, compute, strict=True):
+    via = via if via is not None else (None,) * len(values)
+    for v, c, first in zip(values, compute, via, strict=True):
         if isinstance(v, DeviceArray):
             arrays.append(expand(v, out.shape) if v.shape != out.shape else v)
             inputs.append(v)
             kinds.append(ARRAY)
-            types.append(None if c is None or v.dtype == c else c)
+            types.append(c if first is not None or v.dtype != c else None)
             constants.append(None)
         elif isinstance(v, (int, float)) and not isinstance(v, bool):
             inputs.append(np.float64(v) if c == _FLOAT64 and isinstance(v, float) else v)
@@ -173,7 +174,7 @@ def run(
         tuple(zero if s is None else s for s in strides[1:]),
         fn=fn,
         KINDS=tuple(kinds),
-        VIA=(None,) * len(kinds) if via is None else tuple(via),
+        VIA=tuple(via),
         TYPES=tuple(types),
         CONSTANTS=tuple(constants) if CONSTANT in kinds else None,
         RANK=rank,
@@ -223,13 +224,14 @@ class Host:
             if types[i] is None and isinstance(x, DeviceArray) and x.dtype in HALF:
                 types[i] = _FLOAT32
         # A wider operand (0-d, or of integers) joins half ones as a half, and only then is computed with in float32.
-        via = [
-            compute if types[i] is not None and i in where and isinstance(x, DeviceArray) and x.dtype not in HALF else None
-            for i, x in enumerate(inputs)
-        ] if compute in HALF else [None] * len(inputs)  # fmt: skip
+        via: list[Any] = [None] * (len(inputs) + len(attrs))
+        for i in where if compute in HALF else ():
+            x = inputs[i]
+            if isinstance(x, DeviceArray) and x.dtype not in HALF:
+                via[i] = compute
         # Number attributes take part in the arithmetic at its precision; integers stay integers.
         numbers = [_FLOAT64 if work == _FLOAT64 and isinstance(v, float) else None for v in attrs.values()]
-        run(self.fn, out, (*inputs, *attrs.values()), (*types, *numbers), (*via, *(None,) * len(attrs)))
+        run(self.fn, out, (*inputs, *attrs.values()), (*types, *numbers), via)
 
 
 def copy(out: DeviceArray, x: DeviceArray) -> None:
