@@ -131,7 +131,9 @@ def device_of(tensor: Tensor) -> tuple[int, int]:
         return _CPU, 0
     if device.type in ("cuda", "hip"):
         return _CUDA if device.type == "cuda" else _ROCM, device.index or 0
-    raise ExchangeError(f"__dlpack_device__: DLPack has no device for {str(device)!r}; move the tensor with tensor.cpu()")
+    raise ExchangeError(
+        f"__dlpack_device__: DLPack has no device for {str(device)!r}; move the tensor with tensor.cpu()"
+    )
 
 
 def to_dlpack(tensor: Tensor) -> Any:
@@ -190,7 +192,9 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
     target = None if device is None else Device(device)
     moved = target is not None and target is not cpu
     if moved and copy is False:
-        raise ExchangeError(f"from_dlpack: cannot move a CPU array to {target} without copying: set copy=None or copy=True")
+        raise ExchangeError(
+            f"from_dlpack: cannot move a CPU array to {target} without copying: set copy=None or copy=True"
+        )
     capsule = ext_tensor
     if hasattr(ext_tensor, "__dlpack__"):
         kind, index = ext_tensor.__dlpack_device__()

@@ -178,7 +178,14 @@ def _wide(*arrays: DeviceArray) -> bool:
 
 
 def _convolve(
-    out: DeviceArray, x: DeviceArray, weight: DeviceArray, bias: DeviceArray | None, M: int, C: int, s: Any, backward: bool
+    out: DeviceArray,
+    x: DeviceArray,
+    weight: DeviceArray,
+    bias: DeviceArray | None,
+    M: int,
+    C: int,
+    s: Any,
+    backward: bool,
 ) -> None:
     """out (n, groups * M, …): x (n, groups * C, …) under the kernel; ``backward``: with rows and columns exchanged."""
     result = (s.H, s.W) if backward else (s.OH, s.OW)

@@ -203,10 +203,20 @@ def avg_pool2d(out: DeviceArray, x: DeviceArray, s: Any, include_pad: bool, divi
     """out = the mean of each window of x (N, C, H, W)."""
     compute = compute_dtype(x.dtype)
     _launch(
-        avg_pool2d_kernel, out, (x,), s, (x,), divisor, INCLUDE_PAD=include_pad, COMPUTE=compute, FLOAT=compute.kind == "f"
+        avg_pool2d_kernel,
+        out,
+        (x,),
+        s,
+        (x,),
+        divisor,
+        INCLUDE_PAD=include_pad,
+        COMPUTE=compute,
+        FLOAT=compute.kind == "f",
     )
 
 
 def avg_pool2d_grad(out: DeviceArray, g: DeviceArray, s: Any, include_pad: bool, divisor: int | None) -> None:
     """out = the gradient of the input of avg_pool2d."""
-    _launch(avg_pool2d_grad_kernel, out, (g,), s, (g,), divisor, INCLUDE_PAD=include_pad, COMPUTE=compute_dtype(g.dtype))
+    _launch(
+        avg_pool2d_grad_kernel, out, (g,), s, (g,), divisor, INCLUDE_PAD=include_pad, COMPUTE=compute_dtype(g.dtype)
+    )

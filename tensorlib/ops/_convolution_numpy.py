@@ -80,7 +80,9 @@ def _geometry(
 ) -> Geometry:
     shown, weight = list(input_shape), list(weight_shape)
     if len(weight) != 4:
-        raise ShapeError(f"{name}: got weight of size {weight}: expected 4 dimensions (out, in / groups, height, width)")
+        raise ShapeError(
+            f"{name}: got weight of size {weight}: expected 4 dimensions (out, in / groups, height, width)"
+        )
     if len(shown) not in (3, 4):
         raise ShapeError(
             f"{name}: Expected 3D (unbatched) or 4D (batched) input to conv2d, but got input of size: {shown}"
@@ -117,7 +119,9 @@ def _geometry(
         if padding not in ("same", "valid"):
             raise ArgumentError(f"{name}: Invalid padding string: '{padding}': expected 'same', 'valid' or ints")
         if padding == "same" and (sh, sw) != (1, 1):
-            raise ArgumentError(f"{name}: padding='same' is not supported for strided convolutions, got stride={stride}")
+            raise ArgumentError(
+                f"{name}: padding='same' is not supported for strided convolutions, got stride={stride}"
+            )
         total = (dh * (KH - 1), dw * (KW - 1)) if padding == "same" else (0, 0)
         before = total[0] // 2, total[1] // 2
     else:
@@ -166,7 +170,9 @@ def _plan(s: Geometry) -> _Plan:
     return _Plan(height, width, rows, columns, n, by_rows, images_last, pointwise)
 
 
-def _lines(make: Any, lead: tuple[int, ...], s: Geometry, p: _Plan, columns: int, slack: int, dtype: Any) -> tuple[Any, Any]:
+def _lines(
+    make: Any, lead: tuple[int, ...], s: Geometry, p: _Plan, columns: int, slack: int, dtype: Any
+) -> tuple[Any, Any]:
     """(an array (*lead, images * columns + slack), its view (*lead, images, columns)); images may be the inner ones."""
     flat = make((*lead, s.N * columns + slack), dtype)
     step = flat.itemsize

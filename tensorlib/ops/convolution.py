@@ -72,12 +72,14 @@ def _flops(input: Any, weight: Any, stride: Any, padding: Any, dilation: Any, gr
         draw((2, 3, 5, 6), (4, 3, 3, 2), (4,)), draw((2, 3, 7, 6), (4, 3, 3, 3), None, stride=2, padding=1),
         draw((1, 1, 1, 1), (1, 1, 1, 1), (1,)), draw((3, 5, 6), (2, 3, 3, 3), (2,), padding=(0, 1)),
         draw((2, 4, 6, 7), (6, 2, 3, 2), (6,), stride=(2, 3), padding=(1, 2), dilation=(2, 1), groups=2),
-        draw((2, 4, 6, 6), (4, 1, 3, 3), None, padding="same", groups=4), draw((1, 2, 5, 6), (3, 2, 2, 4), None, padding="same"),
-        draw((2, 5, 4, 4), (3, 5, 1, 1), (3,)), draw((2, 3, 6, 6), (2, 3, 1, 1), None, stride=2, padding="valid"),
-        draw((0, 3, 4, 4), (2, 3, 3, 3), (2,)), draw((2, 0, 4, 4), (2, 0, 3, 3), (2,)),
-        draw((3, 2, 9, 35), (5, 2, 3, 3), (5,), padding=1), draw((3, 2, 9, 40), (18, 2, 4, 3), (18,), stride=(3, 1), padding=(1, 0)),
+        draw((2, 4, 6, 6), (4, 1, 3, 3), None, padding="same", groups=4),
+        draw((1, 2, 5, 6), (3, 2, 2, 4), None, padding="same"), draw((2, 5, 4, 4), (3, 5, 1, 1), (3,)),
+        draw((2, 3, 6, 6), (2, 3, 1, 1), None, stride=2, padding="valid"), draw((0, 3, 4, 4), (2, 3, 3, 3), (2,)),
+        draw((2, 0, 4, 4), (2, 0, 3, 3), (2,)), draw((3, 2, 9, 35), (5, 2, 3, 3), (5,), padding=1),
+        draw((3, 2, 9, 40), (18, 2, 4, 3), (18,), stride=(3, 1), padding=(1, 0)),
         draw((9, 3, 7, 16), (2, 3, 2, 3), None, stride=2, dilation=(1, 3)), draw((2, 20, 3, 3), (3, 20, 3, 3), None),
-        draw((12, 2, 6, 13), (4, 1, 2, 2), (4,), stride=(3, 2), groups=2), draw(transposed(2, 3, 5, 6), strided(4, 3, 3, 2), (4,)),
+        draw((12, 2, 6, 13), (4, 1, 2, 2), (4,), stride=(3, 2), groups=2),
+        draw(transposed(2, 3, 5, 6), strided(4, 3, 3, 2), (4,)),
         draw(ints(1, 2, 4, 4, low=-9), ints(2, 2, 3, 3, low=-9)),
     ),
     errors=[
@@ -125,7 +127,9 @@ def _grad_geometry(grad_output: Any, input_size: Any, weight_size: Any, attrs: A
     return s
 
 
-def _grad_input_spec(grad_output: Any, weight: Any, input_size: Any, *, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
+def _grad_input_spec(
+    grad_output: Any, weight: Any, input_size: Any, *, stride: Any, padding: Any, dilation: Any, groups: int
+) -> Any:
     _grad_geometry(grad_output, input_size, weight.shape, (stride, padding, dilation, groups))
     return input_size, grad_output.dtype
 
@@ -154,7 +158,8 @@ def _grad_input_kernel(
         draw((2, 4, 3, 5), (4, 3, 3, 2), input_size=(2, 3, 5, 6)),
         draw((2, 4, 4, 3), (4, 3, 3, 3), input_size=(2, 3, 7, 6), stride=2, padding=1),
         draw((2, 6, 2, 3), (6, 2, 3, 2), input_size=(2, 4, 6, 7), stride=(2, 3), padding=(1, 1), dilation=(2, 1), groups=2),
-        draw((5, 3, 15), (5, 2, 1, 2), input_size=(2, 3, 16)), draw((3, 2, 2, 41), (2, 1, 2, 2), input_size=(3, 2, 7, 42), stride=(3, 1), groups=2),
+        draw((5, 3, 15), (5, 2, 1, 2), input_size=(2, 3, 16)),
+        draw((3, 2, 2, 41), (2, 1, 2, 2), input_size=(3, 2, 7, 42), stride=(3, 1), groups=2),
     ),
     bench=[draw((32, 64, 56, 56), (64, 64, 3, 3), input_size=(32, 64, 56, 56), padding=1)],
 )  # fmt: skip
@@ -172,7 +177,9 @@ def _conv2d_grad_input(
     return host.grad_input(_images(grad_output), weight, s).reshape(input_size)
 
 
-def _grad_weight_spec(grad_output: Any, input: Any, weight_size: Any, *, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
+def _grad_weight_spec(
+    grad_output: Any, input: Any, weight_size: Any, *, stride: Any, padding: Any, dilation: Any, groups: int
+) -> Any:
     _grad_geometry(grad_output, input.shape, weight_size, (stride, padding, dilation, groups))
     return weight_size, grad_output.dtype
 
@@ -201,7 +208,8 @@ def _grad_weight_kernel(
         draw((2, 4, 3, 5), (2, 3, 5, 6), weight_size=(4, 3, 3, 2)),
         draw((2, 4, 4, 3), (2, 3, 7, 6), weight_size=(4, 3, 3, 3), stride=2, padding=1),
         draw((2, 6, 2, 3), (2, 4, 6, 7), weight_size=(6, 2, 3, 2), stride=(2, 3), padding=(1, 1), dilation=(2, 1), groups=2),
-        draw((5, 3, 15), (2, 3, 16), weight_size=(5, 2, 1, 2)), draw((40, 2, 6, 7), (40, 1, 7, 8), weight_size=(2, 1, 2, 2)),
+        draw((5, 3, 15), (2, 3, 16), weight_size=(5, 2, 1, 2)),
+        draw((40, 2, 6, 7), (40, 1, 7, 8), weight_size=(2, 1, 2, 2)),
     ),
     bench=[draw((32, 64, 56, 56), (32, 64, 56, 56), weight_size=(64, 64, 3, 3), padding=1)],
 )  # fmt: skip

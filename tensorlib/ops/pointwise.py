@@ -699,7 +699,7 @@ def _logit(x, eps):
 
 
 def _logit_vjp(g: Tensor, input: Tensor, eps: float | None) -> Tensor:
-    slope = g / (input * (1 - input))
+    slope = g / (input * (1 - input)).abs()  # type: ignore[attr-defined]
     if eps is None:
         return _where((input >= 0) & (input <= 1), slope, math.nan)
     return _where((input >= eps) & (input <= 1 - eps), slope, 0.0)

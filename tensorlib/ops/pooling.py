@@ -225,18 +225,26 @@ _NAN, _INF = float("nan"), float("inf")
         g, chosen, input_shape, kernel_size, stride, padding, dilation, ceil_mode
     ),
     samples=each(
-        draw(distinct(2, 3, 6, 8), 2), draw(distinct(3, 7, 5), kernel_size=(3, 2)), draw(distinct(1, 2, 7, 9), 3, 2, 1),
-        draw(distinct(2, 1, 8, 9), kernel_size=(2, 3), stride=(1, 2), padding=(1, 1), dilation=(2, 1)), draw(distinct(1, 2, 6, 7), 3, 2, 1, ceil_mode=True),
-        draw(distinct(1, 1, 1, 1), 1), draw((0, 2, 4, 4), 2), draw(distinct(3, 4, 10, 11), 2),
+        draw(distinct(2, 3, 6, 8), 2), draw(distinct(3, 7, 5), kernel_size=(3, 2)),
+        draw(distinct(1, 2, 7, 9), 3, 2, 1),
+        draw(distinct(2, 1, 8, 9), kernel_size=(2, 3), stride=(1, 2), padding=(1, 1), dilation=(2, 1)),
+        draw(distinct(1, 2, 6, 7), 3, 2, 1, ceil_mode=True), draw(distinct(1, 1, 1, 1), 1), draw((0, 2, 4, 4), 2),
+        draw(distinct(3, 4, 10, 11), 2),
         draw(values([[[1.0, 3, 3, _NAN], [3, 1, 5, 5], [-_INF, -_INF, 0, 0], [-_INF, -_INF, 0, 0]]]), 2),
         draw(values([[[1.0, _NAN, 3], [_NAN, 2, 5], [-_INF, -_INF, -_INF], [-_INF, -_INF, -_INF]]]), 3, 1, 1),
-        draw(values([[[-_INF] * 3] * 3]), 2, 1, 1, 2), draw(distinct(1, 1, 5), 2, padding=1, dilation=2), draw(ints(2, 5, 6, low=-9, dtype="int32"), 2), draw(distinct(1, 18, 18), 17, 1),
+        draw(values([[[-_INF] * 3] * 3]), 2, 1, 1, 2), draw(distinct(1, 1, 5), 2, padding=1, dilation=2),
+        draw(ints(2, 5, 6, low=-9, dtype="int32"), 2), draw(distinct(1, 18, 18), 17, 1),
     ),
     bench=[draw((32, 64, 112, 112), 3, 2, 1)],
     bytes=lambda input: input.nbytes,
 )  # fmt: skip
 def _max_pool2d(
-    input: Array, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0, dilation: Ints = 1, ceil_mode: Any = False
+    input: Array,
+    kernel_size: Ints,
+    stride: Ints | None = None,
+    padding: Ints = 0,
+    dilation: Ints = 1,
+    ceil_mode: Any = False,
 ):
     """The largest element of each window, and its number in the window, row * kernel width + column."""
     s = windows("max_pool2d", input.shape, kernel_size, stride, padding, dilation, ceil_mode)
@@ -247,9 +255,30 @@ def _max_pool2d(
 _GRAD_SAMPLES = each(
     draw((1, 2, 3, 4), ints(1, 2, 3, 4, high=4, dtype="uint8"), input_size=(1, 2, 6, 8), kernel_size=2),
     draw((2, 3, 2), ints(2, 3, 2, high=4, dtype="uint8"), input_size=(2, 7, 5), kernel_size=2),
-    draw((1, 2, 4, 3), ints(1, 2, 4, 3, high=6, dtype="uint8"), input_size=(1, 2, 6, 6), kernel_size=(3, 2), stride=(1, 2)),
-    draw((1, 1, 3, 3), values([[[[8, 7, 7], [5, 4, 0], [5, 3, 4]]]], "uint8"), input_size=(1, 1, 5, 6), kernel_size=3, stride=2, padding=1),
-    draw((1, 2, 3), ints(1, 2, 3, high=4, dtype="int32"), input_size=(1, 5, 7), kernel_size=2, stride=2, padding=0, dilation=2),
+    draw(
+        (1, 2, 4, 3),
+        ints(1, 2, 4, 3, high=6, dtype="uint8"),
+        input_size=(1, 2, 6, 6),
+        kernel_size=(3, 2),
+        stride=(1, 2),
+    ),
+    draw(
+        (1, 1, 3, 3),
+        values([[[[8, 7, 7], [5, 4, 0], [5, 3, 4]]]], "uint8"),
+        input_size=(1, 1, 5, 6),
+        kernel_size=3,
+        stride=2,
+        padding=1,
+    ),
+    draw(
+        (1, 2, 3),
+        ints(1, 2, 3, high=4, dtype="int32"),
+        input_size=(1, 5, 7),
+        kernel_size=2,
+        stride=2,
+        padding=0,
+        dilation=2,
+    ),
 )
 
 
@@ -321,7 +350,8 @@ def _take_kernel(out: Any, input: Any, chosen: Any, **window: Any) -> None:
         )
     },
     samples=each(
-        draw((1, 2, 6, 8), ints(1, 2, 3, 4, high=4, dtype="uint8"), 2), draw((2, 7, 5), ints(2, 3, 2, high=4, dtype="uint8"), 2),
+        draw((1, 2, 6, 8), ints(1, 2, 3, 4, high=4, dtype="uint8"), 2),
+        draw((2, 7, 5), ints(2, 3, 2, high=4, dtype="uint8"), 2),
         draw((1, 1, 5, 6), values([[[[8, 7, 7], [5, 4, 0], [5, 3, 4]]]], "uint8"), 3, 2, 1),
     ),
 )  # fmt: skip
@@ -353,11 +383,12 @@ def _int_tuple(name: str, what: str, value: Any) -> tuple[int, ...]:
 @composite(
     on="function functional",
     samples=each(
-        draw(distinct(2, 3, 6, 8), 2), draw(distinct(2, 7, 9), 3, 2, 1), draw(distinct(1, 2, 6, 7), 3, 2, 1, ceil_mode=True),
+        draw(distinct(2, 3, 6, 8), 2), draw(distinct(2, 7, 9), 3, 2, 1),
+        draw(distinct(1, 2, 6, 7), 3, 2, 1, ceil_mode=True),
         draw(distinct(2, 1, 8, 9), kernel_size=(2, 3), stride=(1, 2), padding=(1, 1), dilation=(2, 1)),
         draw(values([[[1.0, 3, 3, _NAN], [3, 1, 5, 5], [-_INF, -_INF, 0, 0], [-_INF, -_INF, 0, 0]]]), 2, return_indices=True),
-        draw(distinct(1, 2, 5, 6), 3, 1, 1, return_indices=True), draw(distinct(1, 2, 7, 9), 3, 2, 1, 2, return_indices=True),
-        draw((0, 2, 4, 4), 2, return_indices=True),
+        draw(distinct(1, 2, 5, 6), 3, 1, 1, return_indices=True),
+        draw(distinct(1, 2, 7, 9), 3, 2, 1, 2, return_indices=True), draw((0, 2, 4, 4), 2, return_indices=True),
     ),
 )  # fmt: skip
 def max_pool2d(
@@ -386,7 +417,9 @@ def max_pool2d(
         _int_tuple("max_pool2d", "dilation", dilation), ceil_mode,
     )  # fmt: skip
     number, device = chosen.to(_INT64), input.device
-    rows = (arange(s.OH, device=device) * s.stride[0] - s.padding[0]).unsqueeze(1) + number // s.kernel[1] * s.dilation[0]  # type: ignore[attr-defined]
+    rows = (arange(s.OH, device=device) * s.stride[0] - s.padding[0]).unsqueeze(1) + number // s.kernel[1] * s.dilation[
+        0
+    ]  # type: ignore[attr-defined]
     columns = arange(s.OW, device=device) * s.stride[1] - s.padding[1] + number % s.kernel[1] * s.dilation[1]
     return out, rows * s.W + columns
 
@@ -409,7 +442,10 @@ def max_pool1d(
     input (n, c, l) or (c, l) -> (n, c, l'); with ``return_indices`` also the int64 positions of the maxima.
     """
     _one_row("max_pool1d", input)
-    one = [_single("max_pool1d", w, v) for w, v in (("kernel_size", kernel_size), ("padding", padding), ("dilation", dilation))]
+    one = [
+        _single("max_pool1d", w, v)
+        for w, v in (("kernel_size", kernel_size), ("padding", padding), ("dilation", dilation))
+    ]
     steps = None if stride is None else (1, _single("max_pool1d", "stride", stride))
     out = max_pool2d(
         input.unsqueeze(-2), (1, one[0]), steps, (0, one[1]), (1, one[2]), ceil_mode, return_indices  # type: ignore[attr-defined]
@@ -432,7 +468,9 @@ def _single(name: str, what: str, value: Any) -> int:
 # ------------------------------------------------------------------------------------------------------------- mean
 
 
-def _avg_windows(name: str, shape: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, divisor_override: Any) -> Windows:
+def _avg_windows(
+    name: str, shape: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, divisor_override: Any
+) -> Windows:
     if divisor_override == 0:
         raise ArgumentError(f"{name}: divisor must be not zero, got divisor_override={divisor_override}")
     return windows(name, shape, kernel_size, stride, padding, (1, 1), ceil_mode)
@@ -454,7 +492,15 @@ def _divisor(s: Windows, include_pad: bool, override: int | None, dtype: np.dtyp
     return dtype.type(counts.flat[0]) if (counts == counts.flat[0]).all() else counts.astype(dtype)
 
 
-def _avg_spec(input: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool, divisor_override: Any) -> Any:
+def _avg_spec(
+    input: Any,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: Any,
+) -> Any:
     s = _avg_windows("avg_pool2d", input.shape, kernel_size, stride, padding, ceil_mode, divisor_override)
     if input.dtype.kind != "f" and input.dtype not in HALF and input.dtype != _INT64:
         raise DtypeError(f"avg_pool2d: not implemented for {OF_NUMPY[input.dtype]}: convert it, as in input.float()")
@@ -462,7 +508,14 @@ def _avg_spec(input: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode
 
 
 def _avg_kernel(
-    out: Any, input: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool, divisor_override: Any
+    out: Any,
+    input: Any,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: Any,
 ) -> None:
     s = _avg_windows("avg_pool2d", input.shape, kernel_size, stride, padding, ceil_mode, divisor_override)
     kernels.avg_pool2d(out, _images(input), s, count_include_pad, divisor_override)
@@ -477,9 +530,11 @@ def _avg_kernel(
         _avg_pool2d_grad(g, input_shape, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
     ),
     samples=each(
-        draw((2, 3, 6, 8), 2), draw((3, 7, 5), kernel_size=(3, 2)), draw((1, 2, 7, 9), 3, 2, 1), draw((1, 2, 6, 7), 3, 2, 1, ceil_mode=True),
-        draw((1, 2, 6, 7), 3, 2, 1, ceil_mode=True, count_include_pad=False), draw((2, 5, 6), 3, 1, 1, divisor_override=5),
-        draw((1, 1, 1, 1), 1), draw((0, 2, 4, 4), 2), draw((3, 4, 10, 11), kernel_size=(2, 3), stride=(3, 4)), draw(transposed(2, 3, 6, 5), 2),
+        draw((2, 3, 6, 8), 2), draw((3, 7, 5), kernel_size=(3, 2)), draw((1, 2, 7, 9), 3, 2, 1),
+        draw((1, 2, 6, 7), 3, 2, 1, ceil_mode=True),
+        draw((1, 2, 6, 7), 3, 2, 1, ceil_mode=True, count_include_pad=False),
+        draw((2, 5, 6), 3, 1, 1, divisor_override=5), draw((1, 1, 1, 1), 1), draw((0, 2, 4, 4), 2),
+        draw((3, 4, 10, 11), kernel_size=(2, 3), stride=(3, 4)), draw(transposed(2, 3, 6, 5), 2),
         draw(ints(2, 6, 6, low=-9), 2), draw(strided(1, 2, 5, 6), kernel_size=(4, 2), stride=(1, 2), padding=(2, 1)),
     ),
     errors=[
@@ -526,7 +581,9 @@ def avg_pool2d(
     return total.reshape(s.output_shape)
 
 
-def _avg_grad_windows(g: Any, input_size: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, divisor_override: Any) -> Windows:
+def _avg_grad_windows(
+    g: Any, input_size: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, divisor_override: Any
+) -> Windows:
     s = _avg_windows("avg_pool2d_grad", input_size, kernel_size, stride, padding, ceil_mode, divisor_override)
     if g.shape != s.output_shape:
         raise ShapeError(f"avg_pool2d_grad: got a gradient of shape {g.shape}: expected {s.output_shape}")
@@ -534,7 +591,14 @@ def _avg_grad_windows(g: Any, input_size: Any, kernel_size: Any, stride: Any, pa
 
 
 def _avg_grad_spec(
-    grad_output: Any, input_size: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool, divisor_override: Any
+    grad_output: Any,
+    input_size: Any,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: Any,
 ) -> Any:
     _avg_grad_windows(grad_output, input_size, kernel_size, stride, padding, ceil_mode, divisor_override)
     return input_size, grad_output.dtype
@@ -557,9 +621,13 @@ def _avg_grad_kernel(
         g, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
     ),
     samples=each(
-        draw((2, 3, 3, 4), input_size=(2, 3, 6, 8), kernel_size=2), draw((3, 2, 2), input_size=(3, 7, 5), kernel_size=(3, 2)), draw((1, 2, 4, 5), input_size=(1, 2, 7, 9), kernel_size=3, stride=2, padding=1),
-        draw((1, 2, 4, 4), input_size=(1, 2, 6, 7), kernel_size=3, stride=2, padding=1, ceil_mode=True), draw((1, 2, 4, 4), input_size=(1, 2, 6, 7), kernel_size=3, stride=2, padding=1, ceil_mode=True, count_include_pad=False),
-        draw((2, 5, 6), input_size=(2, 5, 6), kernel_size=3, stride=1, padding=1, divisor_override=5), draw((1, 2, 2, 2), input_size=(1, 2, 9, 9), kernel_size=(2, 3), stride=(5, 4)),
+        draw((2, 3, 3, 4), input_size=(2, 3, 6, 8), kernel_size=2),
+        draw((3, 2, 2), input_size=(3, 7, 5), kernel_size=(3, 2)),
+        draw((1, 2, 4, 5), input_size=(1, 2, 7, 9), kernel_size=3, stride=2, padding=1),
+        draw((1, 2, 4, 4), input_size=(1, 2, 6, 7), kernel_size=3, stride=2, padding=1, ceil_mode=True),
+        draw((1, 2, 4, 4), input_size=(1, 2, 6, 7), kernel_size=3, stride=2, padding=1, ceil_mode=True, count_include_pad=False),
+        draw((2, 5, 6), input_size=(2, 5, 6), kernel_size=3, stride=1, padding=1, divisor_override=5),
+        draw((1, 2, 2, 2), input_size=(1, 2, 9, 9), kernel_size=(2, 3), stride=(5, 4)),
     ),
 )  # fmt: skip
 def _avg_pool2d_grad(
@@ -679,8 +747,10 @@ def _weights(n: int, out: int) -> np.ndarray:
 @composite(
     on="function functional",
     samples=each(
-        draw(distinct(2, 3, 6, 8), output_size=(3, 4)), draw(distinct(2, 7, 5), output_size=(3, 2), return_indices=True), draw(distinct(2, 3, 5, 4), 1),
-        draw(distinct(1, 2, 4, 5), output_size=(6, None), return_indices=True), draw(distinct(1, 2, 6, 4), output_size=(3, 2), return_indices=True),
+        draw(distinct(2, 3, 6, 8), output_size=(3, 4)),
+        draw(distinct(2, 7, 5), output_size=(3, 2), return_indices=True), draw(distinct(2, 3, 5, 4), 1),
+        draw(distinct(1, 2, 4, 5), output_size=(6, None), return_indices=True),
+        draw(distinct(1, 2, 6, 4), output_size=(3, 2), return_indices=True),
     ),
 )  # fmt: skip
 def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:

@@ -901,9 +901,15 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     return permute(input, tuple(order[:n]))
 
 
+@op(spec=lambda input: (input.shape, input.dtype), vjp=lambda g: _conjugate(g), on="")
+def _conjugate(input: Array):
+    """The complex conjugate, elementwise. Complex tensors are on the CPU only."""
+    return np.conjugate(input)
+
+
 def _adjoint(input: Tensor) -> Tensor:
     out = transpose(input, -2, -1)
-    return out.conj() if input._array.dtype.kind == "c" else out  # type: ignore[attr-defined]
+    return _conjugate(out) if input._array.dtype.kind == "c" else out
 
 
 @composite(samples=each(draw((2, 3)), draw((2, 2, 3))))

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import numpy as np
 
 import tensorlib as tl
-from tensorlib import _blas, nn
+from tensorlib import _blas, nn, optim
 from tensorlib.errors import ArgumentError, CheckpointError, DeviceError, TensorlibError
 from tensorlib.io.safetensors import replacing
 from tensorlib.nn import functional as F
@@ -48,7 +48,7 @@ class Run:
         self.model = config.build(self.device)
         weights = [p for p in self.model.parameters() if p.ndim >= 2]
         others = [p for p in self.model.parameters() if p.ndim < 2]  # biases and norms are not pulled towards zero
-        self.optimizer = tl.optim.AdamW(
+        self.optimizer = optim.AdamW(
             [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=config.lr,
             betas=(0.9, 0.99),

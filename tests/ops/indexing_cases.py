@@ -1,4 +1,4 @@
-"""Index expressions, tried on ours and (by ``make_expected.py``) on PyTorch: ``x`` is arange(24) of shape (2, 3, 4)."""
+"""Index expressions, tried on ours and (by ``make_indexing.py``) on PyTorch: ``x`` is arange(24) of shape (2, 3, 4)."""
 
 READ = """
 x[1]
@@ -45,8 +45,8 @@ x.transpose(0, 2)[1:, [0, 2], 1]
 
 WRITE = """
 x[1] = 0.5
-x[:, 1:] = v
-x[..., 0] = v[1]
+x[:, 1:] = v[1:]
+x[..., 0] = v[1, :3]
 x[0, 0, 0] = v[0, 0]
 x[[1, 0]] = v
 x[:, [0, 2], 1] = v[:2, :2]

@@ -1,6 +1,6 @@
 """Write ``indexing.json``: what PyTorch gives for the expressions of ``indexing_cases.py``.
 
-Run by hand where PyTorch is installed: ``python tests/ops/make_expected.py``. The tests read the stored values only.
+Run by hand where PyTorch is installed: ``python tests/ops/make_indexing.py``. The tests read the stored values only.
 """
 
 import json
@@ -41,7 +41,9 @@ def main():
         try:
             eval(text, {"x": leaves()[0] * 1, "L": torch})
         except (IndexError, ValueError, TypeError, RuntimeError) as error:
-            fail[text] = next(k.__name__ for k in (IndexError, ValueError, TypeError, RuntimeError) if isinstance(error, k))
+            fail[text] = next(
+                k.__name__ for k in (IndexError, ValueError, TypeError, RuntimeError) if isinstance(error, k)
+            )
     stored = {"torch": torch.__version__, "read": read, "write": write, "fail": fail}
     lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in stored.items())
     Path(__file__).with_name("indexing.json").write_text("{\n" + lines + "\n}\n")

@@ -1,0 +1,91 @@
+"""Convolution beyond what its declaration says: every way through NumPy, PyTorch's numbers, determinism."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+import tensorlib as tl
+from tensorlib.ops import _convolution_numpy as host
+
+CASES = [  # input, weight, stride, padding, dilation, groups
+    ((8, 2, 6, 7), (4, 2, 3, 2), (1, 1), (1, 2), (1, 1), 1),  # rows, with their padding
+    ((70, 1, 3, 9), (2, 1, 2, 3), (2, 1), (0, 1), (1, 2), 1),  # rows, images last
+    ((4, 4, 7, 40), (6, 2, 5, 3), (3, 2), (2, 1), (1, 3), 2),  # rows of strides longer than taps
+    ((2, 3, 5, 5), (2, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1),  # patches: few columns
+    ((40, 2, 9, 9), (2, 1, 2, 3), (2, 1), (2, 0), (3, 2), 2),  # patches: dilated rows
+    ((2, 4, 3, 5), (6, 2, 1, 1), (1, 1), (0, 0), (1, 1), 2),  # neither: a product
+    ((5, 2, 8, 30), (2, 2, 1, 1), (2, 3), (0, 0), (1, 1), 1),  # what strides leave out
+]
+
+
+def direct(x, weight, stride, padding, dilation, groups):
+    """The definition: one kernel element at a time."""
+    (sh, sw), (dh, dw) = stride, dilation
+    x = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
+    n, c, h, w = x.shape
+    out, per_group, kh, kw = weight.shape
+    oh, ow = (h - dh * (kh - 1) - 1) // sh + 1, (w - dw * (kw - 1) - 1) // sw + 1
+    total = np.zeros((n, groups, out // groups, oh, ow))
+    for i, j in product(range(kh), range(kw)):
+        part = x[:, :, i * dh :: sh, j * dw :: sw][:, :, :oh, :ow].reshape(n, groups, per_group, oh, ow)
+        total += np.einsum("ngchw,goc->ngohw", part, weight[:, :, i, j].reshape(groups, -1, per_group))
+    return total.reshape(n, out, oh, ow)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_way_is_the_definition_and_its_adjoint(case):
+    x_shape, w_shape, *rest = case
+    rng = np.random.default_rng(0)
+    x, w, v, u = (rng.standard_normal(s) for s in (x_shape, w_shape, x_shape, w_shape))
+    tx, tw = tl.tensor(x, requires_grad=True), tl.tensor(w, requires_grad=True)
+    y = tl.conv2d(tx, tw, None, *rest)
+    want = direct(x, w, *rest)
+    np.testing.assert_allclose(y.detach().numpy(), want, rtol=1e-12, atol=1e-12)
+    g = rng.standard_normal(want.shape)
+    gx, gw = tl.autograd.grad(y, [tx, tw], tl.tensor(g))
+    # <g, conv(v, w)> = <gx, v> and <g, conv(x, u)> = <gw, u>: the convolution is linear in each of the two.
+    np.testing.assert_allclose((gx.numpy() * v).sum(), (g * direct(v, w, *rest)).sum(), rtol=1e-10)
+    np.testing.assert_allclose((gw.numpy() * u).sum(), (g * direct(x, u, *rest)).sum(), rtol=1e-10)
+
+
+def test_the_cases_take_every_way():
+    plans = [host._plan(host.geometry("conv2d", *case)) for case in CASES]
+    ways = {(p.by_rows, p.images_last, p.pointwise, p.by_rows and p.n == p.width) for p in plans}
+    rows = {(True, False, False, True), (True, False, False, False), (True, True, False, False)}
+    assert ways == rows | {(False, False, True, False), (False, False, False, False), (False, True, False, False)}
+
+
+def test_what_pytorch_gives():
+    x = tl.tensor([[[[-2.0, -1, 0, 1], [2, 3, -3, -2], [-1, 0, 1, 2], [3, -3, -2, -1]]]], requires_grad=True)
+    w = tl.tensor([[[[1.0, -2], [3, 0.5]]], [[[0.0, 1], [-1, 2]]]], requires_grad=True)
+    y = tl.conv2d(x, w, tl.tensor([0.5, -1.0]), stride=(2, 1), padding=1, dilation=(1, 2))
+    assert y.tolist() == [[[[0, -5.5, -2, 0.5], [-5.5, 6, 8.5, 0.5], [6.5, 7.5, -0.5, -1.5]],
+                           [[-3, 1, 2, -1], [2, -1, 1, -2], [-4, -3, -2, -1]]]]  # fmt: skip
+    gx, gw = tl.autograd.grad(y, [x, w], tl.arange(1.0, 25.0).reshape(y.shape))
+    assert gx.tolist() == [[[[-8, 20.5, 25, 31.5], [6, 14, 14, 5], [0, 38.5, 43, 41.5], [10, 14, 14, 1]]]]
+    assert gw.tolist() == [[[[-18, -75], [-5, 22]]], [[[-18, -171], [-41, 58]]]]
+
+
+def test_a_transposed_input_is_not_written_and_gives_the_same():
+    x = tl.tensor(np.random.default_rng(1).standard_normal((8, 9, 3, 2), dtype=np.float32)).permute(3, 2, 1, 0)
+    w = tl.ones(2, 3, 3, 3)
+    before = x.clone()
+    assert tl.equal(tl.conv2d(x, w, padding=1), tl.conv2d(x.contiguous(), w, padding=1))
+    assert tl.equal(x, before)
+
+
+def test_half_types_accumulate_in_float32():
+    x, w = tl.ones(1, 300, 2, 2, dtype=tl.bfloat16), tl.ones(1, 300, 2, 2, dtype=tl.bfloat16)
+    assert tl.conv2d(x, w).item() == 1200  # 256 + 1 is 256 in bfloat16
+
+
+def test_long_weight_gradients_are_summed_in_parts_in_order():
+    rng = np.random.default_rng(2)
+    x, g = (tl.tensor(rng.standard_normal(s, dtype=np.float32)) for s in ((9, 1, 9, 9), (9, 2, 8, 8)))
+    grads = []
+    for device in ("cpu", "interpret", "interpret"):
+        w = tl.zeros(2, 1, 2, 2, requires_grad=True, device=device)
+        grads.append(tl.autograd.grad(tl.conv2d(x.to(device), w), w, g.to(device))[0].cpu().numpy())
+    np.testing.assert_allclose(grads[1], grads[0], rtol=1e-4, atol=1e-4)
+    assert grads[1].tobytes() == grads[2].tobytes()
