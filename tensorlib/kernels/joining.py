@@ -34,7 +34,7 @@ def pad(out: DeviceArray, input: DeviceArray, pad: Sequence[int], value: Any) ->
         pointwise.copy(out[to], input[source])
 
 
-def inside(shape: Sequence[int], pad: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+def inside(shape: Sequence[int], pad: Any) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """(where the input lies in the output, which part of it lies there); pad is (low, high) from the last dim."""
     to, source = [], []
     for d, n in enumerate(shape):

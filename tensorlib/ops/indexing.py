@@ -280,7 +280,7 @@ def add_rows(n: int, index: Any, g: Any) -> Any:
         draw((2, 3), [numbers([2, 0])], shape=(4, 3), dims=(0,), unique=True),
     ),
 )
-def _index_grad(g: Array, indices: Arrays, shape: Ints, dims: Any, unique: bool = False, wrap: bool = True):
+def _index_grad(g: Array, indices: Arrays, shape: Any, dims: Any, unique: bool = False, wrap: bool = True):
     """Zeros of ``shape`` to which g is added where the indices point: the gradient of an advanced index.
 
     Summed in float32 or wider; on a GPU atomically, in no fixed order. ``unique``: no place is named twice.
@@ -546,7 +546,7 @@ def getitem(self: Tensor, index: Any) -> Tensor:
 
     Adjacent index tensors put their common shape where they stand, others in front. DimError out of range.
     """
-    kind = type(index)
+    kind: Any = type(index)
     if kind is int:
         if self._array.ndim:
             return apply_view(_SLICE, self, {"index": (index,)})

@@ -223,7 +223,7 @@ def cartesian_prod(*tensors: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------------------------------- borders
 
 
-def _pad_spec(input: Any, pad: tuple[int, ...], value: Any) -> Any:
+def _pad_spec(input: Any, pad: Any, value: Any) -> Any:
     shape = list(input.shape)
     for k in range(len(pad) // 2):
         d = len(shape) - 1 - k

@@ -39,7 +39,7 @@ def transpose(input: Array, dim0: Dim, dim1: Dim):
     return input.swapaxes(dim0, dim1) if input.ndim else input[...]
 
 
-def _expand_shape(input: Any, size: tuple[int, ...]) -> tuple[int, ...]:
+def _expand_shape(input: Any, size: Any) -> tuple[int, ...]:
     lead = len(size) - input.ndim
     if lead < 0:
         raise ShapeError(
@@ -75,7 +75,7 @@ def expand(input: Array, size: Ints):
     return _array.expand(input, _expand_shape(input, size))
 
 
-def _view_shape(input: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _view_shape(input: Any, shape: Any) -> tuple[int, ...]:
     """``shape`` with -1 worked out, or a ShapeError."""
     n = 1
     free = None
@@ -119,7 +119,7 @@ def _view(input: Array, shape: Ints):
     return input.reshape(_view_shape(input, shape), copy=False)
 
 
-def _permutation(input: Any, dims: tuple[int, ...]) -> tuple[int, ...]:
+def _permutation(input: Any, dims: Any) -> tuple[int, ...]:
     """``dims`` counted from the front, or an error when they are not a permutation."""
     if len(dims) != input.ndim:
         raise ShapeError(
@@ -732,7 +732,7 @@ def _as_view(input: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
     if len(shape) == 1:
         first = shape[0]
         if type(first) is tuple or type(first) is list:
-            shape = first
+            shape = tuple(first)
         elif isinstance(first, (Dtype, np.dtype, type)):
             dtype = first
         elif type(first) is not int:

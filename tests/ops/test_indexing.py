@@ -1,4 +1,4 @@
-"""x[...] and x[...] = y beside stored PyTorch results, on the CPU and through the kernels; what declarations do not say."""
+"""x[...] and x[...] = y beside stored PyTorch results, on the CPU and through the kernels."""
 
 import json
 from pathlib import Path

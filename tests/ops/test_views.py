@@ -107,9 +107,9 @@ def test_properties():
     x = grid(2, 3, 4)
     assert (x.mT.shape, x.T.shape, x[0].H.shape, x.mH.shape) == ((2, 4, 3), (4, 3, 2), (4, 3), (2, 4, 3))
     with pytest.raises(ShapeError, match="matrices"):
-        x[0, 0].mT
+        _ = x[0, 0].mT
     with pytest.raises(ShapeError, match="2-D"):
-        x.H
+        _ = x.H
     z = L.tensor([[1 + 2j, 3.0]])
     assert z.H.tolist() == [[1 - 2j], [3 + 0j]]
 
