@@ -137,7 +137,7 @@ def device_of(tensor: Tensor) -> tuple[int, int]:
 
 
 def to_dlpack(tensor: Tensor) -> Any:
-    """A DLPack capsule (unversioned) over the memory of a CPU tensor. BufferError where the tensor requires a gradient."""
+    """A DLPack capsule (unversioned) over the memory of a CPU tensor. BufferError where it requires a gradient."""
     return export(tensor)
 
 
@@ -185,9 +185,9 @@ def _ask(producer: Any, copy: bool | None) -> Any:
 def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
     """A tensor over the memory of another library's array, or of a DLPack capsule.
 
-    ``ext_tensor`` has ``__dlpack__`` and ``__dlpack_device__``, and lies in memory that the CPU reads. Writes are seen on
-    both sides. ``copy=True`` copies; ``device``: where to move it, by copying. BufferError for memory of another device,
-    dtypes tensorlib lacks, and capsules that were used; read-only arrays come as such, and cannot be written in place.
+    ``ext_tensor`` has ``__dlpack__`` and ``__dlpack_device__``, and lies in memory that the CPU reads. Writes are seen
+    on both sides. ``copy=True`` copies; ``device``: where to move it, by copying. BufferError for memory of another
+    device, dtypes tensorlib lacks, and capsules that were used; read-only arrays come as such, and cannot be written.
     """
     target = None if device is None else Device(device)
     moved = target is not None and target is not cpu

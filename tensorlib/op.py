@@ -21,7 +21,7 @@ from __future__ import annotations
 import inspect
 from collections import namedtuple
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -43,12 +43,13 @@ __all__ = ["ACCUMULATE", "COMPARE", "FLOATS", "FLOAT_ONLY", "INTEGERS", "INT_TO_
 F = TypeVar("F", bound=Callable[..., Any])
 
 # What the annotations are to a type checker; a declaration's own meaning is in the table above.
-Array = Any
-Arrays = Sequence[Any]
-Dim = NewDim = int
-Dims = int | Sequence[int] | None
-Ints = int | Sequence[int]
-Scalar = bool | int | float | complex
+Array: TypeAlias = Any
+Arrays: TypeAlias = Sequence[Any]
+Dim: TypeAlias = int
+NewDim: TypeAlias = int
+Dims: TypeAlias = int | Sequence[int] | None
+Ints: TypeAlias = int | Sequence[int]
+Scalar: TypeAlias = bool | int | float | complex
 
 #: Every declared operator by name, public or not.
 registry: dict[str, Op] = {}

@@ -18,7 +18,7 @@ from tensorlib.kernels.pointwise import copy
 from tensorlib.op import Array, Dim, composite, op, pointwise
 from tensorlib.runtime.compiler import jit
 from tensorlib.runtime.launch import cdiv, launch
-from tensorlib.testing import Check, CheckError, checks
+from tensorlib.testing import Check, CheckError, checks, kernels
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def same_spec(input: Any, *_: Any, **__: Any) -> Any:
     return tuple(input.shape), input.dtype
 
 
-def twice(**options: Any) -> Callable[..., Any]:
+def twice(**options: Any) -> Any:
     """2 input, rightly declared but for the options."""
 
     def _mutant(input: Array):
@@ -80,6 +80,13 @@ def _twice_kernel(out, x, n, MASKED: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(out + i, value + value, mask=i < n)
 
 
+@jit
+def _long_kernel(out, x, n, MASKED: tl.constexpr, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(x + i, mask=i < n)
+    tl.store(out + i, value * 2, mask=i < n)
+
+
 def kernel(masked: bool, programs: int = 0) -> Callable[..., None]:
     def run(out: Any, input: Any) -> None:
         grid = cdiv(out.size, 16) - programs
@@ -88,7 +95,7 @@ def kernel(masked: bool, programs: int = 0) -> Callable[..., None]:
     return run
 
 
-def own(**options: Any) -> Callable[..., Any]:
+def own(**options: Any) -> Any:
     """2 input by a kernel of its own, rightly declared but for the options."""
     samples = each(draw((5,)), draw((3, 7)), draw((0,)), draw((16,)))
 
@@ -172,6 +179,20 @@ def test_elements_nobody_writes() -> None:
     found = failing(own(kernel=_contiguous(kernel(True, programs=1)), samples=each(draw((5,)), draw((40,)))))
     assert "kernel" in found  # they hold what `empty` was poisoned with
     assert "nan" in str(found["kernel"])
+
+
+def test_kernel_that_no_sample_launches() -> None:
+    """A host function with a second kernel for inputs that no sample has."""
+
+    def run(out: Any, input: Any) -> None:
+        launch(_long_kernel if out.size > 1000 else _twice_kernel, (cdiv(out.size, 16),), out, input, out.size,
+               MASKED=True, BLOCK=16)  # fmt: skip
+
+    missing = f"{__name__}._long_kernel"
+    assert missing in kernels.unreached([own(kernel=_contiguous(run)).op], (__name__,))
+    operators.registry.pop("_mutant")
+    made = own(kernel=_contiguous(run), samples=each(draw((5,)), draw((1001,))))
+    assert missing not in kernels.unreached([made.op], (__name__,))
 
 
 def test_strides_the_kernel_does_not_heed() -> None:
@@ -293,7 +314,7 @@ def test_backward_reads_what_was_overwritten() -> None:
         z.sum().backward()
 
 
-def logsumexp(**options: Any) -> Callable[..., Any]:
+def logsumexp(**options: Any) -> Any:
     """log(sum(exp(input))) with its own result as what backward needs."""
 
     def spec(input: Any, dim: int) -> Any:

@@ -1,7 +1,7 @@
 """Attention without its matrix of weights: flash attention forward and backward.
 
-Scores live in a tile at a time, in float32 (float64 for float64) and base 2; the logarithm of each row's sum is what the
-backward needs to make them again. Dao 2023, "FlashAttention-2". No atomics: results are the same bits on every run.
+Scores live in a tile at a time, in float32 (float64 for float64) and base 2; the logarithm of each row's sum is what
+the backward needs to make them again. No atomics: results are the same bits on every run. Dao 2023, "FlashAttention-2".
 """
 
 from __future__ import annotations
@@ -360,7 +360,7 @@ def key_grad_kernel(
              mask=(columns[:, None] < S) & (values[None, :] < EV))  # fmt: skip
 
 
-# One program writes BLOCK_M x BLOCK_N of the mask that dropout multiplies one head's weights with: bytes written, none read.
+# One program writes BLOCK_M x BLOCK_N of the mask that dropout multiplies one head's weights with; it reads nothing.
 @jit(do_not_specialize=("seed", "offset"))
 def keep_kernel(out, L, S, p, seed, offset, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
     tiles_m = tl.cdiv(L, BLOCK_M)
@@ -395,8 +395,10 @@ def _tiles(L: int, S: int, width: int, dtype: np.dtype[Any], device: Device, bac
     elif is_rdna(device):  # 256 registers a lane, and products of float32 without a matrix unit
         if wide or (width > 128 and backward):
             m, n, warps = 16, 16, 8 if backward or width > 64 else 4
+        elif backward:
+            m, n, warps = 32, 32, 8
         else:
-            m, n, warps = (32, 32, 8) if backward else (64, 32, 4) if width <= 64 else (64, 16, 4 if width <= 128 else 8)
+            m, n, warps = (64, 32, 4) if width <= 64 else (64, 16, 4) if width <= 128 else (64, 16, 8)
     elif wide:
         m, n, warps = (64, 32, 4) if width <= 64 else (32, 32, 4) if width <= 128 else (16, 16, 4)
     elif width <= 64:
@@ -440,9 +442,15 @@ class _Problem:
         kind = NO_MASK if attn_mask is None else BOOL_MASK if attn_mask.dtype == np.bool_ else ADDED_MASK
         block_e, block_ev = _fit(self.E), _fit(self.EV)
         self.width = max(block_e, block_ev)
-        spans = [(rows + 128) * abs(x.strides[-2]) + (columns + 128) * abs(x.strides[-1])
-                 for x, rows, columns in ((self.q, self.L, self.E), (self.k, self.S, self.E), (self.v, self.S, self.EV),
-                                          (self.mask, self.L, self.S), (self.g, self.L, self.EV)) if x is not None]  # fmt: skip
+        matrices = (
+            (self.q, self.L, self.E), (self.k, self.S, self.E), (self.v, self.S, self.EV), (self.mask, self.L, self.S),
+            (self.g, self.L, self.EV),
+        )  # fmt: skip
+        spans = [
+            (rows + 128) * abs(x.strides[-2]) + (columns + 128) * abs(x.strides[-1])
+            for x, rows, columns in matrices
+            if x is not None
+        ]
         spans.append((max(self.L, self.S) + 128) * self.width)  # the outputs
         self.constants: dict[str, Any] = dict(
             GROUP=self.H // self.heads if self.heads else 1, RANK=len(self.shape), MASK=kind, CAUSAL=is_causal,
@@ -457,7 +465,8 @@ class _Problem:
 
 def attention(
     out: DeviceArray, logsumexp: DeviceArray, query: DeviceArray, key: DeviceArray, value: DeviceArray,
-    attn_mask: DeviceArray | None, is_causal: bool, scale: float, dropout_p: float = 0.0, seed: int = 0, offset: int = 0,
+    attn_mask: DeviceArray | None, is_causal: bool, scale: float, dropout_p: float = 0.0, seed: int = 0,
+    offset: int = 0,
 ) -> None:  # fmt: skip
     """out = dropout(softmax(query @ key.mT * scale + mask)) @ value, and the log-sum-exp of each row's scores."""
     x = _Problem(query, key, value, attn_mask, is_causal, scale, dropout_p, seed, offset, None)

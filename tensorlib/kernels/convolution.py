@@ -34,7 +34,7 @@ def _product(a, b, acc, DOT: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.cons
 
 
 # Where tap t of the kernel, at position y of the result, reads the source: (index, whether there is such an element).
-# BACKWARD: the source is the gradient of the output; position y was read by output (y + padding - t * dilation) / stride.
+# BACKWARD: the source is the output's gradient; position y was read by output (y + padding - t * dilation) / stride.
 @jit
 def _source(y, t, size, stride, padding, dilation, BACKWARD: tl.constexpr):
     if BACKWARD:
@@ -153,7 +153,7 @@ def conv2d_weight_kernel(
 
 
 def tiles(M: int, N: int, dtype: np.dtype[Any], device: Device) -> Tiles:
-    """The tile of an (M, N) result. Gathering holds masks and addresses in registers, so it is smaller than matmul's."""
+    """The tile of an (M, N) result. Smaller than matmul's: masks and addresses are held in registers."""
     if dtype.kind in "iu":  # no matrix unit: a broadcast product, held in registers
         return Tiles(16, 16, 16, 4, 1)
     fit_m, fit_n = max(16, next_power_of_2(M)), max(16, next_power_of_2(N))
@@ -194,8 +194,8 @@ def _convolve(
     launch(
         conv2d_kernel,
         (cdiv(M, t.m) * cdiv(P, t.n), s.G),
-        out, x, weight, None if bias is None else (bias, bias.strides[0]), M, P, K, C, x.shape[2:], (s.KH, s.KW), result,
-        x.strides, weight.strides, s.stride, s.before, s.dilation,
+        out, x, weight, None if bias is None else (bias, bias.strides[0]), M, P, K, C, x.shape[2:], (s.KH, s.KW),
+        result, x.strides, weight.strides, s.stride, s.before, s.dilation,
         HAS_BIAS=bias is not None, BACKWARD=backward, WIDE=_wide(out, x, weight), **_common(x),
         BLOCK_M=t.m, BLOCK_P=t.n, BLOCK_K=t.k, num_warps=t.warps, num_stages=t.stages,
     )  # fmt: skip

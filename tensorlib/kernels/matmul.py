@@ -28,9 +28,9 @@ _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _INT32, _INT64 = np.dtype(np.int32), np.dtype(np.int64)
 
 
-# One program owns BLOCK_M x BLOCK_N elements of one matrix of the batch. It reads BLOCK_M x K of a and K x BLOCK_N of b,
-# and writes its tile once: M*K*N/BLOCK_N + K*N*M/BLOCK_M elements read in all, M*N written. Programs run in groups of
-# GROUP_M rows of tiles, so that neighbours find each other's operands in L2 (the Triton matmul tutorial's order).
+# One program owns BLOCK_M x BLOCK_N elements of one matrix of the batch. It reads BLOCK_M x K of a and K x BLOCK_N
+# of b, and writes its tile once: M*K*N/BLOCK_N + K*N*M/BLOCK_M elements read in all, M*N written. Programs run in
+# groups of GROUP_M rows of tiles, so that neighbours find each other's operands in L2 (the Triton tutorial's order).
 @jit
 def matmul_kernel(
     out, a, b, bias, M, N, K, batch_shape, a_strides, b_strides,

@@ -184,7 +184,7 @@ def _launch(
 
 
 def max_pool2d(out: DeviceArray, chosen: DeviceArray, x: DeviceArray, s: Any) -> None:
-    """out, chosen = the largest element of each window of x (N, C, H, W), and its number there. s: ops.pooling.Windows."""
+    """out, chosen = the largest element of each window of x (N, C, H, W), and its number there. s: pooling.Windows."""
     lowest = int(np.iinfo(x.dtype).min) if x.dtype.kind in "iu" else float("-inf")
     _launch(max_pool2d_kernel, out, (chosen, x), s, (x,), s.dilation, LOWEST=lowest, COMPUTE=compute_dtype(x.dtype))
 

@@ -107,8 +107,8 @@ def _geometry(
         )
     if out % groups:
         raise ShapeError(
-            f"{name}: Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, but got weight "
-            f"of size {weight} instead"
+            f"{name}: Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, but got "
+            f"weight of size {weight} instead"
         )
     if per_group * groups != C:
         raise ShapeError(
@@ -181,7 +181,7 @@ def _lines(
 
 
 def _columns(x: np.ndarray, s: Geometry, p: _Plan) -> np.ndarray:
-    """(G, rows, channels * kernel columns, N * n): (h, (c, j), (image, w)) is input (c, h, w * stride + j * dilation)."""
+    """(G, rows, channels * KW, N * n): (h, (c, j), (image, w)) is input (c, h, w * stride + j * dilation)."""
     Cg, (_, sw), (_, dw) = s.C // s.G, s.stride, s.dilation
     source = x.reshape(s.N, s.G, Cg, s.H, s.W).transpose(1, 3, 2, 0, 4)
     if p.n == p.width or p.images_last or (p.rows, p.columns) != (p.height, p.width):
@@ -197,7 +197,7 @@ def _columns(x: np.ndarray, s: Geometry, p: _Plan) -> np.ndarray:
 
 
 def _blocks(columns: np.ndarray, first: int, count: int, step: int, taps: int) -> np.ndarray:
-    """(G, count, taps * m, n) of (G, rows, m, n): ``taps`` rows from each of first, first + step, …; nothing is copied."""
+    """(G, count, taps * m, n) of (G, rows, m, n): ``taps`` rows from each of first, first + step, … Not a copy."""
     G, _, m, n = columns.shape
     a, b, c, d = columns.strides
     return as_strided(columns[:, first:], (G, count, taps * m, n), (a, b * step, c, d))
@@ -313,7 +313,7 @@ def grad_input(g: np.ndarray, weight: np.ndarray, s: Geometry) -> np.ndarray:
 
 
 def _grad_input_by_rows(g: np.ndarray, weight: np.ndarray, s: Geometry, p: _Plan) -> np.ndarray:
-    """(G, rows with padding, C / G, N, columns with padding): products by kernel column, added up where they were read."""
+    """(G, rows with padding, C / G, N, columns with padding): products by kernel column, added where they were read."""
     Og, Cg, (sh, sw), dw = s.O // s.G, s.C // s.G, s.stride, s.dilation[1]
     w = weight.reshape(s.G, Og, Cg, s.KH, s.KW)
     taps = -(-s.KH // sh)

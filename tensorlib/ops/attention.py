@@ -15,7 +15,7 @@ from tensorlib._promotion import FLOATS
 from tensorlib._samples import between, bools, draw, each, fails, transposed
 from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
 from tensorlib.kernels import attention as kernels
-from tensorlib.op import Array, Scalar, composite, op
+from tensorlib.op import Array, composite, op
 from tensorlib.ops.create import arange
 from tensorlib.ops.linalg import matmul
 
@@ -36,14 +36,16 @@ def _shapes(query: Any, key: Any, value: Any, attn_mask: Any) -> tuple[tuple[int
             f"{NAME}: key {tuple(k)} and value {tuple(v)} differ in length: expected (…, S, E) and (…, S, Ev)"
         )
     if query.dtype.kind in "iub":
-        raise DtypeError(f"{NAME}: expected floating-point tensors, got {query.dtype}: convert them, as in query.float()")
+        raise DtypeError(
+            f"{NAME}: expected floating-point tensors, got {query.dtype}: convert them, as in query.float()"
+        )
     scores = (*q[:-1], k[-2])
     if attn_mask is not None:
         missing = len(scores) - attn_mask.ndim
         if missing < 0 or any(n not in (1, m) for n, m in zip(attn_mask.shape, scores[missing:], strict=True)):
             raise ShapeError(
-                f"{NAME}: attn_mask of shape {tuple(attn_mask.shape)} must match the size of the scores {scores}, or be "
-                f"1 there: expected a shape that broadcasts to (…, L, S)"
+                f"{NAME}: attn_mask of shape {tuple(attn_mask.shape)} must match the size of the scores {scores}, or "
+                f"be 1 there: expected a shape that broadcasts to (…, L, S)"
             )
         if attn_mask.dtype != np.bool_ and attn_mask.dtype != query.dtype and attn_mask.dtype != np.float32:
             raise DtypeError(
@@ -303,9 +305,9 @@ def _formula(query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, 
     on="",
     samples=_HEADS,
     errors=[
-        fails((2, 3, 4, 8), (2, 3, 5, 7), (2, 3, 5, 6), None, is_causal=False, scale=1.0, match="last size", error=ShapeError),
-        fails((2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 6, 6), None, is_causal=False, scale=1.0, match="length", error=ShapeError),
-        fails((4, 8), (5, 8), (5, 8), bools(4, 4), is_causal=False, scale=1.0, match="attn_mask of shape", error=ShapeError),
+        fails((2, 4, 8), (2, 5, 7), (2, 5, 6), None, is_causal=False, scale=1.0, match="last size", error=ShapeError),
+        fails((2, 4, 8), (2, 5, 8), (2, 6, 6), None, is_causal=False, scale=1.0, match="length", error=ShapeError),
+        fails((4, 8), (5, 8), (5, 8), bools(4, 4), is_causal=False, scale=1.0, match="of shape", error=ShapeError),
     ],
     bench=[draw((8, 4, 64, 32), (8, 4, 64, 32), (8, 4, 64, 32), None, is_causal=True, scale=32**-0.5),
            draw((4, 16, 4096, 128), (4, 16, 4096, 128), (4, 16, 4096, 128), None, is_causal=True, scale=128**-0.5)],
@@ -348,9 +350,18 @@ def _grad_spec(g: Any, query: Any, key: Any, value: Any, *rest: Any, **attrs: An
     outputs=("query_grad", "key_grad", "value_grad"),
     on="",
     samples=each(
-        draw((1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 4), None, (1, 2, 3, 4), between(2, 4, 1, 2, 3), is_causal=True, scale=0.5),
-        draw((1, 4, 3, 6), (1, 4, 3, 8), (1, 2, 5, 8), (1, 2, 5, 6), bools(3, 5), (1, 4, 3, 6), between(2, 4, 1, 4, 3), is_causal=False, scale=0.5),
-        draw((35, 6), (35, 8), (37, 8), (37, 6), None, (35, 6), between(2, 4, 35), is_causal=False, scale=0.5, dropout_p=0.3, seed=5, offset=1),
+        draw(
+            (1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 4), None, (1, 2, 3, 4), between(2, 4, 1, 2, 3),
+            is_causal=True, scale=0.5,
+        ),
+        draw(
+            (1, 4, 3, 6), (1, 4, 3, 8), (1, 2, 5, 8), (1, 2, 5, 6), bools(3, 5), (1, 4, 3, 6), between(2, 4, 1, 4, 3),
+            is_causal=False, scale=0.5,
+        ),
+        draw(
+            (35, 6), (35, 8), (37, 8), (37, 6), None, (35, 6), between(2, 4, 35),
+            is_causal=False, scale=0.5, dropout_p=0.3, seed=5, offset=1,
+        ),
     ),
 )  # fmt: skip
 def scaled_dot_product_attention_grad(
@@ -406,8 +417,11 @@ def scaled_dot_product_attention_grad(
     spec=lambda query, key, dropout_p, seed, offset: ((*query.shape[:-1], key.shape[-2]), np.dtype(np.bool_)),
     kernel=kernels.keep,
     on="",
-    samples=each(draw((2, 19, 4), (2, 21, 4), dropout_p=0.3, seed=3, offset=1), draw((5, 4), (70, 4), dropout_p=0.5, seed=1 << 40, offset=0)),
-)  # fmt: skip
+    samples=each(
+        draw((2, 19, 4), (2, 21, 4), dropout_p=0.3, seed=3, offset=1),
+        draw((5, 4), (70, 4), dropout_p=0.5, seed=1 << 40, offset=0),
+    ),
+)
 def _attention_keep(query: Array, key: Array, dropout_p: float, seed: int, offset: int):
     """Which weights (…, L, S) dropout keeps."""
     return _keep(query.shape[:-2], query.shape[-2], key.shape[-2], dropout_p, seed, offset)
@@ -438,7 +452,9 @@ def _check(query: Any, key: Any, value: Any, dropout_p: float) -> None:
 def _grouped(query: Any, key: Any, value: Any) -> tuple[Any, Any, Any]:
     """Heads of key and value as the fused operator takes them: one number of them, which divides the query's."""
     if min(query.ndim, key.ndim, value.ndim) < 3:
-        raise DimError(f"{NAME}: enable_gqa takes (…, heads, L, E), got query {tuple(query.shape)} (Dimension out of range)")
+        raise DimError(
+            f"{NAME}: enable_gqa takes (…, heads, L, E), got query {tuple(query.shape)} (Dimension out of range)"
+        )
     heads, of_key, of_value = query.shape[-3], key.shape[-3], value.shape[-3]
     if of_key == 0 or of_value == 0 or heads % of_key or heads % of_value:
         raise ShapeError(
@@ -470,8 +486,8 @@ def _broadcast(query: Any, key: Any, value: Any, grouped: bool) -> tuple[Any, An
     samples=each(
         draw((2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 5, 6)), draw((2, 2, 5, 8), (2, 2, 5, 8), (2, 2, 5, 8), is_causal=True),
         draw((2, 4, 3, 8), (2, 2, 5, 8), (2, 2, 5, 8), enable_gqa=True), draw((2, 1, 4, 8), (1, 3, 5, 8), (5, 6)),
-        draw((2, 2, 4, 8), (2, 2, 5, 8), (2, 2, 5, 8), bools(4, 5)), draw((2, 2, 4, 8), (2, 2, 5, 8), (2, 2, 5, 8), (4, 5)),
-        draw((4, 8), (5, 8), (5, 8), scale=0.5),
+        draw((2, 2, 4, 8), (2, 2, 7, 8), (2, 2, 7, 8), bools(4, 7)),
+        draw((2, 2, 4, 8), (2, 2, 5, 8), (2, 2, 5, 8), (4, 5)), draw((4, 8), (5, 8), (5, 8), scale=0.5),
     ),
 )  # fmt: skip
 def scaled_dot_product_attention(
@@ -479,18 +495,18 @@ def scaled_dot_product_attention(
     key: Tensor,
     value: Tensor,
     attn_mask: Tensor | None = None,
-    dropout_p: Scalar = 0.0,
+    dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
     """softmax(query @ key.mT * scale + attn_mask) @ value; scale 1 / sqrt(E) for None.
 
-    query (…, L, E), key (…, S, E), value (…, S, Ev) -> (…, L, Ev), leading dimensions broadcast. attn_mask broadcasts to
-    (…, L, S): True where a query may look, or numbers to add. ``is_causal``: query i looks at keys 0 … i, also where L and
-    S differ. ``enable_gqa``: heads of key and value may be fewer, by a factor. dropout_p drops weights, whatever the mode.
-    A query that may look at no key gives 0. Scores are held in float32 (float64 for float64), a block at a time; the
-    gradients make them again. Vaswani et al. 2017, eq. 1; Dao 2023.
+    query (…, L, E), key (…, S, E), value (…, S, Ev) -> (…, L, Ev), leading dimensions broadcast. attn_mask broadcasts
+    to (…, L, S): True where a query may look, or numbers to add. ``is_causal``: query i looks at keys 0 … i, also where
+    L and S differ. ``enable_gqa``: heads of key and value may be fewer, by a factor. dropout_p drops weights, whatever
+    the mode. A query that may look at no key gives 0. Scores are held in float32 (float64 for float64), a block at a
+    time; the gradients make them again. ShapeError and DtypeError name what does not fit. Vaswani et al. 2017, eq. 1.
     """
     _check(query, key, value, dropout_p)
     if enable_gqa:

@@ -31,7 +31,7 @@ from tensorlib._samples import Draw, bools, draw, each, fails, ints, transposed,
 from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
 from tensorlib.kernels import indexing as kernels
 from tensorlib.kernels import prefix
-from tensorlib.op import Array, Arrays, Ints, Op, composite, op, registry
+from tensorlib.op import Array, Arrays, Op, composite, op, registry
 from tensorlib.ops import create, views
 from tensorlib.ops.views import basic_index
 
@@ -383,7 +383,9 @@ def _as_index(item: Any, device: Any) -> Tensor:
     elif isinstance(item, (str, bytes)):
         raise TypeError(f"index: invalid data type {type(item).__name__!r}: expected numbers")
     elif isinstance(item, Sequence):
-        t = wrap(np.empty(np.shape(item), np.int64)) if not np.size(_plain(item)) else create.tensor(_plain(item))
+        t = create.tensor(_plain(item))
+        if not t._array.size:
+            t = wrap(np.empty(t._array.shape, np.int64))
     else:
         raise DimError(
             "index: only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid "
@@ -429,7 +431,7 @@ def _items(index: Any) -> tuple[Any, ...]:
     if type(index) is tuple:
         return index
     if isinstance(index, list) and len(index) < 32:
-        if any(i is None or i is Ellipsis or isinstance(i, (Tensor, slice, list, tuple)) for i in index):
+        if any(i is None or i is Ellipsis or isinstance(i, (Tensor, ndarray, slice, list, tuple)) for i in index):
             return tuple(index)
     return (index,)
 
@@ -570,10 +572,10 @@ def getitem(self: Tensor, index: Any) -> Tensor:
     elif kind is tuple:
         dots = 0
         for item in index:
-            t = type(item)
-            if t is int or item is None:
+            what = type(item)
+            if what is int or item is None:
                 continue
-            if t is slice:
+            if what is slice:
                 if item.step is None and _plain_bounds(item):
                     continue
                 break
@@ -605,7 +607,7 @@ def as_value(value: Any, x: Any) -> Tensor:
     device = _array.device_of(x)
     if isinstance(value, Tensor):
         if value._array.dtype != x.dtype or _array.device_of(value._array) is not device:
-            return value.to(device=device, dtype=OF_NUMPY[x.dtype])  # type: ignore[attr-defined, no-any-return]
+            return value.to(device, OF_NUMPY[x.dtype])  # type: ignore[attr-defined, no-any-return]
         return value
     if device is not cpu and isinstance(value, (bool, int, float)):
         return create.full((), value, dtype=OF_NUMPY[x.dtype], device=device)

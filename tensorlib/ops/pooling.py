@@ -78,7 +78,8 @@ def windows(
         )
     if len(shape) not in (3, 4) or 0 in shape[-3:]:
         raise ShapeError(
-            f"{name}: Expected 3D or 4D (batch mode) tensor with optional 0 dim batch size for input, but got:{list(shape)}"
+            f"{name}: Expected 3D or 4D (batch mode) tensor with optional 0 dim batch size for input, but "
+            f"got:{list(shape)}"
         )
     for p, k, d in zip(pad, kernel, spread, strict=True):
         if p < 0:
@@ -311,7 +312,8 @@ def _max_grad_kernel(out: Any, grad_output: Any, chosen: Any, input_size: Any, *
         )
     },
     samples=_GRAD_SAMPLES,
-    bench=[draw((32, 64, 56, 56), ints(32, 64, 56, 56, high=9, dtype="uint8"), input_size=(32, 64, 112, 112), kernel_size=3, stride=2, padding=1)],
+    bench=[draw((32, 64, 56, 56), ints(32, 64, 56, 56, high=9, dtype="uint8"), input_size=(32, 64, 112, 112),
+                kernel_size=3, stride=2, padding=1)],
     bytes=lambda grad_output, input_size: grad_output.itemsize * int(np.prod(input_size)) + grad_output.nbytes,
 )  # fmt: skip
 def _max_pool2d_grad(
@@ -386,7 +388,8 @@ def _int_tuple(name: str, what: str, value: Any) -> tuple[int, ...]:
         draw(distinct(2, 3, 6, 8), 2), draw(distinct(2, 7, 9), 3, 2, 1),
         draw(distinct(1, 2, 6, 7), 3, 2, 1, ceil_mode=True),
         draw(distinct(2, 1, 8, 9), kernel_size=(2, 3), stride=(1, 2), padding=(1, 1), dilation=(2, 1)),
-        draw(values([[[1.0, 3, 3, _NAN], [3, 1, 5, 5], [-_INF, -_INF, 0, 0], [-_INF, -_INF, 0, 0]]]), 2, return_indices=True),
+        draw(values([[[1.0, 3, 3, _NAN], [3, 1, 5, 5], [-_INF, -_INF, 0, 0], [-_INF, -_INF, 0, 0]]]), 2,
+             return_indices=True),
         draw(distinct(1, 2, 5, 6), 3, 1, 1, return_indices=True),
         draw(distinct(1, 2, 7, 9), 3, 2, 1, 2, return_indices=True), draw((0, 2, 4, 4), 2, return_indices=True),
     ),
@@ -400,20 +403,21 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """out[n, c, y, x] = max over (i, j) of input[n, c, y stride + i dilation - padding, x stride + j dilation - padding].
+    """out[n, c, y, x] = max over (i, j) of input[n, c, y stride + i dilation - padding, x stride + j dilation - …].
 
-    input (n, c, h, w) or (c, h, w) -> (n, c, h', w'), h' = floor((h + 2 padding - dilation (kernel - 1) - 1) / stride) + 1,
-    rounded up with ``ceil_mode`` where the last window begins inside the input or the padding before it. ``stride`` is
-    ``kernel_size`` by default; padding is never chosen. With ``return_indices`` also the int64 positions of the maxima
-    in each plane, row * w + column. The first of equal maxima, NaN before everything. ArgumentError or ShapeError for
-    windows that do not fit.
+    input (n, c, h, w) or (c, h, w) -> (n, c, h', w'), h' = floor((h + 2 padding - dilation (kernel - 1) - 1) / stride)
+    + 1, rounded up with ``ceil_mode`` where the last window begins inside the input or the padding before it.
+    ``stride`` is ``kernel_size`` by default; padding is never chosen. With ``return_indices`` also the int64 positions
+    of the maxima in each plane, row * w + column. The first of equal maxima, NaN before everything. ArgumentError or
+    ShapeError for windows that do not fit.
     """
     out, chosen = _max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode)
     if not return_indices:
         return out
     s = windows(
         "max_pool2d", tuple(input.shape), _int_tuple("max_pool2d", "kernel_size", kernel_size),
-        None if stride is None else _int_tuple("max_pool2d", "stride", stride), _int_tuple("max_pool2d", "padding", padding),
+        None if stride is None else _int_tuple("max_pool2d", "stride", stride),
+        _int_tuple("max_pool2d", "padding", padding),
         _int_tuple("max_pool2d", "dilation", dilation), ceil_mode,
     )  # fmt: skip
     number, device = chosen.to(_INT64), input.device
@@ -559,10 +563,10 @@ def avg_pool2d(
 ):
     """out[n, c, y, x] = Σ over (i, j) of input[n, c, y stride + i - padding, x stride + j - padding] / (kh kw).
 
-    input (n, c, h, w) or (c, h, w) -> (n, c, h', w'), h' = floor((h + 2 padding - kernel) / stride) + 1, rounded up with
-    ``ceil_mode``. ``stride`` is ``kernel_size`` by default. Padding counts in the divisor unless ``count_include_pad`` is
-    False; ``divisor_override`` replaces it. Half types are summed in float32. ArgumentError or ShapeError for windows
-    that do not fit.
+    input (n, c, h, w) or (c, h, w) -> (n, c, h', w'), h' = floor((h + 2 padding - kernel) / stride) + 1, rounded up
+    with ``ceil_mode``. ``stride`` is ``kernel_size`` by default. Padding counts in the divisor unless
+    ``count_include_pad`` is False; ``divisor_override`` replaces it. Half types are summed in float32.
+    ArgumentError or ShapeError for windows that do not fit.
     """
     s = _avg_windows("avg_pool2d", input.shape, kernel_size, stride, padding, ceil_mode, divisor_override)
     x = _padded(_images(input), s, 0)
@@ -605,7 +609,8 @@ def _avg_grad_spec(
 
 
 def _avg_grad_kernel(
-    out: Any, grad_output: Any, input_size: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool,
+    out: Any, grad_output: Any, input_size: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool,
+    count_include_pad: bool,
     divisor_override: Any,
 ) -> None:  # fmt: skip
     s = _avg_windows("avg_pool2d_grad", input_size, kernel_size, stride, padding, ceil_mode, divisor_override)
@@ -625,7 +630,8 @@ def _avg_grad_kernel(
         draw((3, 2, 2), input_size=(3, 7, 5), kernel_size=(3, 2)),
         draw((1, 2, 4, 5), input_size=(1, 2, 7, 9), kernel_size=3, stride=2, padding=1),
         draw((1, 2, 4, 4), input_size=(1, 2, 6, 7), kernel_size=3, stride=2, padding=1, ceil_mode=True),
-        draw((1, 2, 4, 4), input_size=(1, 2, 6, 7), kernel_size=3, stride=2, padding=1, ceil_mode=True, count_include_pad=False),
+        draw((1, 2, 4, 4), input_size=(1, 2, 6, 7), kernel_size=3, stride=2, padding=1, ceil_mode=True,
+             count_include_pad=False),
         draw((2, 5, 6), input_size=(2, 5, 6), kernel_size=3, stride=1, padding=1, divisor_override=5),
         draw((1, 2, 2, 2), input_size=(1, 2, 9, 9), kernel_size=(2, 3), stride=(5, 4)),
     ),
@@ -688,7 +694,8 @@ def _adapted(name: str, input: Tensor, output_size: Any) -> tuple[int, int]:
         raise ShapeError(f"{name}(): Expected 3D or 4D tensor, but got {list(shape)}")
     if 0 in shape[-3:]:
         raise ShapeError(
-            f"{name}(): Expected input to have non-zero size for non-batch dimensions, but input has sizes {list(shape)}"
+            f"{name}(): Expected input to have non-zero size for non-batch dimensions, but input has sizes "
+            f"{list(shape)}"
         )
     if input._array.dtype.kind != "f" and input._array.dtype not in HALF:
         raise DtypeError(f"{name}: not implemented for {OF_NUMPY[input._array.dtype]}: convert it, as in input.float()")
@@ -703,14 +710,15 @@ def _adapted(name: str, input: Tensor, output_size: Any) -> tuple[int, int]:
 
 @lru_cache(maxsize=64)
 def _adaptive(n: int, out: int) -> tuple[np.ndarray, np.ndarray]:
-    """First element of each of ``out`` windows over n, and one past its last: floor(i n / out), ceil((i + 1) n / out)."""
+    """First element of each of ``out`` windows, and one past its last: floor(i n / out), ceil((i + 1) n / out)."""
     i = np.arange(out)
     return i * n // max(out, 1), -(-(i + 1) * n // max(out, 1))
 
 
 @composite(
     on="functional",
-    samples=each(draw((2, 3, 6, 8), output_size=(3, 4)), draw((2, 7, 5), output_size=(3, 2)), draw((2, 3, 5, 4), 1), draw((1, 2, 4, 5), output_size=(6, None)),
+    samples=each(draw((2, 3, 6, 8), output_size=(3, 4)), draw((2, 7, 5), output_size=(3, 2)), draw((2, 3, 5, 4), 1),
+                 draw((1, 2, 4, 5), output_size=(6, None)),
                  draw((0, 2, 4, 4), 2)),
 )  # fmt: skip
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:

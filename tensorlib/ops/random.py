@@ -56,7 +56,7 @@ def _sizes(**attrs: Any) -> Any:
 )
 def _uniform(size: Ints, low: Scalar, high: Scalar, dtype: Any, device: Any, seed: Any, offset: Any):
     """Uniform numbers in [low, high)."""
-    out = stream.uniform01(size, dtype, seed, offset)
+    out = stream.uniform01(size, dtype, seed, offset)  # type: ignore[arg-type]
     if low == 0 and high == 1:
         return out
     out = out.astype(_work(dtype), copy=False)
@@ -72,7 +72,7 @@ def _uniform(size: Ints, low: Scalar, high: Scalar, dtype: Any, device: Any, see
 )
 def _normal(size: Ints, mean: Scalar, std: Scalar, dtype: Any, device: Any, seed: Any, offset: Any):
     """Normal numbers of the given mean and standard deviation, by Box and Muller's transform."""
-    out = stream.normal01(size, _work(dtype), seed, offset)
+    out = stream.normal01(size, _work(dtype), seed, offset)  # type: ignore[arg-type]
     return (out if mean == 0 and std == 1 else out * std + mean).astype(dtype, copy=False)
 
 
@@ -94,7 +94,7 @@ def _normal(size: Ints, mean: Scalar, std: Scalar, dtype: Any, device: Any, seed
 )  # fmt: skip
 def _randint(size: Ints, low: Any, high: Any, dtype: Any, device: Any, seed: Any, offset: Any):
     """Integers in [low, high)."""
-    return stream.integers(size, low, high, dtype, seed, offset)
+    return stream.integers(size, low, high, dtype, seed, offset)  # type: ignore[arg-type]
 
 
 @op(
@@ -136,7 +136,7 @@ def _again(g: Tensor, p: float, seed: int, offset: int) -> Tensor:
         draw(transposed(40, 33), p=0.9), draw((5,), p=1.0), draw((5,), p=0.0),
     ),
 )  # fmt: skip
-def _dropout(input: Array, p: Scalar, seed: Any, offset: Any):
+def _dropout(input: Array, p: float, seed: Any, offset: Any):
     """input / (1 - p), elements zeroed with probability p (a multiple of 2**-16)."""
     mask = survivors(input.shape, p, seed, offset)
     out = np.multiply(input, mask)
@@ -293,7 +293,8 @@ def bernoulli(input: Tensor, p: Any = None, *, generator: Any = None, out: Any =
 def _probabilities(name: str, input: Tensor, p: Any) -> Tensor:
     """A float tensor of input's shape and dtype holding p."""
     if isinstance(p, Tensor):
-        return p.to(device=array_device(input._array)).expand(input._array.shape)  # type: ignore[attr-defined,no-any-return]
+        p = p.to(array_device(input._array))
+        return p.expand(input._array.shape)  # type: ignore[attr-defined,no-any-return]
     if not 0 <= p <= 1:
         raise ArgumentError(f"{name}: expects p to be in [0, 1], but got p={p}")
     x = input._array

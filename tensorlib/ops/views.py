@@ -543,7 +543,7 @@ def _diagonal_grad(g: Array, shape: Ints, offset: int, dim1: int, dim2: int):
         draw((0,), shape=(2,), size=(0,), stride=(1,), offset=0),
     ),
 )
-def _as_strided_grad(g: Array, shape: Ints, size: Ints, stride: Ints, offset: int):
+def _as_strided_grad(g: Array, shape: Any, size: Any, stride: Any, offset: int):
     """Zeros of a contiguous ``shape`` to which g is added at the places of a strided view; repeated places add up.
 
     Half types add up in float32. On a GPU places that repeat are added atomically, in no fixed order.
@@ -564,7 +564,7 @@ def _as_strided_grad(g: Array, shape: Ints, size: Ints, stride: Ints, offset: in
         draw((6,), size=(), stride=(), offset=5),
     ),
 )  # fmt: skip
-def _as_strided(input: Array, size: Ints, stride: Ints, offset: int):
+def _as_strided(input: Array, size: Any, stride: Any, offset: int):
     """The view of ``size`` and ``stride`` that starts ``offset`` elements after the first of a contiguous input."""
     return _array.as_strided(input, size, stride, offset)
 
@@ -901,7 +901,12 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     return permute(input, tuple(order[:n]))
 
 
-@op(spec=lambda input: (input.shape, input.dtype), vjp=lambda g: _conjugate(g), on="")
+@op(
+    spec=lambda input: (input.shape, input.dtype),
+    vjp=lambda g: _conjugate(g),
+    on="",
+    samples=each(draw((2, 3)), draw(()), draw((0,))),
+)
 def _conjugate(input: Array):
     """The complex conjugate, elementwise. Complex tensors are on the CPU only."""
     return np.conjugate(input)

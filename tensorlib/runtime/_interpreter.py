@@ -7,6 +7,7 @@ what such functions call in the place of Triton's compiler, for as long as a lau
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import textwrap
 import types
@@ -221,6 +222,8 @@ class Builder(stock.InterpreterBuilder):  # type: ignore[misc]
 
 
 builder = Builder()
+# Without debug the interpreter drops tl.device_assert, which stops a GPU.
+builder.options = dataclasses.replace(builder.options, debug=True, sanitize_overflow=False)
 semantic = TritonSemantic(builder)
 
 

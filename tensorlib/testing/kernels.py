@@ -160,6 +160,16 @@ def _compile_recorded(op: Op, case: Case, dtype: Any, target: str) -> None:
         abi.check(compiler.compile_kernel(r.kernel, keys, r.constants, target, r.num_warps, r.num_stages))
 
 
+def unreached(operators: Sequence[Op], packages: tuple[str, ...]) -> list[str]:
+    """The Triton functions declared in these packages that no check of these operators runs or compiles."""
+    found = reached(operators)
+    return sorted(
+        f"{f.__module__}.{f.__qualname__}"
+        for f in compiler.registry.values()
+        if f.__module__.startswith(packages) and f not in found
+    )
+
+
 def reached(operators: Sequence[Op]) -> set[Jit]:
     """Every Triton function that the checks ``kernel`` or ``compile`` of these operators run or compile.
 

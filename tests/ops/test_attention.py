@@ -76,9 +76,12 @@ CASES = [
 ]  # fmt: skip
 
 
+SHAPES = [((2, 4, 21, 8), (2, 2, 30, 8)), ((3, 1, 33, 4), (3, 1, 9, 4)), ((19, 8), (19, 8))]
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("shapes", [((2, 4, 21, 8), (2, 2, 30, 8)), ((3, 1, 33, 4), (3, 1, 9, 4)), ((19, 8), (19, 8))], ids=str)
-def test_blocks_of_the_cpu_path_are_the_formula(case: dict[str, Any], shapes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+def test_blocks_are_the_formula(case: dict[str, Any], shapes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks so small that batches, heads and queries are all divided."""
     q, k = shapes
     attrs = dict(is_causal=case["is_causal"], scale=0.3)
@@ -103,7 +106,7 @@ def test_blocks_of_the_cpu_path_are_the_formula(case: dict[str, Any], shapes: An
         close(run(inputs, fused), want)
 
 
-@pytest.mark.parametrize("attrs", [dict(is_causal=True), dict(is_causal=False), dict(is_causal=True, dropout_p=0.3)], ids=str)
+@pytest.mark.parametrize("attrs", [{"is_causal": True}, {"is_causal": False}, {"is_causal": True, "dropout_p": 0.3}])
 def test_kernels_over_several_tiles(attrs: dict[str, Any]) -> None:
     """More than one tile of queries and of keys in both passes of the backward, heads padded, in the interpreter."""
     results = []
@@ -151,7 +154,7 @@ def test_the_gradient_of_an_added_mask() -> None:
     [
         (((8,), (5, 8), (5, 8)), {}, ShapeError, "at least 2 dimensional"),
         (((2, 6, 4, 8), (2, 3, 5, 8), (2, 3, 5, 8)), {}, ShapeError, "enable_gqa=True"),
-        (((2, 6, 4, 8), (2, 4, 5, 8), (2, 4, 5, 8)), {"enable_gqa": True}, ShapeError, "must divide the number of heads"),
+        (((2, 6, 4, 8), (2, 4, 5, 8), (2, 4, 5, 8)), {"enable_gqa": True}, ShapeError, "must divide"),
         (((4, 8), (5, 8), (5, 8)), {"enable_gqa": True}, DimError, "Dimension out of range"),
         (((4, 8), (5, 7), (5, 8)), {}, ShapeError, "last size"),
         (((4, 8), (5, 8), (6, 8)), {}, ShapeError, "length"),

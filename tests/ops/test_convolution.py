@@ -23,7 +23,7 @@ def direct(x, weight, stride, padding, dilation, groups):
     """The definition: one kernel element at a time."""
     (sh, sw), (dh, dw) = stride, dilation
     x = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
-    n, c, h, w = x.shape
+    n, _, h, w = x.shape
     out, per_group, kh, kw = weight.shape
     oh, ow = (h - dh * (kh - 1) - 1) // sh + 1, (w - dw * (kw - 1) - 1) // sw + 1
     total = np.zeros((n, groups, out // groups, oh, ow))
@@ -89,3 +89,7 @@ def test_long_weight_gradients_are_summed_in_parts_in_order():
         grads.append(tl.autograd.grad(tl.conv2d(x.to(device), w), w, g.to(device))[0].cpu().numpy())
     np.testing.assert_allclose(grads[1], grads[0], rtol=1e-4, atol=1e-4)
     assert grads[1].tobytes() == grads[2].tobytes()
+
+
+def test_no_channels_give_the_bias():
+    assert tl.conv2d(tl.ones(1, 0, 3, 3), tl.ones(2, 0, 2, 2), tl.tensor([1.0, 2.0]))[0, :, 0, 0].tolist() == [1, 2]

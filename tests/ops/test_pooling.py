@@ -1,4 +1,4 @@
-"""Pooling beyond what its declarations say: PyTorch's choices among NaN, infinities and equal maxima; exact gradients."""
+"""Pooling beyond what its declarations say: PyTorch's choices among NaN, infinities and equals; exact gradients."""
 
 import numpy as np
 import pytest

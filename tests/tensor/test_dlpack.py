@@ -188,7 +188,7 @@ def test_copies():
 def test_what_cannot_be_handed_over():
     w = tl.ones(2, requires_grad=True)
     for t in (w, w * 2):
-        with pytest.raises(BufferError, match="Can't export tensors that require gradient, use tensor.detach"):
+        with pytest.raises(BufferError, match="Can't export tensors that require gradient"):
             t.__dlpack__()
     assert np.from_dlpack((w * 2).detach()).tolist() == [2, 2]
     x = tl.ones(2)
