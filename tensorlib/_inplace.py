@@ -238,3 +238,25 @@ def method(public: Callable[..., Any], name: str, ufunc: Any, keeps_input: bool)
     inplace.__name__ = inplace.__qualname__ = f"{name}_"
     inplace.__doc__ = f"In-place form of ``{name}``: the result is written into this tensor, which is returned."
     return inplace
+
+
+def relayout(public: Callable[..., Any], name: str) -> Callable[..., Tensor]:
+    """The in-place method of a view: ``x.unsqueeze_(0)`` gives x itself another shape over the same memory."""
+
+    def inplace(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if modes.grad and self._needs and self._node is None:
+            raise AutogradError(
+                f"{name}_: a leaf Variable that requires grad is being used in an in-place operation. "
+                f"Use the out-of-place {name}"
+            )
+        viewed = public(self, *args, **kwargs)
+        version_of(self)[0] += 1
+        self._array, self._node, self._index = viewed._array, viewed._node, viewed._index
+        if self._view is not None:
+            self._view = viewed._view
+            self._view.stamp = version_of(self)[0] if self._view.stamp >= 0 else -1
+        return self
+
+    inplace.__name__ = inplace.__qualname__ = f"{name}_"
+    inplace.__doc__ = f"In-place form of ``{name}``: this tensor itself takes the other shape."
+    return inplace

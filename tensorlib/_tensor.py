@@ -624,6 +624,8 @@ def attach(made: Op | Composite) -> None:
             setattr(Tensor, name, method)
             if made.inplace:
                 setattr(Tensor, f"{name}_", _inplace.method(made.public, name, ufunc, keeps))
+            elif name in _RELAYOUTS:
+                setattr(Tensor, f"{name}_", _inplace.relayout(made.public, name))
     if isinstance(made, Op) and made.ufunc is not None:
         _UFUNCS.setdefault(made.ufunc, made)
     if made.name in _UNARY:
@@ -633,6 +635,7 @@ def attach(made: Op | Composite) -> None:
 
 
 _UFUNCS: dict[Any, Op] = {}
+_RELAYOUTS = {"squeeze", "unsqueeze", "transpose", "swapaxes", "swapdims", "t"}  # views with an in-place form
 _UNARY = {"neg": "__neg__", "abs": "__abs__", "bitwise_not": "__invert__", "positive": "__pos__"}
 _BINARY = {
     "add": "add", "sub": "sub", "mul": "mul", "div": "truediv", "floor_divide": "floordiv", "remainder": "mod",

@@ -1,4 +1,4 @@
-"""The fast paths of ufuncs against the slow one, on operands that hypothesis draws: numbers, dtypes, errors, gradients."""
+"""The fast paths of ufuncs against the slow one, on operands that hypothesis draws: numbers, errors, gradients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def operands(draw: Any) -> Any:
     """A tensor of any dtype, shape and layout, a number, an array, or something that is refused."""
     kind = draw(st.sampled_from(["tensor"] * 6 + ["number", "array", "other"]))
     if kind == "number":
-        return draw(st.one_of(st.booleans(), st.integers(-3, 3), st.sampled_from([0.5, -2.0, float("nan"), float("inf")])))
+        return draw(
+            st.one_of(st.booleans(), st.integers(-3, 3), st.sampled_from([0.5, -2.0, float("nan"), float("inf")]))
+        )
     if kind == "other":
         return draw(st.sampled_from([None, "text", [1.0], object]))
     shape = draw(st.sampled_from(SHAPES))

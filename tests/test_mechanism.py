@@ -1,4 +1,4 @@
-"""Checks that cannot fail prove nothing: each kind of mistake, declared on purpose, is found by the check made for it."""
+"""Checks that cannot fail prove nothing: each kind of mistake, made on purpose, is found by the check made for it."""
 
 from __future__ import annotations
 
@@ -252,7 +252,9 @@ def test_body_worse_than_its_dtype() -> None:
         """e**input, elementwise."""
         return np.exp(input.astype(np.float16)).astype(input.dtype) if input.dtype == np.float32 else np.exp(input)
 
-    found = failing(op(spec=same_spec, promote=INT_TO_FLOAT, vjp=lambda g, out: g * out, samples=each(draw((9,))))(_mutant))
+    found = failing(
+        op(spec=same_spec, promote=INT_TO_FLOAT, vjp=lambda g, out: g * out, samples=each(draw((9,))))(_mutant)
+    )
     assert "against float64" in str(found["oracle"])
 
 
@@ -290,7 +292,7 @@ def test_input_written_without_saying_so() -> None:
 
 
 def test_backward_reads_what_was_overwritten() -> None:
-    """An auxiliary output that is the input's own memory has no version counter of its own: backward reads stale numbers."""
+    """An auxiliary output that is the input's own memory has another version counter: backward reads stale numbers."""
 
     @op(
         spec=lambda input: [(input.shape, input.dtype)] * 2,

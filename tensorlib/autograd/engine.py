@@ -330,7 +330,10 @@ def run(
                         shared[id(slots[t._index])] = slots[t._index]
             if useful is not None and node not in useful:
                 continue
-            results = _pull_hooked(node, slots, create)
+            if node.hooks is None and not listening[0]:
+                results = pull(node, slots, create)
+            else:
+                results = _pull_hooked(node, slots, create)
             if not retain:
                 node.saved = None
             edges = node.edges

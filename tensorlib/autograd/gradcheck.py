@@ -31,7 +31,9 @@ def _inputs(name: str, inputs: Any) -> list[Any]:
         if not (isinstance(t, Tensor) and t._needs):
             continue
         if t._array.dtype.kind == "c":
-            raise ArgumentError(f"{name}: input {i} is complex: check its real and imaginary parts, as in view_as_real(x)")
+            raise ArgumentError(
+                f"{name}: input {i} is complex: check its real and imaginary parts, as in view_as_real(x)"
+            )
         if t._array.dtype != np.float64:
             warnings.warn(
                 f"{name}: input {i} requires gradient and is not of double precision: "
@@ -72,7 +74,9 @@ def difference(
     return [(a - b) / (2 * eps) for a, b in zip(*values, strict=True)]
 
 
-def _analytic(output: Tensor, inputs: Sequence[Tensor], cotangent: np.ndarray, **options: Any) -> list[np.ndarray | None]:
+def _analytic(
+    output: Tensor, inputs: Sequence[Tensor], cotangent: np.ndarray, **options: Any
+) -> list[np.ndarray | None]:
     """Gradients of <output, cotangent>; None for inputs it does not depend on."""
     if not output._needs:
         return [None] * len(inputs)
@@ -171,10 +175,12 @@ class _Check:
             seed = wrap(u.astype(output._array.dtype)).to(output.device)  # type: ignore[attr-defined]
             raw = engine.grad(output, self.wanted, seed, retain_graph=True, allow_unused=True)
             for i, x, g, a, b in zip(self.where, self.wanted, raw, first, second, strict=True):
-                if g is None:
+                if g is None or a is None or b is None:
                     continue
                 if g._array.shape != x._array.shape:
-                    self._fail(f"gradient of input {i} has shape {g._array.shape}, the input {x._array.shape} (output {j})")
+                    self._fail(
+                        f"gradient of input {i} has shape {g._array.shape}, the input {x._array.shape} (output {j})"
+                    )
                 if self.check_dtypes and g._array.dtype != x._array.dtype:
                     self._fail(f"gradient of input {i} has dtype {g.dtype}, the input {x.dtype} (output {j})")
                 if np.abs(a - b).max(initial=0.0) > self.nondet_tol:
@@ -194,7 +200,9 @@ class _Check:
 def _refuse(name: str, **flags: bool) -> None:
     for flag, value in flags.items():
         if value:
-            raise ArgumentError(f"{name}: {flag}=True is not supported: backward-mode gradients are checked, one at a time")
+            raise ArgumentError(
+                f"{name}: {flag}=True is not supported: backward-mode gradients are checked, one at a time"
+            )
 
 
 def gradcheck(
@@ -219,8 +227,8 @@ def gradcheck(
 
     ``inputs``: a tensor or a tuple of arguments; those that require a gradient are checked and should be float64.
     Numerical: (f(x + eps) - f(x - eps)) / 2 eps, one element at a time, or along one random direction with
-    ``fast_mode``. Also that backward gives the same twice (``nondet_tol``), gradients of the inputs' shapes (and dtypes,
-    with ``check_grad_dtypes``), and zeros for zeros (``check_undefined_grad``).
+    ``fast_mode``. Also that backward gives the same twice (``nondet_tol``), gradients of the inputs' shapes (with
+    ``check_grad_dtypes`` of their dtypes), and zeros for zeros (``check_undefined_grad``).
 
     GradcheckError where they differ, or False with ``raise_exception=False``. ArgumentError for what is not there:
     forward mode and batched gradients.
@@ -270,7 +278,9 @@ def gradgradcheck(
     ``grad_outputs``: tensors of the outputs' shapes, drawn at random for None (laid out with gaps for
     ``gen_non_contig_grad_outputs``). The rest as in :func:`gradcheck`.
     """
-    _refuse("gradgradcheck", check_batched_grad=check_batched_grad, check_fwd_over_rev=check_fwd_over_rev, masked=masked)
+    _refuse(
+        "gradgradcheck", check_batched_grad=check_batched_grad, check_fwd_over_rev=check_fwd_over_rev, masked=masked
+    )
     if not check_rev_over_rev:
         raise ArgumentError("gradgradcheck: nothing to check with check_rev_over_rev=False")
     given = _inputs("gradgradcheck", inputs)

@@ -159,10 +159,12 @@ def tiles(M: int, N: int, dtype: np.dtype[Any], device: Device) -> Tiles:
     fit_m, fit_n = max(16, next_power_of_2(M)), max(16, next_power_of_2(N))
     if dtype.itemsize == 8:
         return Tiles(min(32, fit_m), min(32, fit_n), 16, 4, 2)
-    stages = 2 if is_amd(device) else 3
     if is_rdna(device):
-        return Tiles(min(32, fit_m), min(64, fit_n), 32, 4, stages)
-    return Tiles(min(64, fit_m), min(64 if dtype.itemsize == 4 else 128, fit_n), 32, 4, stages)
+        return Tiles(min(32, fit_m), min(64, fit_n), 32, 4, 2)
+    block_m, block_n = min(64, fit_m), min(64 if dtype.itemsize == 4 else 128, fit_n)
+    if is_amd(device):
+        return Tiles(block_m, block_n, 32, 4, 2)
+    return Tiles(block_m, block_n, 32, 8 if block_m * block_n >= 4096 else 4, 3)  # 4 warps need 255 registers
 
 
 def _common(x: DeviceArray) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorlib import _array
 from tensorlib._core import Tensor
 from tensorlib._dtypes import HALF, OF_NUMPY
 from tensorlib._promotion import ACCUMULATE, FLOAT_ONLY, INT_TO_FLOAT, PROMOTE, category, default_dtype
@@ -18,7 +19,7 @@ from tensorlib._samples import between, bools, distinct, draw, each, fails, ints
 from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
 from tensorlib.kernels import reduction as kernels
 from tensorlib.kernels import scan as scans
-from tensorlib.op import Array, Dim, Dims, Scalar, composite, op
+from tensorlib.op import Array, Dim, Dims, Scalar, composite, op, view
 
 _F32, _F64, _INT64, _BOOL = (np.dtype(t) for t in (np.float32, np.float64, np.int64, np.bool_))
 
@@ -45,9 +46,19 @@ def kept(t: Tensor, shape: tuple[int, ...], dim: Any, keepdim: bool) -> Tensor:
     return t.view(reduced_shape(shape, dims, True))  # type: ignore[attr-defined, no-any-return]
 
 
-def _spread(g: Tensor, shape: tuple[int, ...], dim: Any, keepdim: bool) -> Tensor:
-    """A result's gradient at the size of the input, repeated with stride 0."""
-    return kept(g, shape, dim, keepdim).expand(shape)  # type: ignore[attr-defined, no-any-return]
+@view(
+    vjp=lambda g, dim, keepdim: g.sum(dim, keepdim),
+    on="",
+    samples=each(
+        draw((3,), shape=(3, 4), dim=(1,), keepdim=False), draw((1, 4), shape=(3, 4), dim=(0,), keepdim=True),
+        draw((), shape=(2, 3), dim=(0, 1), keepdim=False), draw((), shape=(), dim=(), keepdim=False),
+    ),
+)  # fmt: skip
+def _spread(input: Array, shape: Any, dim: Any, keepdim: Any):
+    """A reduction's gradient at the size of what was reduced: a view that repeats it with stride 0."""
+    if not keepdim and input.ndim:
+        input = input.reshape(reduced_shape(shape, dim, True), copy=False)
+    return _array.expand(input, shape)
 
 
 def _nonempty(name: str, input: Any, dim: tuple[int, ...], shape: tuple[int, ...]) -> None:

@@ -28,7 +28,7 @@ def declared(what: Any) -> Op | Composite:
     else:
         found = getattr(what, "op", None) or next((c for c in composites.values() if c.function is what), None)
     if found is None:
-        raise TypeError(f"checks: {what!r} is no declared operator: expected an operator, its public function or its name")
+        raise TypeError(f"checks: {what!r} is no declared operator: expected one, its public function or its name")
     return found  # type: ignore[no-any-return]
 
 
@@ -39,7 +39,7 @@ def place(array: np.ndarray, device: Device) -> Any:
     strides = _array.strides_of(array)
     low = sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True) if s < 0)
     high = sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True) if s > 0)
-    whole = _array.as_strided(array, (high - low + 1,), (1,), low) if low else _array.as_strided(array, (high + 1,), (1,))
+    whole = _array.as_strided(array, (high - low + 1,), (1,), low)
     copied = _array.to_device(np.array(whole), device)
     return _array.as_strided(copied, array.shape, strides, -low)
 
@@ -137,7 +137,7 @@ def run(
 def mutated(op: Op, given: Sequence[Any]) -> list[Tensor]:
     """The tensors that the operator says it writes."""
     position = list(op.signature.parameters)
-    found = []
+    found: list[Tensor] = []
     for i in op.mutates:
         at = position.index(op.tensors[i].name)
         value = given[at] if at < len(given) else None
@@ -178,14 +178,14 @@ def bind(op: Op, args: Sequence[Any], attrs: dict[str, Any], device: Device = cp
         if "device" not in {p.name for p in op.attrs}:
             del bound_attrs["device"]
     arrays, seen, out = _dispatch.promote(op, flat, bound_attrs, where)
-    arrays, seen = _dispatch.unflatten(arrays, counts), _dispatch.unflatten(seen, counts)
+    operands, seen = _dispatch.unflatten(arrays, counts), _dispatch.unflatten(seen, counts)
     if op.is_view or op.mutates:
         specs: Any = None
     elif op.broadcasts and op.spec is None:
         specs = [(_dispatch.broadcast(op, seen), out)]
     else:
         specs = op.specs(seen, bound_attrs)
-    return Bound(arrays, bound_attrs, specs, where)
+    return Bound(operands, bound_attrs, specs, where)
 
 
 def on_kernel(op: Op, bound: Bound) -> list[Any]:

@@ -35,7 +35,23 @@ Declared = Op | Composite
 #: Around the kinks of relu, abs, clamp, floor and of ties between two operands.
 TIES = (-2.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 2.0)
 #: What only IEEE arithmetic settles.
-SPECIAL = (float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 1e20, -1e20, 1e-18, -1e-18, 6e4, 88.0)
+SPECIAL = (
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    2.5,
+    -2.5,
+    1e20,
+    -1e20,
+    1e-18,
+    -1e-18,
+    6e4,
+    88.0,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +85,7 @@ class Case:
 
     def draws(self) -> list[Draw]:
         """The Draws among its arguments, sequences opened."""
-        found = []
+        found: list[Draw] = []
         for a in (*self.sample.args, *self.sample.attrs.values()):
             found.extend(x for x in (a if isinstance(a, list) else [a]) if isinstance(x, Draw))
         return found
@@ -120,8 +136,8 @@ def _domain(op: Op, position: int) -> tuple[float, float]:
     return (-3.0 if domain[0] is None else domain[0]), (3.0 if domain[1] is None else domain[1])
 
 
-def _number(low: float, high: float, at: float) -> float:
-    low, high = max(low, -3.0), min(high, 3.0) if high > low else high
+def _number(limits: tuple[float, float], at: float) -> float:
+    low, high = max(limits[0], -3.0), min(limits[1], 3.0)
     return low + (high - low) * at
 
 
@@ -175,18 +191,24 @@ def _pointwise(op: Op) -> Iterator[Case]:
     if all(grids) and op.domain is None and not own:
         yield Case("ties", _grid(grids[: min(n, 3)] + grids[3:], attrs))
     if not own:
-        yield Case("special values", _grid([SPECIAL[:6] if n > 2 else SPECIAL] * n, attrs), special=True, refusable=True)
+        yield Case(
+            "special values", _grid([SPECIAL[:6] if n > 2 else SPECIAL] * n, attrs), special=True, refusable=True
+        )
     if gradient or n == 1:
         return
     for i in sorted({*range(n)} - {*own}):
         tensor: list[Any] = list(draws(*cycled((3, 4))).args)
-        for number in (_number(*ranges[i], 0.75), 2, True):
+        for number in (_number(ranges[i], 0.75), 2, True):
             if ranges[i][0] <= number <= ranges[i][1]:
                 args = [*tensor[:i], number, *tensor[i + 1 :]]
-                yield Case(f"{op.tensors[i].name} {number!r}", Sample(tuple(args), attrs), fixed=number is True, refusable=True)
+                yield Case(
+                    f"{op.tensors[i].name} {number!r}", Sample(tuple(args), attrs), fixed=number is True, refusable=True
+                )
     for (a, b), label in _MIXED.items():
         shapes = cycled((2, 3), ()) if label.endswith("no dimensions") else cycled((2, 3))
-        yield Case(label, draws(*shapes, dtypes=[(a.strip(), b.strip())[i % 2] for i in range(n)]), fixed=True, refusable=True)
+        yield Case(
+            label, draws(*shapes, dtypes=[(a.strip(), b.strip())[i % 2] for i in range(n)]), fixed=True, refusable=True
+        )
 
 
 #: Pairs of dtypes that promotion has to bring together.
@@ -235,7 +257,7 @@ def _takes(made: Declared, case: Case) -> bool:
         calls.run(made, *case.arguments(FLOAT32))
     except ShapeError:
         return False
-    except Exception:  # noqa: BLE001  the checks will meet it again
+    except Exception:  # the checks will meet it again
         return True
     return True
 
@@ -254,7 +276,7 @@ def _binds(made: Declared, case: Case, dtype: Any) -> bool:
         return False
     except TensorlibError:
         return dtype != BOOL and not case.special
-    except Exception:  # noqa: BLE001
+    except Exception:
         return True
     return True
 

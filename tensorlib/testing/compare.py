@@ -23,10 +23,13 @@ class CheckError(TensorlibError, AssertionError):
     """A check found a difference."""
 
 
+_finfo: Callable[..., Any] = ml_dtypes.finfo
+
+
 def eps(dtype: Any) -> float:
     """The distance from 1 to the next number of a floating-point dtype; 0 for integers and bools."""
     dtype = np.dtype(dtype)
-    return 0.0 if dtype.kind in "iub" else float(ml_dtypes.finfo(dtype).eps)
+    return 0.0 if dtype.kind in "iub" else float(_finfo(dtype).eps)
 
 
 def working_eps(dtype: Any) -> float:
@@ -56,7 +59,11 @@ def perturbed(array: Array, size: float, rng: np.random.Generator) -> Array:
 
 
 def bounds(
-    function: Callable[..., Sequence[Array]], inputs: Sequence[Array], dtype: Any, terms: int, working: float | None = None
+    function: Callable[..., Sequence[Array]],
+    inputs: Sequence[Array],
+    dtype: Any,
+    terms: int,
+    working: float | None = None,
 ) -> tuple[Sequence[Array], list[Array]]:
     """(float64 results, how far each element of the same results in ``dtype`` may be off).
 
@@ -82,14 +89,14 @@ def bounds(
         size = np.abs(np.where(np.isfinite(r), r, 0))
         norm = float(size.max(initial=0.0))
         m[~np.isfinite(m)] = 0
-        smallest = 0.0 if np.dtype(dtype).kind in "iub" else float(ml_dtypes.finfo(dtype).smallest_normal) * eps(dtype)
+        smallest = 0.0 if np.dtype(dtype).kind in "iub" else float(_finfo(dtype).smallest_normal) * eps(dtype)
         found.append((eps(dtype) + factor * unit) * size + factor * m + 4 * unit * norm + 2 * smallest)
     return results, found
 
 
 def largest(dtype: Any) -> float:
     """The largest finite number of a floating-point dtype."""
-    return float(ml_dtypes.finfo(dtype).max)
+    return float(_finfo(dtype).max)
 
 
 def within(got: Array, want: Array, bound: Any, what: str) -> None:
@@ -100,11 +107,11 @@ def within(got: Array, want: Array, bound: Any, what: str) -> None:
     if got.shape != want.shape:
         raise CheckError(f"{what}: shape {got.shape}, expected {want.shape}")
     if got.dtype.kind == "c" or want.dtype.kind == "c":
-        a, b = got.astype(np.complex128), want.astype(np.complex128)
+        one, other = got.astype(np.complex128), want.astype(np.complex128)
         # A NaN in one part makes a complex number NaN: which part it is is not defined.
-        nan = np.isnan(a) & np.isnan(b)
+        nan = np.isnan(one) & np.isnan(other)
         for part in (np.real, np.imag):
-            within(np.where(nan, 0, part(a)), np.where(nan, 0, part(b)), bound, what)
+            within(np.where(nan, 0, part(one)), np.where(nan, 0, part(other)), bound, what)
         return
     exactly = not is_float(got.dtype) and not is_float(want.dtype)
     a, b = (got, want) if exactly else (got.astype(np.float64), want.astype(np.float64))
@@ -130,8 +137,8 @@ def within(got: Array, want: Array, bound: Any, what: str) -> None:
     at = np.unravel_index(int(worst.argmax()), a.shape) if a.ndim else ()
     place = f" at {tuple(int(i) for i in at)}" if a.ndim else ""
     raise CheckError(
-        f"{what}: {int(bad.sum())} of {bad.size} elements differ; the worst{place}: got {got[at]}, expected {want[at]}, "
-        f"which may be {spread[at]:.3g} apart"
+        f"{what}: {int(bad.sum())} of {bad.size} elements differ; the worst{place}: got {got[at]}, "
+        f"expected {want[at]}, which may be {spread[at]:.3g} apart"
     )
 
 

@@ -37,10 +37,23 @@ from tensorlib import _dispatch
 from tensorlib._core import Tensor, version_of, wrap
 from tensorlib._device import cpu
 from tensorlib._dtypes import HALF
+from tensorlib.autograd import engine
 from tensorlib.errors import DtypeError, ShapeError
 from tensorlib.op import Composite, Op
 from tensorlib.testing import calls, expected, gradients, kernels
-from tensorlib.testing.cases import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Case, Declared, cases, dtypes, each_case, is_random, usual
+from tensorlib.testing.cases import (
+    BFLOAT16,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    Case,
+    Declared,
+    cases,
+    dtypes,
+    each_case,
+    is_random,
+    usual,
+)
 from tensorlib.testing.compare import CheckError, bounds, eps, exact64, is_float, same, within, working_eps
 
 
@@ -72,7 +85,7 @@ def checks(op: Any, *, values: Path | str | None = None, full_targets: bool = Fa
     made = calls.declared(op)
     try:
         everything = list(_checks(made, values, full_targets))
-    except Exception as error:  # noqa: BLE001  samples that cannot be drawn are this operator's failure alone
+    except Exception as error:  # samples that cannot be drawn are this operator's failure alone
         yield Check(made.name, "declaration", partial(_reraise, error))
         return
     yield from everything
@@ -132,7 +145,7 @@ def _differentiable(made: Composite) -> bool:
     for case, args, attrs in gradients.at_points(made)[:3]:
         try:
             outs = calls.gradients(made, args, attrs, gradients.cotangents(case))[0]
-        except Exception:  # noqa: BLE001  the check will meet it again and report it
+        except Exception:  # the check will meet it again and report it
             return True
         if any(t.requires_grad for t in outs):
             return True
@@ -259,7 +272,7 @@ _RANK = {"b": 0, "u": 1, "i": 1, "f": 2, "V": 2, "c": 3}
 
 
 def _dtype_fits(what: str, got: np.dtype[Any], want: np.dtype[Any], op: Op) -> None:
-    """CheckError unless rounding ``got`` once to ``want`` is what the mechanism does: never another kind, never wider."""
+    """CheckError unless the mechanism only rounds ``got`` to ``want``: never to another kind, never to a wider one."""
     if got == want or (want in HALF and got == FLOAT32):
         return
     narrows = _RANK[got.kind] == _RANK[want.kind] and (got.itemsize >= want.itemsize or got.kind in "iub")
@@ -285,7 +298,11 @@ def _reference(op: Op) -> None:
             found.append(result if type(result) is tuple else (result,))
         for i, (a, b) in enumerate(zip(*found, strict=True)):
             b = np.asarray(b)
-            size = np.abs(np.where(np.isfinite(exact64(b)), exact64(b), 0)) if b.dtype.kind not in "iub" else np.zeros(b.shape)
+            size = (
+                np.abs(np.where(np.isfinite(exact64(b)), exact64(b), 0))
+                if b.dtype.kind not in "iub"
+                else np.zeros(b.shape)
+            )
             unit = max(eps(b.dtype), eps(FLOAT32) if dtype in HALF else 0.0)
             allowed = 16 * unit * (size + size.max(initial=0.0) + float(np.sqrt(b.size)))
             if op.pointwise or b.dtype.kind in "iub":
@@ -295,7 +312,12 @@ def _reference(op: Op) -> None:
                 found_bounds = _bounds(op, args, attrs, FLOAT32 if b.dtype != FLOAT64 else FLOAT64)
             if found_bounds is not None and found_bounds[1][i].shape == b.shape:
                 allowed = np.maximum(allowed, 2 * found_bounds[1][i])
-            within(np.asarray(a).astype(b.dtype), b, allowed, f"{op.name}, {case}, {dtype}: cpu= against the body, output {i}")
+            within(
+                np.asarray(a).astype(b.dtype),
+                b,
+                allowed,
+                f"{op.name}, {case}, {dtype}: cpu= against the body, output {i}",
+            )
 
 
 def _flat(values: Any) -> list[Any]:
@@ -319,14 +341,16 @@ def _inputs(made: Declared) -> None:
         if live and (not isinstance(made, Op) or made.vjps is not None):
             leaves = [t for t in tensors if t._needs]
             seeds = [wrap(np.full(t._array.shape, 1.5, t._array.dtype)) for t in live]
-            gradients.engine.grad(live, leaves, seeds, allow_unused=True)
+            engine.grad(live, leaves, seeds, allow_unused=True)
             for i, s in enumerate(seeds):
                 what = f"{made.name}, {case}: the gradient of output {i} was written by the vjp"
                 within(s._array, np.full(s._array.shape, 1.5, s._array.dtype), 0.0, what)
         owners = [names[min(i, len(names) - 1)] for i, a in enumerate(args) for _ in _arrays_of(a)]
         for i, (t, old, owner) in enumerate(zip(tensors, before, owners, strict=True)):
             if owner not in allowed:
-                within(t._array, old, 0.0, f"{made.name}, {case}: tensor {i} ({owner}) was written, and is not in mutates")
+                within(
+                    t._array, old, 0.0, f"{made.name}, {case}: tensor {i} ({owner}) was written, and is not in mutates"
+                )
 
 
 def _arrays_of(a: Any) -> list[Any]:
@@ -398,8 +422,8 @@ def _stored(
         with np.errstate(all="ignore"):
             limit = 16 * unit * np.abs(np.where(np.isfinite(wide), wide, 0)) if unit else np.zeros(mine.shape)
             limit = limit + (1e-37 if unit else 0.0)
-        if special and np.shape(allowed) == got.shape:
-            limit = limit + np.asarray(allowed).reshape(-1)[at]
+        if special and allowed is not None and allowed.shape == got.shape:
+            limit = limit + allowed.reshape(-1)[at]
     else:
         limit = allowed.reshape(-1)[at]
     within(mine, want.kept, limit, what)
@@ -459,11 +483,11 @@ def operands() -> list[Any]:
 
 def _both(op: Op, given: tuple[Any, ...]) -> None:
     attrs = {p.name: p.default for p in op.attrs}
-    outcomes = []
+    outcomes: list[tuple[Any, Any]] = []
     for function in (lambda: op.fast(*given), lambda: _dispatch.apply(op, given, dict(attrs))):  # type: ignore[misc]
         try:
             outcomes.append((function(), None))
-        except Exception as error:  # noqa: BLE001  the error is what is compared
+        except Exception as error:  # the error is what is compared
             outcomes.append((None, error))
     (a, first), (b, second) = outcomes
     what = f"{op.name}({', '.join(map(_shown, given))}), fast against slow"
@@ -491,7 +515,7 @@ def _both(op: Op, given: tuple[Any, ...]) -> None:
 
 def _gradients_or_error(t: Tensor, leaves: list[Tensor], seed: Tensor) -> Any:
     try:
-        return gradients.engine.grad(t, leaves, seed, allow_unused=True)
+        return engine.grad(t, leaves, seed, allow_unused=True)
     except DtypeError as error:
         return error
 
@@ -547,16 +571,16 @@ def _kernel_bounds(op: Op, case: Case, args: Any, attrs: Any, dtype: Any) -> lis
     return None if found is None else [2 * b for b in found[1]]
 
 
-def _cancelled(made: Declared, args: Any, want: np.ndarray) -> Any:
+def _cancelled(made: Declared, args: Any, want: np.ndarray) -> np.ndarray:
     """What subtraction within an elementwise formula may lose: a few roundings of the operands, or of 1."""
-    if not (isinstance(made, Op) and made.pointwise) or not is_float(want.dtype):
-        return 0.0
     size = np.zeros(want.shape)
+    if not (isinstance(made, Op) and made.pointwise) or not is_float(want.dtype):
+        return size
     for a in args:
         if isinstance(a, (np.ndarray, int, float)):
             x = np.abs(exact64(np.asarray(a)).astype(np.float64))
             size = np.maximum(size, np.where(np.isfinite(x), x, 0))
-    return 4 * max(working_eps(want.dtype), eps(np.float32)) * np.minimum(size, 1)
+    return 4 * working_eps(want.dtype) * np.minimum(size, 1)
 
 
 def _limit(op: Op, want: np.ndarray, allowed: list[np.ndarray] | None, i: int) -> Any:
@@ -618,7 +642,7 @@ def _errors(op: Op) -> None:
         try:
             calls.bind(op, args, attrs)
             devices: tuple[Any, ...] = (cpu,)  # the numbers are at fault, which only the CPU looks at
-        except Exception:  # noqa: BLE001  which error it is, is looked at below
+        except Exception:  # which error it is, is looked at below
             devices = (cpu, kernels.INTERPRET)
         for device in devices:
             what = f"{op.name}{sample!r} on {device}"

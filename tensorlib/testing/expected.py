@@ -126,12 +126,15 @@ def save(path: Path, version: str, records: dict[str, Record]) -> None:
         data.extend(np.ascontiguousarray(v.kept).tobytes())
         return [v.dtype, list(v.shape)]
 
-    index = {}
+    index: dict[str, Any] = {}
     for name, record in records.items():
         if record.error is not None:
             index[name] = {"error": record.error}
         else:
-            index[name] = {"outputs": [packed(v) for v in record.outputs], "gradients": [packed(v) for v in record.gradients]}
+            index[name] = {
+                "outputs": [packed(v) for v in record.outputs],
+                "gradients": [packed(v) for v in record.gradients],
+            }
     text = json.dumps({"version": version, "records": index}, separators=(",", ":")).encode()
     np.savez_compressed(path, index=np.frombuffer(text, np.uint8), data=np.frombuffer(bytes(data), np.uint8))
 

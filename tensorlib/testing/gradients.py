@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorlib import _dispatch
 from tensorlib._core import Tensor, modes, wrap
 from tensorlib.autograd import engine
 from tensorlib.errors import AutogradError
@@ -112,7 +113,9 @@ def _kinked(f: Callable[[Any], float], along: Callable[[float], Any], h: float) 
     slopes = [(value[t] - value[-t]) / (2 * t) for t in (h, h / 8)]
     bends = [(value[t] - 2 * value[0.0] + value[-t]) / t for t in (h, h / 8)]
     size = 1 + abs(slopes[0])
-    turns = abs(bends[0]) > 1e-5 * size + 8 * noise and abs(bends[1] - bends[0] / 8) > 0.5 * abs(bends[0] / 8) + 8 * noise
+    turns = (
+        abs(bends[0]) > 1e-5 * size + 8 * noise and abs(bends[1] - bends[0] / 8) > 0.5 * abs(bends[0] / 8) + 8 * noise
+    )
     return turns or abs(slopes[1] - slopes[0]) > 1e-4 * size + 8 * noise
 
 
@@ -126,7 +129,7 @@ def first_order(made: Declared) -> None:
     untouched: list[str] = []
     for case, args, attrs in at_points(made):
         f = _Function(made, case, args, attrs)
-        outs, leaves, grads, _ = f.gradients(f.arrays)
+        outs, _, grads, _ = f.gradients(f.arrays)
         if any(not np.all(np.isfinite(r)) for r in (t._array for t in outs) if r.dtype.kind == "f"):
             untouched.append(f"{case.label}: results are not finite")
             continue
@@ -162,18 +165,20 @@ def first_order(made: Declared) -> None:
             compared += x.size > 0
     if not compared:
         raise CheckError(
-            f"{made.name}: no sample at which a gradient could be compared ({'; '.join(untouched) or 'none is float'}): "
-            f"declare one away from ties and inside the domain"
+            f"{made.name}: no sample at which a gradient could be compared "
+            f"({'; '.join(untouched) or 'none is float'}): declare one away from ties and inside the domain"
         )
 
 
 def second_order(made: Declared) -> None:
-    """The gradient of the gradient, in the inputs and in the cotangents, against central differences of the gradient."""
+    """The gradient of the gradient, in the inputs and in the cotangents, against central differences of the first."""
     compared = 0
     for case, args, attrs in at_points(made):
         f = _Function(made, case, args, attrs)
         outs, leaves, grads, seeds = f.gradients(f.arrays, create=True)
-        if any(not np.all(np.isfinite(t._array)) for t in (*outs, *grads) if t is not None and t._array.dtype.kind == "f"):
+        if any(
+            not np.all(np.isfinite(t._array)) for t in (*outs, *grads) if t is not None and t._array.dtype.kind == "f"
+        ):
             continue
         weights = [_direction(f.arrays[at].shape, 100 + at) for at in f.wanted]
         live = [(g, w) for g, w in zip(grads, weights, strict=True) if g is not None and g.requires_grad]
@@ -210,7 +215,9 @@ def second_order(made: Declared) -> None:
             numeric = (right - left) / (2 * h)
             analytic = 0.0 if second is None else float(np.sum(second._array * v))
             size = abs(numeric) + (0.0 if second is None else float(np.sum(np.abs(second._array * v))))
-            first = sum(float(np.sum(np.abs(g._array * w))) for g, w in zip(grads, weights, strict=True) if g is not None)
+            first = sum(
+                float(np.sum(np.abs(g._array * w))) for g, w in zip(grads, weights, strict=True) if g is not None
+            )
             allowed = 2e-5 * size + 2e-15 * max(abs(right), first) / h + 1e-9
             if not abs(numeric - analytic) <= allowed:
                 which = f"tensor {at}" if of_input else f"the gradient of output {at}"
@@ -237,10 +244,11 @@ def compare_with_composite(op: Op) -> None:
             _alike(f"{op.name}, {case}: output {i} against its composite's", a, b)
         bound = _gradient_bounds(op, case, args, attrs, FLOAT64)
         f = _Function(op, case, args, attrs)
-        for i, (a, b) in enumerate(zip(ours[2], theirs[2], strict=True)):
+        for i, (g, h) in enumerate(zip(ours[2], theirs[2], strict=True)):
             if f.wanted[i] not in f.derivative:
                 continue
-            _alike(f"{op.name}, {case}: gradient {i} against its composite's", a, b, None if bound is None else bound[i])
+            what = f"{op.name}, {case}: gradient {i} against its composite's"
+            _alike(what, g, h, None if bound is None else bound[i])
 
 
 def _with_defaults(op: Op, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -256,7 +264,7 @@ def _with_defaults(op: Op, function: Callable[..., Any]) -> Callable[..., Any]:
         operands = [values[p.name] for p in op.tensors]
         named = {p.name: values[p.name] for p in op.attrs}
         if from_front:
-            calls._dispatch.bind_attrs(op, calls._dispatch.flatten(op, operands)[0], named)
+            _dispatch.bind_attrs(op, _dispatch.flatten(op, operands)[0], named)
         return function(*operands, **named)
 
     return public
@@ -277,8 +285,8 @@ def _alike(what: str, a: Any, b: Any, bound: np.ndarray | None = None) -> None:
 
 
 def paths_agree(made: Declared) -> None:
-    """The gradient as it is computed for ``backward()`` (on raw arrays, by fused backward kernels) and as it is computed
-    to be differentiated again (by Tensor operators, by the composite): the same numbers, in float32 and float64.
+    """The gradient as ``backward()`` computes it (on raw arrays, by fused backward kernels) and as it is computed to be
+    differentiated again (by Tensor operators, by the composite): the same numbers, in float32 and float64.
     """
     for dtype in (FLOAT64, FLOAT32):
         if dtype not in dtypes(made):
@@ -292,12 +300,10 @@ def paths_agree(made: Declared) -> None:
             bound = _gradient_bounds(made, case, args, attrs, dtype)
             for i, (a, b) in enumerate(zip(plain[2], created[2], strict=True)):
                 what = f"{made.name}, {case}, {dtype}: gradient {i}, backward() against create_graph=True"
-                if (a is None) != (b is None):
+                if a is None or b is None:
                     zero = a if b is None else b
-                    if np.any(zero._array != 0):
+                    if zero is not None and np.any(zero._array != 0):
                         raise CheckError(f"{what}: only one of them gives a gradient")
-                    continue
-                if a is None:
                     continue
                 if a._array.dtype != b._array.dtype:
                     raise CheckError(f"{what}: dtypes {a._array.dtype} and {b._array.dtype}")
@@ -389,5 +395,6 @@ def _flat(values: Sequence[Any]) -> list[Any]:
 
 def _replaced(given: Sequence[Any], copies: Any) -> list[Any]:
     return [
-        [next(copies) for _ in a] if isinstance(a, list) else next(copies) if isinstance(a, Tensor) else a for a in given
+        [next(copies) for _ in a] if isinstance(a, list) else next(copies) if isinstance(a, Tensor) else a
+        for a in given
     ]

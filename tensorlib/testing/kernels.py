@@ -1,4 +1,4 @@
-"""Kernels without a GPU: interpreted and held to the CPU, compiled for every target, and watched for what they reach."""
+"""Kernels without a GPU: interpreted and held to the CPU, compiled for every target, watched for what they reach."""
 
 from __future__ import annotations
 

@@ -184,3 +184,18 @@ def test_requires_grad_on_a_view_of_something_without():
     v = base[:2].requires_grad_()
     (v * 2).sum().backward()
     assert v.grad.tolist() == [2.0, 2.0]
+
+
+def test_views_in_place_change_the_tensor_itself():
+    x = leaf(*range(6))
+    y = (x * 2).view(2, 3)
+    assert y.unsqueeze_(0) is y and y.shape == (1, 2, 3)
+    y.squeeze_().t_()
+    assert y.tolist() == [[0.0, 6.0], [2.0, 8.0], [4.0, 10.0]]
+    (y * tl.tensor([[1.0, 10.0]])).sum().backward()
+    assert x.grad.tolist() == [2.0, 2.0, 2.0, 20.0, 20.0, 20.0]
+    with pytest.raises(RuntimeError, match="a leaf Variable"):
+        x.unsqueeze_(0)
+    z = tl.zeros(2, 3)
+    z.transpose_(0, 1)
+    assert z.shape == (3, 2) and z.stride() == (1, 3)

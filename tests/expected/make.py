@@ -148,7 +148,9 @@ def record(made: Any, item: expected.Call) -> expected.Record:
     gradients: list[Any] = []
     if item.gradients:
         live = [(i, t) for i, t in enumerate(outs) if isinstance(t, torch.Tensor) and t.requires_grad]
-        seeds = [torch.from_numpy(expected.cotangent(item.key, i, t.shape)).to(t.dtype).reshape(t.shape) for i, t in live]
+        seeds = [
+            torch.from_numpy(expected.cotangent(item.key, i, t.shape)).to(t.dtype).reshape(t.shape) for i, t in live
+        ]
         if live:
             try:
                 found = torch.autograd.grad([t for _, t in live], leaves, seeds, allow_unused=True)
@@ -169,7 +171,7 @@ def make(made: Any) -> list[str]:
             continue
         try:
             records[item.key] = record(made, item)
-        except Exception as error:  # noqa: BLE001  what PyTorch refuses is stored as that
+        except Exception as error:  # what PyTorch refuses is stored as that
             text = re.sub(r"0x[0-9a-f]+|\s+", " ", str(error))[:160]
             records[item.key] = expected.Record([], [], f"{type(error).__name__}: {text}")
             if item.usual and not item.case.refusable:
@@ -214,7 +216,7 @@ def main(names: list[str]) -> None:
         try:
             for line in make(made):
                 print(line)
-        except Exception as error:  # noqa: BLE001  tensorlib's own failure: the others are made all the same
+        except Exception as error:  # tensorlib's own failure: the others are made all the same
             print(f"{made.name}: NOT MADE: {type(error).__name__}: {error}")
     size = sum(p.stat().st_size for p in HERE.glob("*.npz"))
     print(f"{len(chosen)} operators by PyTorch {torch.__version__}; {size / 1e6:.2f} MB in {HERE}")

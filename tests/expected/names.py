@@ -13,5 +13,5 @@ NOT_IN_TORCH: dict[str, str] = {}
 #: (our name, label of the case) -> why PyTorch's value is not what is expected.
 LEFT_OUT: dict[tuple[str, str], str] = {
     ("take_along_dim", "sample 1 transposed"): "PyTorch refuses a transposed input there",
-    ("erf", "special values"): "PyTorch's vectorised bfloat16 erf flushes small arguments to 0, its float32 one does not",
+    ("erf", "special values"): "PyTorch's bfloat16 erf flushes small arguments to 0, its float32 one does not",
 }

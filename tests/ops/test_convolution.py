@@ -1,12 +1,15 @@
 """Convolution beyond what its declaration says: every way through NumPy, PyTorch's numbers, determinism."""
 
+from functools import partial
 from itertools import product
 
 import numpy as np
 import pytest
 
 import tensorlib as tl
+from tensorlib._device import TARGETS
 from tensorlib.ops import _convolution_numpy as host
+from tensorlib.runtime.launch import Coverage
 
 CASES = [  # input, weight, stride, padding, dilation, groups
     ((8, 2, 6, 7), (4, 2, 3, 2), (1, 1), (1, 2), (1, 1), 1),  # rows, with their padding
@@ -89,6 +92,17 @@ def test_long_weight_gradients_are_summed_in_parts_in_order():
         grads.append(tl.autograd.grad(tl.conv2d(x.to(device), w), w, g.to(device))[0].cpu().numpy())
     np.testing.assert_allclose(grads[1], grads[0], rtol=1e-4, atol=1e-4)
     assert grads[1].tobytes() == grads[2].tobytes()
+
+
+@pytest.mark.parametrize(("target", "dtype"), list(zip(TARGETS, [tl.float32, tl.bfloat16, tl.float16] * 3)))
+def test_the_largest_tiles_compile(target, dtype):
+    empty = partial(tl.empty, dtype=dtype, device=target)
+    x, w = empty(32, 64, 56, 56).requires_grad_(), empty(64, 64, 3, 3).requires_grad_()
+    with Coverage() as seen:
+        y = tl.conv2d(x, w, padding=1)
+        tl.autograd.grad(y, [x, w], empty(y.shape))
+    tiles = [dict(constants) for kernel, constants in seen.variants if "conv2d" in kernel.__name__]
+    assert len(tiles) == 3 and all(t["BLOCK_M"] >= 32 for t in tiles)
 
 
 def test_no_channels_give_the_bias():
