@@ -178,7 +178,9 @@ def operators(T: Any) -> dict[str, Callable[[], Any]]:
         "linear 512×128 → 512, both ways": both_ways(T, F.linear, x, w),
         "gelu 4096×1024, both ways": both_ways(T, F.gelu, tall),
         "softmax 4096×1024, both ways": both_ways(T, lambda t: F.softmax(t, -1), tall),
-        "layer_norm 4096×1024, both ways": both_ways(T, lambda t, s, b: F.layer_norm(t, (1024,), s, b), tall, scale, shift),
+        "layer_norm 4096×1024, both ways": both_ways(
+            T, lambda t, s, b: F.layer_norm(t, (1024,), s, b), tall, scale, shift
+        ),
         "attention 8×4×64×32 causal, both ways": both_ways(
             T, lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), q, k, v
         ),

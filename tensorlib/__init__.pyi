@@ -11,6 +11,7 @@ import numpy as np
 from tensorlib import _dtypes as _dtypes, _malloc as _malloc, autograd as autograd, cuda as cuda, errors as errors, random as random
 from tensorlib._core import Tensor as Tensor
 from tensorlib._device import device as device
+from tensorlib._dlpack import from_dlpack as from_dlpack, to_dlpack as to_dlpack
 from tensorlib._dtypes import dtype as dtype, finfo as finfo, iinfo as iinfo
 from tensorlib._printing import set_printoptions as set_printoptions
 from tensorlib._promotion import set_default_dtype as set_default_dtype
@@ -81,7 +82,7 @@ def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Number = 1, alpha: N
 def adjoint(input: Tensor) -> Tensor:
     """The last two dimensions transposed, complex numbers conjugated."""
 def all(input: Tensor, dim: _int | Sequence[_int] | None = None, keepdim: Any = False, *, out: Any = None) -> Tensor:
-    """Whether every element over ``dim`` (one, several, or all for None) is not 0; True of nothing. bool; uint8 of uint8."""
+    """Whether every element over ``dim`` (one, several, or all for None) is not 0; bool, uint8 of uint8."""
 def allclose(input: Tensor, other: Tensor, rtol: _float = 1e-05, atol: _float = 1e-08, equal_nan: _bool = False) -> _bool:
     """Whether ``isclose`` holds for every element, as a Python bool."""
 def alpha_dropout(input: Tensor, p: _float = 0.5, training: _bool = False, inplace: _bool = False, *, generator: Any = None) -> Tensor:
@@ -91,13 +92,13 @@ def amax(input: Tensor, dim: _int | Sequence[_int] | None = ..., keepdim: Any = 
 def amin(input: Tensor, dim: _int | Sequence[_int] | None = ..., keepdim: Any = False, *, out: Any = None) -> Tensor:
     """The minimum over ``dim`` (one, several, or all). NaN wins. The gradient is divided evenly among equal minima."""
 def any(input: Tensor, dim: _int | Sequence[_int] | None = None, keepdim: Any = False, *, out: Any = None) -> Tensor:
-    """Whether any element over ``dim`` (one, several, or all for None) is not 0; False of nothing. bool; uint8 of uint8."""
+    """Whether any element over ``dim`` (one, several, or all for None) is not 0; bool, uint8 of uint8."""
 def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False) -> Tensor:
     """start, start + step, … up to but not including ``end``: ceil((end - start) / step) elements."""
 def argmax(input: Tensor, dim: _int | None = None, keepdim: Any = False, *, out: Any = None) -> Tensor:
-    """The int64 index of the maximum along ``dim``, or in the flattened tensor for None; the first of equal ones, NaN wins."""
+    """The int64 index of the maximum along ``dim``, or in the flattened tensor for None."""
 def argmin(input: Tensor, dim: _int | None = None, keepdim: Any = False, *, out: Any = None) -> Tensor:
-    """The int64 index of the minimum along ``dim``, or in the flattened tensor for None; the first of equal ones, NaN wins."""
+    """The int64 index of the minimum along ``dim``, or in the flattened tensor for None."""
 def argwhere(input: Tensor) -> Tensor:
     """The coordinates of the elements that are not 0, in C order: (count, ndim) in int64."""
 def as_strided(input: Tensor, size: _int | Sequence[_int], stride: _int | Sequence[_int], storage_offset: _int | None = None) -> Tensor:
@@ -319,7 +320,7 @@ def isneginf(input: Tensor) -> Tensor:
 def isposinf(input: Tensor) -> Tensor:
     """Whether each element is +∞."""
 def layer_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: _float = 1e-05) -> Tensor:
-    """(input - mean) / √(var + eps) · weight + bias over the last dims, ``normalized_shape``. input (*, *normalized_shape)."""
+    """(input - mean) / √(var + eps) · weight + bias over the last dims, ``normalized_shape``."""
 def le(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
     """input <= other, elementwise, broadcast; the result is bool."""
 def less_equal(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
@@ -365,11 +366,11 @@ def masked_select(input: Tensor, mask: Tensor, *, out: Any = None) -> Tensor:
 def matmul(input: Tensor, other: Tensor, *, out: Any = None) -> Tensor:
     """input @ other: (…, m, k) @ (…, k, n) -> (…, m, n), leading dimensions broadcast; 1-D as in NumPy."""
 def max(input: Tensor, dim: Any = None, keepdim: _bool = False, *, other: Any = None) -> Any:
-    """max(input): the maximum of all elements. max(input, dim): (values, indices) along a dim. max(input, other): maximum."""
+    """The maximum of all elements; max(input, dim): (values, indices) along a dim; max(input, other): maximum."""
 def max_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: _bool = False, return_indices: _bool = False) -> Any:
     """out[n, c, x] = max over j of input[n, c, x stride + j dilation - padding]: ``max_pool2d`` of one row."""
 def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: _bool = False, return_indices: _bool = False) -> Any:
-    """out[n, c, y, x] = max over (i, j) of input[n, c, y stride + i dilation - padding, x stride + j dilation - padding]."""
+    """out[n, c, y, x] = max over (i, j) of input[n, c, y stride + i dilation - padding, x stride + j dilation - …]."""
 def maximum(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
     """The larger of the two, elementwise; NaN where either is NaN. At a tie each gets half of the gradient."""
 def mean(input: Tensor, dim: _int | Sequence[_int] | None = None, keepdim: Any = False, *, dtype: Any = None, out: Any = None) -> Tensor:
@@ -377,7 +378,7 @@ def mean(input: Tensor, dim: _int | Sequence[_int] | None = None, keepdim: Any =
 def meshgrid(*tensors: Any, indexing: Any = None) -> Any:
     """Coordinates of a grid: of 1-D tensors of sizes m, n, … as many views of shape (m, n, …)."""
 def min(input: Tensor, dim: Any = None, keepdim: _bool = False, *, other: Any = None) -> Any:
-    """min(input): the minimum of all elements. min(input, dim): (values, indices) along a dim. min(input, other): minimum."""
+    """The minimum of all elements; min(input, dim): (values, indices) along a dim; min(input, other): minimum."""
 def minimum(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
     """The smaller of the two, elementwise; NaN where either is NaN. At a tie each gets half of the gradient."""
 def mm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -395,7 +396,7 @@ def mv(input: Tensor, vec: Tensor, *, out: Tensor | None = None) -> Tensor:
 def nan_to_num(input: Tensor, nan: _float | None = 0.0, posinf: _float | None = None, neginf: _float | None = None, *, out: Any = None) -> Tensor:
     """input with NaN, ∞ and -∞ replaced: by 0 and the largest and smallest numbers of the dtype unless given."""
 def narrow(input: Tensor, dim: _int, start: Any, length: _int) -> Tensor:
-    """input[..., start : start + length, ...]: a view of ``length`` elements of ``dim``. DimError or ShapeError outside."""
+    """input[..., start : start + length, ...]: a view of ``length`` elements of ``dim``. An error outside."""
 def ne(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
     """input != other, elementwise, broadcast; the result is bool."""
 def not_equal(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
@@ -475,7 +476,7 @@ def scatter(input: Tensor, dim: _int, index: Tensor, src: Any = None, *, value: 
 def scatter_add(input: Tensor, dim: _int, index: Tensor, src: Tensor) -> Tensor:
     """A copy of input with out[i, index[i, j, k], k] += src[i, j, k] for ``dim`` 1, and so on."""
 def scatter_reduce(input: Tensor, dim: _int, index: Tensor, src: Tensor, reduce: str, *, include_self: _bool = True) -> Tensor:
-    """input joined with src[i, j, k] at [i, index[i, j, k], k] for ``dim`` 1, by "sum", "prod", "mean", "amax" or "amin"."""
+    """input joined with src[i, j, k] at [i, index[i, j, k], k] for ``dim`` 1."""
 def select(input: Tensor, dim: _int, index: Any) -> Tensor:
     """input[..., index, ...]: the view at one ``index`` of ``dim``, which disappears. DimError out of range."""
 def selu(input: Tensor, inplace: _bool = False) -> Tensor:
@@ -501,7 +502,7 @@ def split_with_sizes(input: Tensor, split_sizes: Any, dim: _int = 0) -> Any:
 def sqrt(input: Tensor, *, out: Any = None) -> Tensor:
     """The square root, elementwise; NaN below 0."""
 def square(input: Tensor, *, out: Any = None) -> Tensor:
-    """input², elementwise."""
+    """input², elementwise; of bools int64, as pow gives."""
 def squeeze(input: Tensor, dim: _int | Sequence[_int] | None = None) -> Tensor:
     """The view without those of the dimensions ``dim`` (None: all) that have size 1; others stay."""
 def stack(tensors: Sequence[Tensor], dim: _int = 0, *, out: Any = None) -> Tensor:

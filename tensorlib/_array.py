@@ -244,7 +244,7 @@ def is_contiguous(array: Array) -> bool:
 def expand(array: Any, shape: Sequence[int]) -> Any:
     """The read-only view broadcast to shape, with strides 0 where it repeats: numpy.broadcast_to."""
     if isinstance(array, np.ndarray):
-        if array.size == 1 and array.dtype.kind in "fiub":  # what a sum's gradient asks for; broadcast_to takes 2 µs more
+        if array.size == 1 and array.dtype.kind in "fiub":  # a sum's gradient; broadcast_to takes 2 µs more
             out = np.ndarray(shape, array.dtype, array, 0, (0,) * len(shape))
             out.flags.writeable = False
             return out

@@ -35,21 +35,19 @@ class Tensor:
         """|input|, elementwise; the gradient at 0 is 0. DtypeError for bools."""
     def __add__(self, other: Any) -> Tensor: ...
     def __and__(self, other: Any) -> Tensor: ...
-    def __array__(self, dtype: Any = None, copy: _bool | None = None) -> Any:
-        """"""
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any) -> Any:
+    def __array__(self, dtype: Any = None, copy: _bool | None = None) -> Any: ...
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         """A NumPy ufunc called with a tensor: the operator declared over it, or the ufunc on the arrays."""
-    def __bool__(self) -> _bool:
-        """"""
-    def __complex__(self) -> Any:
-        """"""
-    def __contains__(self, element: Any) -> _bool:
-        """"""
-    def __deepcopy__(self, memo: Any) -> Tensor:
-        """"""
+    def __bool__(self) -> _bool: ...
+    def __complex__(self) -> Any: ...
+    def __contains__(self, element: Any) -> _bool: ...
+    def __deepcopy__(self, memo: Any) -> Tensor: ...
+    def __dlpack__(self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: _bool | None = None) -> Any:
+        """A DLPack capsule over the same memory. BufferError where it requires a gradient or is not on the CPU."""
+    def __dlpack_device__(self) -> Any:
+        """DLPack's number of the device, and its index."""
     def __eq__(self, other: object) -> Tensor: ...  # type: ignore[override]
-    def __float__(self) -> _float:
-        """"""
+    def __float__(self) -> _float: ...
     def __floordiv__(self, other: Any) -> Tensor: ...
     def __format__(self, spec: str) -> str:
         """Default object formatter."""
@@ -64,23 +62,19 @@ class Tensor:
     def __ilshift__(self, other: Any) -> Tensor: ...
     def __imod__(self, other: Any) -> Tensor: ...
     def __imul__(self, other: Any) -> Tensor: ...
-    def __index__(self) -> _int:
-        """"""
-    def __int__(self) -> _int:
-        """"""
+    def __index__(self) -> _int: ...
+    def __int__(self) -> _int: ...
     def __invert__(self) -> Any:
         """~input, bit by bit, of integers; logical not of bools."""
     def __ior__(self, other: Any) -> Tensor: ...
     def __ipow__(self, other: Any) -> Tensor: ...
     def __irshift__(self, other: Any) -> Tensor: ...
     def __isub__(self, other: Any) -> Tensor: ...
-    def __iter__(self) -> Any:
-        """"""
+    def __iter__(self) -> Any: ...
     def __itruediv__(self, other: Any) -> Tensor: ...
     def __ixor__(self, other: Any) -> Tensor: ...
     def __le__(self, other: Any) -> Tensor: ...
-    def __len__(self) -> _int:
-        """"""
+    def __len__(self) -> _int: ...
     def __lshift__(self, other: Any) -> Tensor: ...
     def __lt__(self, other: Any) -> Tensor: ...
     def __matmul__(self, other: Any) -> Tensor: ...
@@ -108,8 +102,7 @@ class Tensor:
     def __ror__(self, other: Any) -> Tensor: ...
     def __rpow__(self, other: Any) -> Tensor: ...
     def __rrshift__(self, other: Any) -> Tensor: ...
-    def __rshift__(self, other: Any) -> Any:
-        """"""
+    def __rshift__(self, other: Any) -> Any: ...
     def __rsub__(self, other: Any) -> Tensor: ...
     def __rtruediv__(self, other: Any) -> Tensor: ...
     def __rxor__(self, other: Any) -> Tensor: ...
@@ -157,7 +150,7 @@ class Tensor:
     def adjoint(self) -> Tensor:
         """The last two dimensions transposed, complex numbers conjugated."""
     def all(self, dim: _int | Sequence[_int] | None = None, keepdim: Any = False, *, out: Any = None) -> Tensor:
-        """Whether every element over ``dim`` (one, several, or all for None) is not 0; True of nothing. bool; uint8 of uint8."""
+        """Whether every element over ``dim`` (one, several, or all for None) is not 0; bool, uint8 of uint8."""
     def allclose(self, other: Tensor, rtol: _float = 1e-05, atol: _float = 1e-08, equal_nan: _bool = False) -> _bool:
         """Whether ``isclose`` holds for every element, as a Python bool."""
     def amax(self, dim: _int | Sequence[_int] | None = ..., keepdim: Any = False, *, out: Any = None) -> Tensor:
@@ -165,7 +158,7 @@ class Tensor:
     def amin(self, dim: _int | Sequence[_int] | None = ..., keepdim: Any = False, *, out: Any = None) -> Tensor:
         """The minimum over ``dim`` (one, several, or all). NaN wins. The gradient is divided evenly among equal minima."""
     def any(self, dim: _int | Sequence[_int] | None = None, keepdim: Any = False, *, out: Any = None) -> Tensor:
-        """Whether any element over ``dim`` (one, several, or all for None) is not 0; False of nothing. bool; uint8 of uint8."""
+        """Whether any element over ``dim`` (one, several, or all for None) is not 0; bool, uint8 of uint8."""
     def arccos(self, *, out: Any = None) -> Tensor:
         """The inverse cosine in [0, π], elementwise; NaN outside [-1, 1]."""
     def arccos_(self, *args: Any, **kwargs: Any) -> Self:
@@ -195,9 +188,9 @@ class Tensor:
     def arctanh_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place arctanh."""
     def argmax(self, dim: _int | None = None, keepdim: Any = False, *, out: Any = None) -> Tensor:
-        """The int64 index of the maximum along ``dim``, or in the flattened tensor for None; the first of equal ones, NaN wins."""
+        """The int64 index of the maximum along ``dim``, or in the flattened tensor for None."""
     def argmin(self, dim: _int | None = None, keepdim: Any = False, *, out: Any = None) -> Tensor:
-        """The int64 index of the minimum along ``dim``, or in the flattened tensor for None; the first of equal ones, NaN wins."""
+        """The int64 index of the minimum along ``dim``, or in the flattened tensor for None."""
     def argwhere(self) -> Tensor:
         """The coordinates of the elements that are not 0, in C order: (count, ndim) in int64."""
     def as_strided(self, *size: Any, stride: _int | Sequence[_int], storage_offset: _int | None = None) -> Tensor:
@@ -370,8 +363,7 @@ class Tensor:
         """Equal parts, or cuts, along dimension 2 of a tensor with at least three."""
     @property
     def dtype(self) -> Any: ...
-    def element_size(self) -> Any:
-        """"""
+    def element_size(self) -> Any: ...
     def eq(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """input == other, elementwise, broadcast; the result is bool."""
     def eq_(self, *args: Any, **kwargs: Any) -> Self:
@@ -617,13 +609,13 @@ class Tensor:
     def matmul(self, other: Tensor, *, out: Any = None) -> Tensor:
         """input @ other: (…, m, k) @ (…, k, n) -> (…, m, n), leading dimensions broadcast; 1-D as in NumPy."""
     def max(self, dim: Any = None, keepdim: _bool = False, *, other: Any = None) -> Any:
-        """max(input): the maximum of all elements. max(input, dim): (values, indices) along a dim. max(input, other): maximum."""
+        """The maximum of all elements; max(input, dim): (values, indices) along a dim; max(input, other): maximum."""
     def maximum(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """The larger of the two, elementwise; NaN where either is NaN. At a tie each gets half of the gradient."""
     def mean(self, dim: _int | Sequence[_int] | None = None, keepdim: Any = False, *, dtype: Any = None, out: Any = None) -> Tensor:
         """Σ input / n over ``dim`` (one, several, or all for None), n the number of elements reduced."""
     def min(self, dim: Any = None, keepdim: _bool = False, *, other: Any = None) -> Any:
-        """min(input): the minimum of all elements. min(input, dim): (values, indices) along a dim. min(input, other): minimum."""
+        """The minimum of all elements; min(input, dim): (values, indices) along a dim; min(input, other): minimum."""
     def minimum(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """The smaller of the two, elementwise; NaN where either is NaN. At a tie each gets half of the gradient."""
     def mm(self, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -647,7 +639,7 @@ class Tensor:
     def nan_to_num_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place nan_to_num."""
     def narrow(self, dim: _int, start: Any, length: _int) -> Tensor:
-        """input[..., start : start + length, ...]: a view of ``length`` elements of ``dim``. DimError or ShapeError outside."""
+        """input[..., start : start + length, ...]: a view of ``length`` elements of ``dim``. An error outside."""
     @property
     def nbytes(self) -> Any: ...
     @property
@@ -668,15 +660,15 @@ class Tensor:
         """In-place negative."""
     def nelement(self) -> _int:
         """Number of elements."""
-    def new_empty(self, *size: Any) -> Tensor:
+    def new_empty(self, *size: Any, **kwargs: Any) -> Tensor:
         """``empty(size)`` with this tensor's dtype and device."""
-    def new_full(self, size: Any, fill_value: Any) -> Tensor:
+    def new_full(self, size: Any, fill_value: Any, **kwargs: Any) -> Tensor:
         """``full(size, fill_value)`` with this tensor's dtype and device."""
-    def new_ones(self, *size: Any) -> Tensor:
+    def new_ones(self, *size: Any, **kwargs: Any) -> Tensor:
         """``ones(size)`` with this tensor's dtype and device."""
     def new_tensor(self, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: _bool = False) -> Tensor:
         """``tensor(data)`` with this tensor's dtype and device."""
-    def new_zeros(self, *size: Any) -> Tensor:
+    def new_zeros(self, *size: Any, **kwargs: Any) -> Tensor:
         """``zeros(size)`` with this tensor's dtype and device."""
     def nonzero(self, *, out: Any = None, as_tuple: _bool = False) -> Any:
         """The coordinates of the elements that are not 0, in C order: (count, ndim) in int64, or one tensor a dimension."""
@@ -735,7 +727,7 @@ class Tensor:
     def remainder_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place remainder."""
     def repeat(self, *repeats: Any) -> Tensor:
-        """A copy with input repeated ``repeats[d]`` times along each dimension; further repeats make dimensions in front."""
+        """A copy with input repeated ``repeats[d]`` times along each dimension; more repeats make dimensions in front."""
     def repeat_interleave(self, repeats: Any = None, dim: _int | None = None, *, output_size: _int | None = None) -> Tensor:
         """Each element along ``dim`` (None: flattened) repeated ``repeats`` times: a number, or one for each element."""
     @property
@@ -775,7 +767,7 @@ class Tensor:
     def scatter_add_(self, dim: _int, index: Tensor, src: Tensor) -> Tensor:
         """``scatter_add`` in input's own memory."""
     def scatter_reduce(self, dim: _int, index: Tensor, src: Tensor, reduce: str, *, include_self: _bool = True) -> Tensor:
-        """input joined with src[i, j, k] at [i, index[i, j, k], k] for ``dim`` 1, by "sum", "prod", "mean", "amax" or "amin"."""
+        """input joined with src[i, j, k] at [i, index[i, j, k], k] for ``dim`` 1."""
     def scatter_reduce_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place scatter_reduce."""
     def select(self, dim: _int, index: Any) -> Tensor:
@@ -817,11 +809,13 @@ class Tensor:
     def sqrt_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place sqrt."""
     def square(self, *, out: Any = None) -> Tensor:
-        """input², elementwise."""
+        """input², elementwise; of bools int64, as pow gives."""
     def square_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place square."""
     def squeeze(self, dim: _int | Sequence[_int] | None = None) -> Tensor:
         """The view without those of the dimensions ``dim`` (None: all) that have size 1; others stay."""
+    def squeeze_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place squeeze."""
     def std(self, dim: Any = None, unbiased: Any = None, keepdim: _bool = False, *, correction: Any = None) -> Any:
         """√(Σ (input - mean)² / max(n - correction, 0)) over ``dim``: the square root of ``var``, which see."""
     def stride(self, dim: _int | None = None) -> Any:
@@ -840,10 +834,16 @@ class Tensor:
         """The sum over the dims in which a tensor of ``size`` would be broadcast to the shape of ``input``."""
     def swapaxes(self, dim0: _int, dim1: _int) -> Tensor:
         """The view with dimensions ``dim0`` and ``dim1`` interchanged. DimError out of range."""
+    def swapaxes_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place swapaxes."""
     def swapdims(self, dim0: _int, dim1: _int) -> Tensor:
         """The view with dimensions ``dim0`` and ``dim1`` interchanged. DimError out of range."""
+    def swapdims_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place swapdims."""
     def t(self) -> Tensor:
         """The transpose of a matrix; tensors of fewer dimensions as they are."""
+    def t_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place t."""
     def take(self, index: Tensor) -> Tensor:
         """input.reshape(-1)[index], of the shape of ``index``."""
     def take_along_dim(self, indices: Tensor, dim: _int | None = None) -> Tensor:
@@ -860,12 +860,14 @@ class Tensor:
         """NumPy's array_split: so many views of nearly equal size, or cuts before the given indices."""
     def tile(self, *dims: Any) -> Tensor:
         """A copy with input repeated ``dims[d]`` times along each dimension; missing ones in front count 1."""
-    def to(self, *args: Any) -> Tensor:
+    def to(self, *args: Any, **kwargs: Any) -> Tensor:
         """``to(dtype)``, ``to(device)``, ``to(device, dtype)``, ``to(other)``: itself when nothing changes."""
     def tolist(self) -> Any:
         """Nested lists of Python numbers; a number for a 0-d tensor."""
     def transpose(self, dim0: _int, dim1: _int) -> Tensor:
         """The view with dimensions ``dim0`` and ``dim1`` interchanged. DimError out of range."""
+    def transpose_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place transpose."""
     def tril(self, diagonal: _int = 0, *, out: Any = None) -> Tensor:
         """input where column - row <= ``diagonal``, 0 elsewhere, for each of a batch of matrices."""
     def tril_(self, *args: Any, **kwargs: Any) -> Self:
@@ -898,10 +900,12 @@ class Tensor:
         """At most ``chunks`` consecutive views along ``dim`` of ceil(n / chunks) each; the last may be smaller."""
     def unsqueeze(self, dim: _int) -> Tensor:
         """The view with a dimension of size 1 inserted at ``dim``. DimError out of range."""
+    def unsqueeze_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place unsqueeze."""
     def var(self, dim: Any = None, unbiased: Any = None, keepdim: _bool = False, *, correction: Any = None) -> Any:
         """Σ (input - mean)² / max(n - correction, 0) over ``dim`` (one, several, or all for None); ``correction`` is 1."""
     def view(self, *shape: Any, dtype: Any = None) -> Tensor:
-        """The view of another shape with the same number of elements; one size may be -1. ShapeError where strides forbid it."""
+        """The view of another shape with as many elements; one size may be -1. ShapeError where strides forbid it."""
     def view_as(self, other: Tensor) -> Tensor:
         """``input.view(other.shape)``."""
     def vsplit(self, indices_or_sections: Any) -> Any:

@@ -80,7 +80,8 @@ def operand(op: Op, name: str, value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item() if not value.dtype.hasobject else value
     if isinstance(value, NUMBERS):  # a subclass, such as an IntEnum
-        return next(kind(value) for kind in NUMBERS if isinstance(value, kind))
+        plain: Any = next(kind for kind in NUMBERS if isinstance(value, kind))
+        return plain(value)
     if hasattr(value, "__array__"):
         return wrap(np.asarray(value))
     raise TypeError(f"{op.name}(): argument '{name}' must be Tensor or number, not {kind_of(value)}")
@@ -195,7 +196,7 @@ def bind_attrs(op: Op, flat: Sequence[Any], attrs: dict[str, Any]) -> None:
             attrs[name] = value if value is None else as_ints(op.name, name, value)
         elif style == "scalar" and value is not None and type(value) not in NUMBERS:
             if isinstance(value, Tensor):
-                value = value.item()  # type: ignore[attr-defined]
+                value = value.item()
             attrs[name] = operand(op, name, value)
             if not isinstance(attrs[name], NUMBERS):
                 raise TypeError(f"{op.name}(): argument '{name}' must be Number, not {kind_of(value)}")
@@ -236,7 +237,9 @@ def common_device(op: Op, flat: list[Any]) -> Any:
     return device
 
 
-def promote(op: Op, flat: Sequence[Any], attrs: dict[str, Any], device: Any) -> tuple[list[Any], Sequence[Any], Any]:
+def promote(
+    op: Op, flat: Sequence[Any], attrs: dict[str, Any], device: Any
+) -> tuple[Sequence[Any], Sequence[Any], Any]:
     """(arrays, what spec sees, the result's dtype) with the promoted inputs in one dtype; half ones in float32."""
     arrays: list[Any] = [x._array if isinstance(x, Tensor) else x for x in flat]
     rule = op.promote
@@ -450,7 +453,7 @@ def _apply_quick(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
 
     None where that is not so, or where NumPy refuses: the general way then converts, or raises the proper error.
     """
-    arrays = []
+    arrays: list[Any] = []
     dtype = None
     for x, (promoted, optional) in zip(operands, op.quick, strict=True):
         if type(x) in KINDS:

@@ -99,14 +99,16 @@ class finfo:
         d = as_dtype(type if type is not None else float32)
         if d.kind not in ("float", "complex"):
             raise TypeError(f"finfo takes a floating-point dtype, got {d}; use iinfo")
-        info = cast(Any, ml_dtypes.finfo(d.numpy))
+        info = cast(Any, ml_dtypes.finfo)(d.numpy)
         self.dtype = d.name
         self.bits = int(info.bits)
         self.eps, self.max, self.min, self.tiny = float(info.eps), float(info.max), float(info.min), float(info.tiny)
         self.smallest_normal, self.resolution = float(info.smallest_normal), float(info.resolution)
 
     def __repr__(self) -> str:
-        return f"finfo(resolution={self.resolution}, min={self.min}, max={self.max}, eps={self.eps}, dtype={self.dtype})"
+        return (
+            f"finfo(resolution={self.resolution}, min={self.min}, max={self.max}, eps={self.eps}, dtype={self.dtype})"
+        )
 
 
 class iinfo:

@@ -29,8 +29,8 @@ def write(target: Any, source: Any, op: str) -> None:
             source = _array.to_host(source)
         if not target.flags.writeable:
             raise ShapeError(
-                f"{op}: unsupported operation: more than one element of the written-to tensor refers to a single memory "
-                f"location, or its memory is read-only. Write into a .clone() of it"
+                f"{op}: unsupported operation: more than one element of the written-to tensor refers to a single "
+                f"memory location, or its memory is read-only. Write into a .clone() of it"
             )
         np.copyto(target, source, casting="unsafe")
         return
@@ -118,15 +118,17 @@ def assign(target: Tensor, source: Tensor, op: str, own: bool = False) -> Tensor
     if x.shape != y.shape:
         if own:
             raise ShapeError(
-                f"{op}: output with shape {list(x.shape)} doesn't match the broadcast shape {list(y.shape)}: an in-place "
-                f"operator keeps the shape of its tensor"
+                f"{op}: output with shape {list(x.shape)} doesn't match the broadcast shape {list(y.shape)}: an "
+                f"in-place operator keeps the shape of its tensor"
             )
         try:
             fits = np.broadcast_shapes(x.shape, y.shape) == x.shape
         except ValueError:
             fits = False
         if not fits:
-            raise ShapeError(f"{op}: cannot write a tensor of shape {tuple(y.shape)} into one of shape {tuple(x.shape)}")
+            raise ShapeError(
+                f"{op}: cannot write a tensor of shape {tuple(y.shape)} into one of shape {tuple(x.shape)}"
+            )
     if own and x.dtype != y.dtype and category(y.dtype) > category(x.dtype):
         raise DtypeError(
             f"{op}: result type {dtype_name(y.dtype)} can't be cast to the desired output type {dtype_name(x.dtype)}: "

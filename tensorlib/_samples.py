@@ -110,7 +110,8 @@ class Sample:
 
     def arrays(self, dtype: Any = np.float32) -> tuple[Any, ...]:
         """The arguments with every Draw made an array. The same sample gives the same numbers everywhere."""
-        rng = np.random.Generator(np.random.PCG64(zlib.crc32(repr((self.args, sorted(self.attrs.items(), key=str))).encode())))
+        seed = zlib.crc32(repr((self.args, sorted(self.attrs.items(), key=str))).encode())
+        rng = np.random.Generator(np.random.PCG64(seed))
         dtype = np.dtype(dtype)
 
         def make(a: Any) -> Any:

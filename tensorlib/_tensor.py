@@ -63,7 +63,7 @@ class _Methods(Tensor):
             return _as_class(cls, data.detach())
         if isinstance(data, (int, np.integer)) and not isinstance(data, bool):
             return _as_class(cls, create.empty(data, *args))
-        return _as_class(cls, create.tensor(data, dtype=ops.create.default_dtype()))
+        return _as_class(cls, create.tensor(data, dtype=_promotion.default_dtype()))
 
     # ------------------------------------------------------------------------------------------- what it is
 
@@ -74,7 +74,8 @@ class _Methods(Tensor):
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or the size of one dimension."""
-        return Size(self._array.shape) if dim is None else self._array.shape[ops.wrap_dim("size", dim, self._array.ndim)]
+        shape = self._array.shape
+        return Size(shape) if dim is None else shape[ops.wrap_dim("size", dim, len(shape))]
 
     @property
     def ndim(self) -> int:
@@ -123,7 +124,7 @@ class _Methods(Tensor):
     def data_ptr(self) -> int:
         """Address of the first element."""
         x = self._array
-        return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x.ptr  # type: ignore[no-any-return]
+        return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x.ptr
 
     def is_contiguous(self, memory_format: Any = None) -> bool:
         """Whether the elements lie in C order without gaps."""
@@ -223,9 +224,13 @@ class _Methods(Tensor):
         if force:
             return _array.to_host(self._array) if not isinstance(self._array, np.ndarray) else self._array
         if self._needs:
-            raise AutogradError("numpy: Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+            raise AutogradError(
+                "numpy: Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
+            )
         if not isinstance(self._array, np.ndarray):
-            raise TypeError(f"can't convert {self.device} device type tensor to numpy. Use .cpu() to copy it to host memory first.")
+            raise TypeError(
+                f"can't convert {self.device} device type tensor to numpy. Use .cpu() to copy it to host memory first."
+            )
         return self._array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -286,7 +291,9 @@ class _Methods(Tensor):
 
     # ------------------------------------------------------------------------------------------- autograd
 
-    def backward(self, gradient: Any = None, retain_graph: Any = None, create_graph: bool = False, inputs: Any = None) -> None:
+    def backward(
+        self, gradient: Any = None, retain_graph: Any = None, create_graph: bool = False, inputs: Any = None
+    ) -> None:
         """Gradients of this tensor into ``.grad`` of the leaves: see ``autograd.backward``."""
         engine.backward(self, gradient, retain_graph, create_graph, inputs)
 
@@ -341,7 +348,7 @@ class _Methods(Tensor):
             raise AutogradError("register_post_accumulate_grad_hook: post accumulate grad hooks need a leaf tensor")
         if self._hooks is None:
             self._hooks = {}
-        hooks = self._hooks.setdefault("post", OrderedDict())  # type: ignore[call-overload]
+        hooks = self._hooks.setdefault("post", OrderedDict())
         handle = RemovableHandle(hooks)
         hooks[handle.id] = hook
         return handle
@@ -358,7 +365,9 @@ class _Methods(Tensor):
         """Write a number (or a 0-d tensor) into every element."""
         if isinstance(value, Tensor):
             if value._array.ndim:
-                raise ArgumentError(f"fill_: only supports 0-dimension value tensor but got {value._array.ndim} dimensions")
+                raise ArgumentError(
+                    f"fill_: only supports 0-dimension value tensor but got {value._array.ndim} dimensions"
+                )
             return _inplace.assign(self, value, "fill_")
         x = self._array
         filler = create.host_array(value, OF_NUMPY[x.dtype])
@@ -409,13 +418,13 @@ class _Methods(Tensor):
     def __len__(self) -> int:
         if not self._array.ndim:
             raise TypeError("len() of a 0-d tensor")
-        return self._array.shape[0]  # type: ignore[no-any-return]
+        return self._array.shape[0]
 
     def __bool__(self) -> bool:
         if self._array.size != 1:
             raise AutogradError(
-                f"Boolean value of Tensor with {'more than one value' if self._array.size else 'no values'} is ambiguous: "
-                f"use .any() or .all()"
+                f"Boolean value of Tensor with {'more than one value' if self._array.size else 'no values'} is "
+                f"ambiguous: use .any() or .all()"
             )
         return bool(self.item())
 
@@ -474,7 +483,7 @@ class _Methods(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if id(self) in memo:
-            return memo[id(self)]  # type: ignore[no-any-return]
+            return memo[id(self)]
         if self._node is not None:
             raise AutogradError(
                 "deepcopy: Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at "
@@ -485,18 +494,19 @@ class _Methods(Tensor):
         memo[id(self)] = new
         if self.__dict__:
             new.__dict__.update({k: copy.deepcopy(v, memo) for k, v in self.__dict__.items() if k != "_hooks"})
-        return new  # type: ignore[no-any-return]
+        return new
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         x = self._array
         host = x if isinstance(x, np.ndarray) else _array.to_host(x)
         state = {k: v for k, v in self.__dict__.items() if k not in ("_hooks", "_grad")}
-        return _rebuild, (type(self), np.ascontiguousarray(host), str(self.device), self._needs and self._node is None, state)
+        leaf = self._needs and self._node is None
+        return _rebuild, (type(self), np.ascontiguousarray(host), str(self.device), leaf, state)
 
 
 def _as_class(cls: type, t: Tensor) -> Any:
     """A tensor as one of a subclass, sharing what it holds."""
-    out = object.__new__(cls)
+    out: Any = object.__new__(cls)
     for slot in ("_array", "_needs", "_node", "_index", "_version", "_view"):
         setattr(out, slot, getattr(t, slot))
     return out
@@ -653,7 +663,7 @@ def _cast(name: str) -> Callable[..., Tensor]:
     target = as_dtype(name)
 
     def cast(self: Tensor, memory_format: Any = None) -> Tensor:
-        return self.to(target)  # type: ignore[attr-defined, no-any-return]
+        return self.to(target)
 
     cast.__doc__ = f"As {target}."
     return cast

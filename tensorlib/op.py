@@ -21,6 +21,7 @@ from __future__ import annotations
 import inspect
 from collections import namedtuple
 from collections.abc import Callable, Sequence
+from functools import cache, cached_property
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -29,7 +30,21 @@ from tensorlib import _fast, random
 from tensorlib._core import Tensor
 from tensorlib._dispatch import apply, apply_view
 from tensorlib._promotion import ACCUMULATE, COMPARE, FLOAT_ONLY, FLOATS, INT_TO_FLOAT, INTEGERS, PROMOTE, Rule
-from tensorlib._samples import Sample, between, bools, distinct, draw, each, fails, grid, ints, resolve, strided, transposed, values
+from tensorlib._samples import (
+    Sample,
+    between,
+    bools,
+    distinct,
+    draw,
+    each,
+    fails,
+    grid,
+    ints,
+    resolve,
+    strided,
+    transposed,
+    values,
+)
 from tensorlib.errors import ShapeError, TensorlibError
 from tensorlib.kernels import pointwise as pointwise_kernel
 from tensorlib.runtime.compiler import jit
@@ -37,8 +52,8 @@ from tensorlib.runtime.launch import launch
 
 __all__ = ["ACCUMULATE", "COMPARE", "FLOATS", "FLOAT_ONLY", "INTEGERS", "INT_TO_FLOAT", "PROMOTE", "Array", "Arrays",
            "Dim", "Dims", "Ints", "NewDim", "Op", "Scalar", "between", "bools", "composite", "composites", "declared",
-           "distinct", "draw", "each", "fails", "grid", "ints", "jit", "launch", "op", "pointwise", "registry", "strided",
-           "transposed", "values", "view"]  # fmt: skip
+           "distinct", "draw", "each", "fails", "grid", "ints", "jit", "launch", "op", "pointwise", "registry",
+           "strided", "transposed", "values", "view"]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -97,8 +112,11 @@ class Vjp:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self.names = tuple(inspect.signature(function).parameters)
         code = getattr(function, "__code__", None)
+        if code is not None:
+            self.names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        else:
+            self.names = tuple(inspect.signature(function).parameters)
         # A body that uses no name but its parameters can only be operators on them.
         self.pure = code is not None and not code.co_names and not code.co_freevars
 
@@ -142,7 +160,7 @@ class Op:
         self.reference = reference
         self.cpu = cpu if cpu is not None else reference
         #: The one NumPy ufunc that the operator is while its attributes have their defaults: the fast path.
-        self.ufunc = ufunc if ufunc is not None else cpu if isinstance(cpu, np.ufunc) else None
+        self.ufunc: Any = ufunc if ufunc is not None else cpu if isinstance(cpu, np.ufunc) else None
         self.kernel = kernel
         self.promote = promote
         self.spec = spec
@@ -159,9 +177,7 @@ class Op:
         self.alias = tuple(alias)
         self.inplace = inplace
         self.signature = inspect.signature(reference)
-        self.samples = resolve(samples, self.signature) if samples is not None else None
-        self.errors = resolve(errors, self.signature)
-        self.bench = resolve(bench, self.signature)
+        self._examples = (samples, errors, bench)
         self.domain = domain
         self.tolerance = tolerance
         self.flops, self.bytes = flops, bytes
@@ -190,13 +206,13 @@ class Op:
         self.output_names = {n: i for i, n in enumerate(self.outputs + self.aux)}
         if len(self.outputs) == 1:
             self.output_names.setdefault("out", 0)
-        self.result_type: Any = namedtuple(self.name, self.outputs) if self.n_public > 1 else None  # type: ignore[misc]
+        self.result_type: Any = namedtuple(self.name, self.outputs) if self.n_public > 1 else None
         if scalar_function is not None and kernel is None:
             self.kernel = pointwise_kernel.Host(scalar_function, self.name, promote, self.promoted)
         self.vjps = self._vjps(vjp)
         self.integral = self.is_integral()
         self.differentiable = vjp is not None or not self.integral
-        #: (promoted, optional) of each tensor parameter; empty where the quick way of ``apply`` is not for this operator.
+        #: (promoted, optional) of each tensor parameter; empty where the quick way of ``apply`` is not for it.
         self.quick: tuple[tuple[bool, bool], ...] = ()
         if not (self.variadic or mutates or is_view or dynamic or (promote is not None and promote.name == "integers")):
             chosen = () if promote is None else range(len(self.tensors)) if self.promoted is None else self.promoted
@@ -207,6 +223,22 @@ class Op:
         self.fast = _fast.closure(self)
         self.public = _public(self)
 
+    # Resolved when first asked for: importing the library is not the time.
+    @cached_property
+    def samples(self) -> tuple[Sample, ...] | None:
+        """The declared samples."""
+        return None if self._examples[0] is None else resolve(self._examples[0], self.signature)
+
+    @cached_property
+    def errors(self) -> tuple[Sample, ...]:
+        """The calls that must fail."""
+        return resolve(self._examples[1], self.signature)
+
+    @cached_property
+    def bench(self) -> tuple[Sample, ...]:
+        """The calls to time."""
+        return resolve(self._examples[2], self.signature)
+
     def _vjps(self, vjp: Any) -> Any:
         """{tensor parameter: Vjp}, or one Vjp for all of them, or None."""
         if vjp is None:
@@ -214,7 +246,9 @@ class Op:
         if isinstance(vjp, dict):
             for key in vjp:
                 if key not in self.position:
-                    raise TypeError(f"{self.name}: vjp names {key!r}, which is not a tensor parameter: {[*self.position]}")
+                    raise TypeError(
+                        f"{self.name}: vjp names {key!r}, which is not a tensor parameter: {[*self.position]}"
+                    )
             return {key: Vjp(f) for key, f in vjp.items()}
         if len(self.tensors) == 1 and self.tensors[0].kind == "array":
             return {self.tensors[0].name: Vjp(vjp)}
@@ -264,7 +298,8 @@ class Op:
         found = self._keeps.get(wanted)
         if found is None:
             if isinstance(self.vjps, dict):
-                rules = [self.vjps[p.name] for p, w in zip(self.tensors, wanted, strict=True) if w and p.name in self.vjps]
+                chosen = [p.name for p, w in zip(self.tensors, wanted, strict=True) if w]
+                rules = [self.vjps[name] for name in chosen if name in self.vjps]
             else:
                 rules = [self.vjps] if self.vjps else []
             names = {name: None for rule in rules for name in rule.names}
@@ -346,7 +381,7 @@ def _public(op: Op) -> Callable[..., Any]:
     tensors = [p.name for p in op.tensors]
     operands = f"({', '.join(tensors)}{',' if len(tensors) == 1 else ''})"
     attrs = "{" + ", ".join(f"'{p.name}': {p.name}" for p in params if p.kind == "attr") + "}"
-    lines = [f"def {op.name}({', '.join(parts)}):"]
+    lines = [f"def operator({', '.join(parts)}):"]
     if op.fast is not None:
         free = [f"{p.name} is _d_{p.name}" for p in params if p.kind == "attr"] + (["out is None"] if has_out else [])
         lines.append(f"    if not _names and {' and '.join(free) or 'True'}:")
@@ -364,14 +399,21 @@ def _public(op: Op) -> Callable[..., Any]:
         lines.append("    if out is not None:")
         lines.append(f"        return _into(_op, out, {call})")
     lines.append(f"    return {call}")
-    exec(compile("\n".join(lines), f"<operator {op.name}>", "exec"), scope)
-    function: Callable[..., Any] = scope[op.name]
+    exec(_compiled("\n".join(lines)), scope)
+    function: Callable[..., Any] = scope["operator"]
+    function.__name__ = function.__qualname__ = op.name
     shown = [p for p in op.signature.parameters.values() if not (op.random and p.name in ("seed", "offset"))]
     function.__signature__ = op.signature.replace(parameters=shown)  # type: ignore[attr-defined]
     function.__doc__ = op.__doc__
     function.__module__ = "tensorlib"
     function.op = op  # type: ignore[attr-defined]
     return function
+
+
+@cache
+def _compiled(source: str) -> Any:
+    """Operators of one signature share one code object."""
+    return compile(source, "<operator>", "exec")
 
 
 def _other_names(op: Op, operands: tuple[Any, ...], attrs: dict[str, Any], names: dict[str, Any]) -> tuple[Any, ...]:
@@ -413,7 +455,7 @@ def _into(op: Op, out: Any, result: Any) -> Any:
         )
     if out._array.shape != result._array.shape:
         raise ShapeError(f"{op.name}: out has shape {tuple(out._array.shape)}, the result {tuple(result._array.shape)}")
-    return out.copy_(result)  # type: ignore[attr-defined]
+    return out.copy_(result)
 
 
 class TensorlibOutError(TensorlibError, RuntimeError):
@@ -453,16 +495,27 @@ def view(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 class Composite:
     """A public function written with other operators: no Node, no kernel of its own."""
 
-    def __init__(self, function: Callable[..., Any], on: str, alias: Sequence[str], inplace: bool, samples: Any) -> None:
+    def __init__(
+        self, function: Callable[..., Any], on: str, alias: Sequence[str], inplace: bool, samples: Any
+    ) -> None:
         self.name = function.__name__
         self.function = self.public = function
         self.where = frozenset(on.split())
         self.alias = tuple(alias)
         self.inplace = inplace
-        self.signature = inspect.signature(function)
-        self.samples = resolve(samples, self.signature) if samples is not None else None
+        self._examples = samples
         self.__doc__ = function.__doc__
         self.__module__ = function.__module__
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """The function's signature."""
+        return inspect.signature(self.function)
+
+    @cached_property
+    def samples(self) -> tuple[Sample, ...] | None:
+        """The declared samples."""
+        return None if self._examples is None else resolve(self._examples, self.signature)
 
 
 def composite(

@@ -7,7 +7,7 @@ Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 from typing import Any
 
@@ -48,7 +48,7 @@ class Generator:
 
     def seed(self) -> int:
         """Restart the stream at a seed taken from the operating system, and return it."""
-        value = secrets.randbits(53)
+        value = int.from_bytes(os.urandom(8), "little") >> 11
         self.manual_seed(value)
         return value
 

@@ -87,7 +87,7 @@ class _Values:
         g = self.grads[index]
         if g is None:
             g = self.grads[index] = zeros(*self.node.outputs[1][index])
-        return g  # type: ignore[no-any-return]
+        return g
 
     def get(self, name: str, source: str, index: int) -> Any:
         """The value of one name."""
@@ -164,7 +164,7 @@ def pull(node: Node, grads: list[Any], create: bool) -> Sequence[Any]:
     """Gradients for a node's edges from those of its outputs."""
     op = node.rule
     if type(op) is not Op:
-        return op.backward(node, grads, create)  # type: ignore[no-any-return]
+        return op.backward(node, grads, create)
     if node.saved is None:
         raise AutogradError(
             f"{op.name}: Trying to backward through the graph a second time: its saved values were freed by the first "
@@ -284,10 +284,10 @@ def run(
                 width = len(node.outputs[1]) if len(node.outputs) > 1 else 1
                 slots = pending[node] = [None] * width
             have = slots[index]
-            slots[index] = g if have is None else have + g  # type: ignore[operator]
+            slots[index] = g if have is None else have + g
         else:
             have = leaves.get(id(e))
-            leaves[id(e)] = (e, g if have is None else have[1] + g)  # type: ignore[operator]
+            leaves[id(e)] = (e, g if have is None else have[1] + g)
 
     roots = []
     for t, g in zip(outputs, grads, strict=True):
@@ -396,7 +396,9 @@ def _pull_watched(node: Node, slots: list[Any], create: bool) -> Sequence[Any]:
         raise
     for i, r in enumerate(results):
         if r is not None and bool(r.isnan().any()):
-            raise AutogradError(f"Function '{grad_name(node)}' returned nan values in its {i}th output.\n{_where(node)}")
+            raise AutogradError(
+                f"Function '{grad_name(node)}' returned nan values in its {i}th output.\n{_where(node)}"
+            )
     return results
 
 
@@ -454,18 +456,18 @@ def accumulate(leaf: Tensor, g: Tensor, create: bool, shared: bool) -> None:
         raise ShapeError(f"backward: a gradient of shape {g._array.shape} came for a leaf of shape {leaf._array.shape}")
     have = leaf._grad
     if create:
-        leaf._grad = g if have is None else have + g  # type: ignore[operator]
+        leaf._grad = g if have is None else have + g
     elif have is None:
         x = g._array
         # Of our own making and seen by nobody else: taken. Otherwise copied.
         if shared or g._view is not None or (type(x) is ndarray and (x.base is not None or not x.flags.c_contiguous)):
-            leaf._grad = g.detach().clone()  # type: ignore[attr-defined]
+            leaf._grad = g.detach().clone()
         else:
             leaf._grad = wrap(x)
     else:
         before, modes.grad = modes.grad, False
         try:
-            have.add_(g)  # type: ignore[attr-defined]
+            have.add_(g)
         finally:
             modes.grad = before
     if leaf._hooks is not None:
@@ -537,7 +539,9 @@ def backward(
         return
     targets = _sequence(inputs)
     if not targets:
-        raise AutogradError("backward: `inputs` argument cannot be empty: pass the tensors that want a gradient, or None")
+        raise AutogradError(
+            "backward: `inputs` argument cannot be empty: pass the tensors that want a gradient, or None"
+        )
     for t, g in zip(targets, run(outputs, seeds, retain, create_graph, targets), strict=True):
         if g is not None:
             accumulate(t, g, create_graph, True)

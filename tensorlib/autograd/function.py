@@ -50,7 +50,7 @@ class FunctionCtx:
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
-        """The tensors given to ``save_for_backward``. AutogradError once freed, or if one was written in place since."""
+        """The tensors given to ``save_for_backward``. AutogradError once freed, or if one was written in place."""
         if self._node is not None and self._node.saved is None:
             raise AutogradError(
                 f"{type(self).__name__}: Trying to backward through the graph a second time: its saved tensors were "
@@ -58,7 +58,7 @@ class FunctionCtx:
             )
         if self._kept is None:
             return self._to_save
-        out = []
+        out: list[Any] = []
         for kept, origin in self._kept:
             if kept is None:
                 out.append(None)
@@ -97,7 +97,8 @@ class _Rule:
             returned.pop()
         if len(returned) != self.width:
             raise AutogradError(
-                f"function {self.name} returned an incorrect number of gradients (expected {self.width}, got {len(returned)})"
+                f"function {self.name} returned an incorrect number of gradients (expected {self.width}, got "
+                f"{len(returned)})"
             )
         out = []
         for at, e in zip(self.places, node.edges, strict=True):
@@ -111,7 +112,8 @@ class _Rule:
 class Function:
     """A differentiable operation of your own: subclass with static ``forward`` and ``backward``, call ``apply``.
 
-    ``forward(ctx, *args)`` computes under ``no_grad``; or ``forward(*args)`` with ``setup_context(ctx, inputs, output)``.
+    ``forward(ctx, *args)`` computes under ``no_grad``; or ``forward(*args)`` with
+    ``setup_context(ctx, inputs, output)``.
     ``backward(ctx, *grad_outputs)`` returns a gradient, or None, for each argument of forward.
     """
 
@@ -160,9 +162,11 @@ class Function:
         if wanted:
             node = make_node(rule, edges, kept=())
             ctx._kept = [
-                (saved(t), origins[id(t)] if id(t) in origins and id(t) not in given else edge(t) if t is not None else None)
+                (saved(t), origins[id(t)])
+                if id(t) in origins and id(t) not in given
+                else (saved(t), None if t is None else edge(t))
                 for t in ctx._to_save
-            ]  # fmt: skip
+            ]
             ctx._to_save = ()
         for i, o in enumerate(outputs):
             if not isinstance(o, Tensor):
@@ -171,7 +175,7 @@ class Function:
             x = o._array
             rule.metas.append((x.shape, x.dtype, _array.device_of(x)))
             if id(o) in given and id(o) not in dirty:
-                outputs[i] = o = o.detach()  # type: ignore[attr-defined]
+                outputs[i] = o = o.detach()
             if wanted and id(result if single else result[i]) not in constant and x.dtype.kind not in "iub":
                 o._node, o._index, o._needs = node, i, True
         if wanted:
@@ -197,7 +201,9 @@ def once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
 
             @staticmethod
             def backward(node: Node, grads: list[Any], create: bool) -> Any:
-                raise AutogradError("trying to differentiate twice a function that was marked with @once_differentiable")
+                raise AutogradError(
+                    "trying to differentiate twice a function that was marked with @once_differentiable"
+                )
 
         def guard(t: Any) -> Any:
             if isinstance(t, Tensor):

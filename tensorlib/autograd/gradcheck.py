@@ -56,8 +56,8 @@ def _host(t: Any) -> np.ndarray:
 def _moved(t: Tensor, delta: np.ndarray) -> Tensor:
     """The tensor plus ``delta``, as a new leaf on its device."""
     x = wrap((to_host(t._array).astype(np.float64) + delta).astype(t._array.dtype))
-    if t.device is not cpu:  # type: ignore[attr-defined]
-        x = x.to(t.device)  # type: ignore[attr-defined]
+    if t.device is not cpu:
+        x = x.to(t.device)
     x._needs = True
     return x
 
@@ -80,7 +80,7 @@ def _analytic(
     """Gradients of <output, cotangent>; None for inputs it does not depend on."""
     if not output._needs:
         return [None] * len(inputs)
-    seed = wrap(cotangent.astype(output._array.dtype)).to(output.device)  # type: ignore[attr-defined]
+    seed = wrap(cotangent.astype(output._array.dtype)).to(output.device)
     found = engine.grad(output, list(inputs), seed, retain_graph=True, allow_unused=True, **options)
     return [None if g is None else _host(g) for g in found]
 
@@ -172,7 +172,7 @@ class _Check:
                 continue
             u = rng.standard_normal(output._array.shape)
             first, second = (_analytic(output, self.wanted, u) for _ in range(2))
-            seed = wrap(u.astype(output._array.dtype)).to(output.device)  # type: ignore[attr-defined]
+            seed = wrap(u.astype(output._array.dtype)).to(output.device)
             raw = engine.grad(output, self.wanted, seed, retain_graph=True, allow_unused=True)
             for i, x, g, a, b in zip(self.where, self.wanted, raw, first, second, strict=True):
                 if g is None or a is None or b is None:
@@ -298,7 +298,7 @@ def gradgradcheck(
                     values = rng.standard_normal((*shape[:-1], 2 * shape[-1]))[..., ::2]
                 else:
                     values = rng.standard_normal(shape)
-                seed = wrap(values.astype(t._array.dtype, copy=False)).to(t.device)  # type: ignore[attr-defined]
+                seed = wrap(values.astype(t._array.dtype, copy=False)).to(t.device)
                 seed._needs = True
                 seeds.append(seed)
         else:

@@ -34,7 +34,9 @@ class _Done(BaseException):
 class _Frame:
     """One checkpointed call: how to run it again, and what it then gave."""
 
-    def __init__(self, function: Callable[..., Any], args: Any, kwargs: Any, preserve_rng_state: bool, early_stop: bool) -> None:
+    def __init__(
+        self, function: Callable[..., Any], args: Any, kwargs: Any, preserve_rng_state: bool, early_stop: bool
+    ) -> None:
         self.function, self.args, self.kwargs = function, args, kwargs
         self.rng = random.get_rng_state() if preserve_rng_state else None
         self.count = 0
@@ -56,8 +58,10 @@ class _Frame:
             )
         t = self.again[index]
         if t is None:
-            raise AutogradError("checkpoint: backward went twice through a checkpointed function; its values were freed")
-        return t  # type: ignore[no-any-return]
+            raise AutogradError(
+                "checkpoint: backward went twice through a checkpointed function; its values were freed"
+            )
+        return t
 
     def _recompute(self) -> None:
         found: list[Any] = []
@@ -104,7 +108,9 @@ def checkpoint(
         return function(*args, **kwargs)
 
 
-def checkpoint_sequential(functions: Any, segments: int, input: Any, use_reentrant: bool | None = None, **kwargs: Any) -> Any:
+def checkpoint_sequential(
+    functions: Any, segments: int, input: Any, use_reentrant: bool | None = None, **kwargs: Any
+) -> Any:
     """Run modules one after the other, in ``segments`` checkpointed groups; the last group is not checkpointed."""
     steps = list(functions.children()) if hasattr(functions, "children") else list(functions)
 

@@ -50,7 +50,7 @@ def indexed_kernel(
     at_y = tl.zeros_like(i)
     at_index = ()
     for _ in tl.static_range(COUNT):
-        at_index = at_index + (at_x,)  # noqa: RUF005
+        at_index = at_index + (at_x,)
     for d in tl.static_range(RANK - 1, -1, -1):
         c = rest % shape[d]
         rest = rest // shape[d]
@@ -58,7 +58,7 @@ def indexed_kernel(
         at_y += c * y_strides[d]
         moved = ()
         for k in tl.static_range(COUNT):
-            moved = moved + (at_index[k] + c * index_strides[k][d],)  # noqa: RUF005
+            moved = moved + (at_index[k] + c * index_strides[k][d],)
         at_index = moved
     inside = mask
     for k in tl.static_range(COUNT):

@@ -3,8 +3,10 @@
 from builtins import bool as _bool
 from builtins import float as _float
 from builtins import int as _int
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
+
+import numpy as np
 
 from tensorlib import Tensor
 
@@ -62,13 +64,13 @@ def hardtanh(input: Tensor, min_val: _float = -1.0, max_val: _float = 1.0, inpla
 def huber_loss(input: Tensor, target: Tensor, reduction: str = 'mean', delta: _float = 1.0, weight: Tensor | None = None) -> Tensor:
     """d² / 2 where |d| <= delta, delta (|d| - delta / 2) elsewhere, d = input - target. Huber 1964."""
 def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: _bool = True, momentum: _float = 0.1, eps: _float = 1e-05) -> Tensor:
-    """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's channels. (N, C, *) -> the same."""
+    """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's channels."""
 def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = 'mean', log_target: _bool = False) -> Tensor:
     """target (log target - input) for log-probabilities ``input``; e**target (target - input) with ``log_target``."""
 def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = 'mean', weight: Tensor | None = None) -> Tensor:
     """|input - target|, broadcast, times ``weight``; the gradient at 0 is 0."""
 def layer_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: _float = 1e-05) -> Tensor:
-    """(input - mean) / √(var + eps) · weight + bias over the last dims, ``normalized_shape``. input (*, *normalized_shape)."""
+    """(input - mean) / √(var + eps) · weight + bias over the last dims, ``normalized_shape``."""
 def leaky_relu(input: Tensor, negative_slope: _float = 0.01, inplace: _bool = False) -> Tensor:
     """max(input, 0) + negative_slope min(input, 0), elementwise."""
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, out: Any = None) -> Tensor:
@@ -80,7 +82,7 @@ def logsigmoid(input: Tensor, *, out: Any = None) -> Tensor:
 def max_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: _bool = False, return_indices: _bool = False) -> Any:
     """out[n, c, x] = max over j of input[n, c, x stride + j dilation - padding]: ``max_pool2d`` of one row."""
 def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: _bool = False, return_indices: _bool = False) -> Any:
-    """out[n, c, y, x] = max over (i, j) of input[n, c, y stride + i dilation - padding, x stride + j dilation - padding]."""
+    """out[n, c, y, x] = max over (i, j) of input[n, c, y stride + i dilation - padding, x stride + j dilation - …]."""
 def mish(input: Tensor, inplace: _bool = False) -> Tensor:
     """input tanh(softplus(input)), elementwise. Misra 2019."""
 def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = 'mean', weight: Tensor | None = None) -> Tensor:
@@ -99,7 +101,7 @@ def relu6(input: Tensor, inplace: _bool = False) -> Tensor:
     """min(max(input, 0), 6), elementwise."""
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: _float | None = None) -> Tensor:
     """input / √(mean(input²) + eps) · weight over the last dims, ``normalized_shape``. input (*, *normalized_shape)."""
-def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: Number = 0.0, is_causal: _bool = False, scale: _float | None = None, enable_gqa: _bool = False) -> Tensor:
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: _float = 0.0, is_causal: _bool = False, scale: _float | None = None, enable_gqa: _bool = False) -> Tensor:
     """softmax(query @ key.mT * scale + attn_mask) @ value; scale 1 / sqrt(E) for None."""
 def selu(input: Tensor, inplace: _bool = False) -> Tensor:
     """1.0507 (max(input, 0) + min(1.6733 (e**input - 1), 0)), elementwise. Klambauer et al. 2017."""

@@ -10,24 +10,34 @@ import numpy as np
 
 from tensorlib import Tensor
 from tensorlib.ops import activation as activation
+from tensorlib.ops import arithmetic as arithmetic
 from tensorlib.ops import attention as attention
+from tensorlib.ops import comparison as comparison
 from tensorlib.ops import convolution as convolution
 from tensorlib.ops import create as create
 from tensorlib.ops import embeddings as embeddings
+from tensorlib.ops import exponentials as exponentials
 from tensorlib.ops import gather_scatter as gather_scatter
 from tensorlib.ops import indexing as indexing
 from tensorlib.ops import joining as joining
 from tensorlib.ops import linalg as linalg
+from tensorlib.ops import logic as logic
 from tensorlib.ops import loss as loss
 from tensorlib.ops import memory as memory
 from tensorlib.ops import normalization as normalization
 from tensorlib.ops import optim as optim
-from tensorlib.ops import pointwise as pointwise
 from tensorlib.ops import pooling as pooling
+from tensorlib.ops import powers as powers
 from tensorlib.ops import random as random
 from tensorlib.ops import reduction as reduction
 from tensorlib.ops import reordering as reordering
+from tensorlib.ops import rounding as rounding
+from tensorlib.ops import selection as selection
+from tensorlib.ops import special as special
+from tensorlib.ops import splitting as splitting
+from tensorlib.ops import strided as strided
 from tensorlib.ops import triangles as triangles
+from tensorlib.ops import trigonometry as trigonometry
 from tensorlib.ops import views as views
 from tensorlib._dispatch import wrap_dim as wrap_dim
 
@@ -61,7 +71,7 @@ def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Number = 1, alpha: N
 def adjoint(input: Tensor) -> Tensor:
     """The last two dimensions transposed, complex numbers conjugated."""
 def all(input: Tensor, dim: _int | Sequence[_int] | None = None, keepdim: Any = False, *, out: Any = None) -> Tensor:
-    """Whether every element over ``dim`` (one, several, or all for None) is not 0; True of nothing. bool; uint8 of uint8."""
+    """Whether every element over ``dim`` (one, several, or all for None) is not 0; bool, uint8 of uint8."""
 def allclose(input: Tensor, other: Tensor, rtol: _float = 1e-05, atol: _float = 1e-08, equal_nan: _bool = False) -> _bool:
     """Whether ``isclose`` holds for every element, as a Python bool."""
 def alpha_dropout(input: Tensor, p: _float = 0.5, training: _bool = False, inplace: _bool = False, *, generator: Any = None) -> Tensor:
@@ -71,13 +81,13 @@ def amax(input: Tensor, dim: _int | Sequence[_int] | None = ..., keepdim: Any = 
 def amin(input: Tensor, dim: _int | Sequence[_int] | None = ..., keepdim: Any = False, *, out: Any = None) -> Tensor:
     """The minimum over ``dim`` (one, several, or all). NaN wins. The gradient is divided evenly among equal minima."""
 def any(input: Tensor, dim: _int | Sequence[_int] | None = None, keepdim: Any = False, *, out: Any = None) -> Tensor:
-    """Whether any element over ``dim`` (one, several, or all for None) is not 0; False of nothing. bool; uint8 of uint8."""
+    """Whether any element over ``dim`` (one, several, or all for None) is not 0; bool, uint8 of uint8."""
 def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False) -> Tensor:
     """start, start + step, … up to but not including ``end``: ceil((end - start) / step) elements."""
 def argmax(input: Tensor, dim: _int | None = None, keepdim: Any = False, *, out: Any = None) -> Tensor:
-    """The int64 index of the maximum along ``dim``, or in the flattened tensor for None; the first of equal ones, NaN wins."""
+    """The int64 index of the maximum along ``dim``, or in the flattened tensor for None."""
 def argmin(input: Tensor, dim: _int | None = None, keepdim: Any = False, *, out: Any = None) -> Tensor:
-    """The int64 index of the minimum along ``dim``, or in the flattened tensor for None; the first of equal ones, NaN wins."""
+    """The int64 index of the minimum along ``dim``, or in the flattened tensor for None."""
 def argwhere(input: Tensor) -> Tensor:
     """The coordinates of the elements that are not 0, in C order: (count, ndim) in int64."""
 def as_strided(input: Tensor, size: _int | Sequence[_int], stride: _int | Sequence[_int], storage_offset: _int | None = None) -> Tensor:
@@ -319,7 +329,7 @@ def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: _bool = F
 def index_select(input: Tensor, dim: _int, index: Tensor, *, out: Any = None) -> Tensor:
     """input[..., index[j], ...] over ``dim``, for a vector of indices, none negative. DimError out of range."""
 def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: _bool = True, momentum: _float = 0.1, eps: _float = 1e-05) -> Tensor:
-    """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's channels. (N, C, *) -> the same."""
+    """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's channels."""
 def isclose(input: Tensor, other: Tensor, rtol: _float = 1e-05, atol: _float = 1e-08, equal_nan: _bool = False) -> Tensor:
     """|input - other| <= atol + rtol |other|, elementwise, or equal; NaN equals NaN with ``equal_nan``."""
 def isfinite(input: Tensor, *, out: Any = None) -> Tensor:
@@ -337,7 +347,7 @@ def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any 
 def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = 'mean', weight: Tensor | None = None) -> Tensor:
     """|input - target|, broadcast, times ``weight``; the gradient at 0 is 0."""
 def layer_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: _float = 1e-05) -> Tensor:
-    """(input - mean) / √(var + eps) · weight + bias over the last dims, ``normalized_shape``. input (*, *normalized_shape)."""
+    """(input - mean) / √(var + eps) · weight + bias over the last dims, ``normalized_shape``."""
 def le(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
     """input <= other, elementwise, broadcast; the result is bool."""
 def less_equal(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
@@ -389,11 +399,11 @@ def masked_select(input: Tensor, mask: Tensor, *, out: Any = None) -> Tensor:
 def matmul(input: Tensor, other: Tensor, *, out: Any = None) -> Tensor:
     """input @ other: (…, m, k) @ (…, k, n) -> (…, m, n), leading dimensions broadcast; 1-D as in NumPy."""
 def max(input: Tensor, dim: Any = None, keepdim: _bool = False, *, other: Any = None) -> Any:
-    """max(input): the maximum of all elements. max(input, dim): (values, indices) along a dim. max(input, other): maximum."""
+    """The maximum of all elements; max(input, dim): (values, indices) along a dim; max(input, other): maximum."""
 def max_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: _bool = False, return_indices: _bool = False) -> Any:
     """out[n, c, x] = max over j of input[n, c, x stride + j dilation - padding]: ``max_pool2d`` of one row."""
 def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: _bool = False, return_indices: _bool = False) -> Any:
-    """out[n, c, y, x] = max over (i, j) of input[n, c, y stride + i dilation - padding, x stride + j dilation - padding]."""
+    """out[n, c, y, x] = max over (i, j) of input[n, c, y stride + i dilation - padding, x stride + j dilation - …]."""
 def maximum(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
     """The larger of the two, elementwise; NaN where either is NaN. At a tie each gets half of the gradient."""
 def mean(input: Tensor, dim: _int | Sequence[_int] | None = None, keepdim: Any = False, *, dtype: Any = None, out: Any = None) -> Tensor:
@@ -401,7 +411,7 @@ def mean(input: Tensor, dim: _int | Sequence[_int] | None = None, keepdim: Any =
 def meshgrid(*tensors: Any, indexing: Any = None) -> Any:
     """Coordinates of a grid: of 1-D tensors of sizes m, n, … as many views of shape (m, n, …)."""
 def min(input: Tensor, dim: Any = None, keepdim: _bool = False, *, other: Any = None) -> Any:
-    """min(input): the minimum of all elements. min(input, dim): (values, indices) along a dim. min(input, other): minimum."""
+    """The minimum of all elements; min(input, dim): (values, indices) along a dim; min(input, other): minimum."""
 def minimum(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
     """The smaller of the two, elementwise; NaN where either is NaN. At a tie each gets half of the gradient."""
 def mish(input: Tensor, inplace: _bool = False) -> Tensor:
@@ -423,7 +433,7 @@ def mv(input: Tensor, vec: Tensor, *, out: Tensor | None = None) -> Tensor:
 def nan_to_num(input: Tensor, nan: _float | None = 0.0, posinf: _float | None = None, neginf: _float | None = None, *, out: Any = None) -> Tensor:
     """input with NaN, ∞ and -∞ replaced: by 0 and the largest and smallest numbers of the dtype unless given."""
 def narrow(input: Tensor, dim: _int, start: Any, length: _int) -> Tensor:
-    """input[..., start : start + length, ...]: a view of ``length`` elements of ``dim``. DimError or ShapeError outside."""
+    """input[..., start : start + length, ...]: a view of ``length`` elements of ``dim``. An error outside."""
 def ne(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
     """input != other, elementwise, broadcast; the result is bool."""
 def not_equal(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
@@ -506,14 +516,14 @@ def rsqrt(input: Tensor, *, out: Any = None) -> Tensor:
     """1 / √input, elementwise."""
 def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """other - alpha * input, elementwise."""
-def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: Number = 0.0, is_causal: _bool = False, scale: _float | None = None, enable_gqa: _bool = False) -> Tensor:
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: _float = 0.0, is_causal: _bool = False, scale: _float | None = None, enable_gqa: _bool = False) -> Tensor:
     """softmax(query @ key.mT * scale + attn_mask) @ value; scale 1 / sqrt(E) for None."""
 def scatter(input: Tensor, dim: _int, index: Tensor, src: Any = None, *, value: Any = None, reduce: Any = None) -> Tensor:
     """A copy of input with out[i, index[i, j, k], k] = src[i, j, k] for ``dim`` 1, and so on."""
 def scatter_add(input: Tensor, dim: _int, index: Tensor, src: Tensor) -> Tensor:
     """A copy of input with out[i, index[i, j, k], k] += src[i, j, k] for ``dim`` 1, and so on."""
 def scatter_reduce(input: Tensor, dim: _int, index: Tensor, src: Tensor, reduce: str, *, include_self: _bool = True) -> Tensor:
-    """input joined with src[i, j, k] at [i, index[i, j, k], k] for ``dim`` 1, by "sum", "prod", "mean", "amax" or "amin"."""
+    """input joined with src[i, j, k] at [i, index[i, j, k], k] for ``dim`` 1."""
 def select(input: Tensor, dim: _int, index: Any) -> Tensor:
     """input[..., index, ...]: the view at one ``index`` of ``dim``, which disappears. DimError out of range."""
 def selu(input: Tensor, inplace: _bool = False) -> Tensor:
@@ -549,7 +559,7 @@ def split_with_sizes(input: Tensor, split_sizes: Any, dim: _int = 0) -> Any:
 def sqrt(input: Tensor, *, out: Any = None) -> Tensor:
     """The square root, elementwise; NaN below 0."""
 def square(input: Tensor, *, out: Any = None) -> Tensor:
-    """input², elementwise."""
+    """input², elementwise; of bools int64, as pow gives."""
 def squeeze(input: Tensor, dim: _int | Sequence[_int] | None = None) -> Tensor:
     """The view without those of the dimensions ``dim`` (None: all) that have size 1; others stay."""
 def stack(tensors: Sequence[Tensor], dim: _int = 0, *, out: Any = None) -> Tensor:

@@ -18,7 +18,7 @@ from tensorlib.errors import ArgumentError, ShapeError
 
 # Columns of a matrix product by rows, below which copying patches is faster: with few channels copying costs most.
 _MIN_COLUMNS, _MIN_COLUMNS_FEW, _FEW = 192, 64, 16
-_WIDE = 1.25  # a row is laid out with its padding while that costs less than this factor: long copies instead of short
+_IMAGES_LAST = 5  # times as many images as columns, from which images are laid out next to each other
 _CHUNK = 1 << 20  # elements of the partial weight gradients held at once
 
 
@@ -150,9 +150,8 @@ class _Plan(NamedTuple):
     width: int
     rows: int  # of the input that are used
     columns: int
-    n: int  # columns laid out for one row of one image
     by_rows: bool
-    images_last: bool  # columns before images, so that what is next to each other in memory is long
+    images_last: bool  # columns before images, so that what lies together in memory is long
     pointwise: bool
 
 
@@ -162,38 +161,37 @@ def _plan(s: Geometry) -> _Plan:
     height = (s.OH - 1) * sh + (s.KH - 1) * dh + 1
     width = (s.OW - 1) * sw + (s.KW - 1) * dw + 1
     rows, columns = max(min(s.H, height - s.before[0]), 0), max(min(s.W, width - s.before[1]), 0)
-    n = width if sw == 1 and width <= _WIDE * s.OW else s.OW
-    images_last = n != width and s.N >= s.OW
+    images_last = s.N >= _IMAGES_LAST * s.OW
     pointwise = s.KH == s.KW == 1 and (sh, sw) == (1, 1) and s.before == (0, 0) and (s.H, s.W) == (s.OH, s.OW)
     least = _MIN_COLUMNS_FEW if s.C // s.G <= _FEW else _MIN_COLUMNS
-    by_rows = not pointwise and (dh == 1 or s.KH == 1) and s.N * n >= least
-    return _Plan(height, width, rows, columns, n, by_rows, images_last, pointwise)
+    by_rows = not pointwise and (dh == 1 or s.KH == 1) and s.N * s.OW >= least
+    return _Plan(height, width, rows, columns, by_rows, images_last, pointwise)
 
 
-def _lines(
-    make: Any, lead: tuple[int, ...], s: Geometry, p: _Plan, columns: int, slack: int, dtype: Any
-) -> tuple[Any, Any]:
-    """(an array (*lead, images * columns + slack), its view (*lead, images, columns)); images may be the inner ones."""
-    flat = make((*lead, s.N * columns + slack), dtype)
-    step = flat.itemsize
+def _lines(make: Any, lead: tuple[int, ...], s: Geometry, p: _Plan, columns: int, dtype: Any) -> tuple[Any, Any]:
+    """(an array (*lead, images * columns), its view (*lead, images, columns)); images may be the inner ones."""
+    length = s.N * columns
+    # Lines 4 KiB apart would all lie in one set of the L1 cache, hence a gap.
+    flat = make((*lead, length + (16 if length * dtype.itemsize % 4096 == 0 else 0)), dtype)[..., :length]
+    step = dtype.itemsize
     inner = (step, s.N * step) if p.images_last else (columns * step, step)
     return flat, as_strided(flat, (*lead, s.N, columns), (*flat.strides[:-1], *inner))
 
 
 def _columns(x: np.ndarray, s: Geometry, p: _Plan) -> np.ndarray:
-    """(G, rows, channels * KW, N * n): (h, (c, j), (image, w)) is input (c, h, w * stride + j * dilation)."""
+    """(G, rows, channels * KW, N * OW): (h, (c, j), (image, w)) is input (c, h, w * stride + j * dilation)."""
     Cg, (_, sw), (_, dw) = s.C // s.G, s.stride, s.dilation
     source = x.reshape(s.N, s.G, Cg, s.H, s.W).transpose(1, 3, 2, 0, 4)
-    if p.n == p.width or p.images_last or (p.rows, p.columns) != (p.height, p.width):
+    if p.images_last or (p.rows, p.columns) != (p.height, p.width):
         top, left = s.before
-        slack = (s.KW - 1) * dw if p.n == p.width else 0  # the last image's last columns look past its end
-        _, laid = _lines(np.zeros, (s.G, p.height, Cg), s, p, p.width, slack, x.dtype)
+        _, laid = _lines(np.zeros, (s.G, p.height, Cg), s, p, p.width, x.dtype)
         laid[:, top : top + p.rows, :, :, left : left + p.columns] = source[:, : p.rows, ..., : p.columns]
         source = laid
     g, h, c, i, w = source.strides
-    out, view = _lines(np.empty, (s.G, p.height, Cg, s.KW), s, p, p.n, 0, x.dtype)
+    out, view = _lines(np.empty, (s.G, p.height, Cg, s.KW), s, p, s.OW, x.dtype)
     view[...] = as_strided(source, view.shape, (g, h, c, dw * w, i, sw * w))
-    return out.reshape(s.G, p.height, Cg * s.KW, s.N * p.n)
+    a, b, _, d, e = out.strides
+    return as_strided(out, (s.G, p.height, Cg * s.KW, s.N * s.OW), (a, b, d, e))
 
 
 def _blocks(columns: np.ndarray, first: int, count: int, step: int, taps: int) -> np.ndarray:
@@ -204,11 +202,10 @@ def _blocks(columns: np.ndarray, first: int, count: int, step: int, taps: int) -
 
 
 def _spread_rows(g: np.ndarray, s: Geometry, p: _Plan, around: int) -> np.ndarray:
-    """A gradient (N, O, OH, OW) as (G, around + OH + around, O / G, N * n), zero where there is no output."""
+    """A gradient (N, O, OH, OW) as (G, around + OH + around, O / G, N * OW), zero around."""
     Og = s.O // s.G
-    make = np.zeros if p.n != s.OW or around else np.empty
-    out, view = _lines(make, (s.G, s.OH + 2 * around, Og), s, p, p.n, 0, g.dtype)
-    view[:, around : around + s.OH, ..., : s.OW] = g.reshape(s.N, s.G, Og, s.OH, s.OW).transpose(1, 3, 2, 0, 4)
+    out, view = _lines(np.zeros if around else np.empty, (s.G, s.OH + 2 * around, Og), s, p, s.OW, g.dtype)
+    view[:, around : around + s.OH] = g.reshape(s.N, s.G, Og, s.OH, s.OW).transpose(1, 3, 2, 0, 4)
     return out
 
 
@@ -250,8 +247,9 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, s: Geomet
         return out
     if p.by_rows:
         blocks = _blocks(_columns(x, s, p), 0, s.OH, s.stride[0], s.KH)
-        w = weight.reshape(s.G, Og, Cg, s.KH, s.KW).transpose(0, 1, 3, 2, 4).reshape(s.G, 1, Og, K)
-        product = np.matmul(w, blocks)
+        # Few output channels multiply faster with the weight laid out by columns.
+        w = weight.reshape(s.G, Og, Cg, s.KH, s.KW).transpose(0, 3, 2, 4, 1).reshape(s.G, 1, K, Og)
+        product = np.matmul(w.swapaxes(-1, -2), blocks)
     else:
         product = np.matmul(weight.reshape(s.G, Og, K), _patches(x, s, p))
     if bias is not None:
@@ -259,9 +257,9 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, s: Geomet
     if not p.by_rows:
         shaped = product.reshape(s.G, Og, s.N, s.OH, s.OW).transpose(2, 0, 1, 3, 4)
     elif p.images_last:
-        shaped = product.reshape(s.G, s.OH, Og, p.n, s.N).transpose(4, 0, 2, 1, 3)
+        shaped = product.reshape(s.G, s.OH, Og, s.OW, s.N).transpose(4, 0, 2, 1, 3)
     else:
-        shaped = product.reshape(s.G, s.OH, Og, s.N, p.n)[..., : s.OW].transpose(3, 0, 2, 1, 4)
+        shaped = product.reshape(s.G, s.OH, Og, s.N, s.OW).transpose(3, 0, 2, 1, 4)
     return np.ascontiguousarray(shaped).reshape(s.N, s.O, s.OH, s.OW)
 
 
@@ -272,7 +270,6 @@ def grad_weight(g: np.ndarray, x: np.ndarray, s: Geometry) -> np.ndarray:
     if p.pointwise:
         product = _summed(g.reshape(s.N, s.G, Og, P), x.reshape(s.N, s.G, Cg, P).swapaxes(-1, -2), 0)
     elif p.by_rows:
-        # Columns that are no output meet a gradient of 0.
         blocks = _blocks(_columns(x, s, p), 0, s.OH, s.stride[0], s.KH)
         product = _summed(blocks, _spread_rows(g, s, p, 0).swapaxes(-1, -2), 1)
         product = np.ascontiguousarray(product.reshape(s.G, s.KH, Cg, s.KW, Og).transpose(0, 4, 2, 1, 3))
@@ -318,21 +315,18 @@ def _grad_input_by_rows(g: np.ndarray, weight: np.ndarray, s: Geometry, p: _Plan
     w = weight.reshape(s.G, Og, Cg, s.KH, s.KW)
     taps = -(-s.KH // sh)
     rows = _spread_rows(g, s, p, taps - 1)
-    slack = (s.KW - 1) * dw if p.n == p.width else 0
-    flat, laid = _lines(np.zeros, (s.G, p.height, Cg), s, p, p.width, slack, g.dtype)
-    a, b, c, image, column = laid.strides
+    _, laid = _lines(np.zeros, (s.G, p.height, Cg), s, p, p.width, g.dtype)
     # Input rows h = q * stride + r of one r: the kernel's rows r, r + stride, … meet the output rows q, q - 1, …
     for r in range(min(sh, s.KH)):
         t = -(-(s.KH - r) // sh)
         count = s.OH + t - 1
         matrix = w[:, :, :, r::sh][:, :, :, ::-1].transpose(0, 2, 4, 3, 1).reshape(s.G, 1, Cg * s.KW, t * Og)
         products = np.matmul(matrix, _blocks(rows, taps - t, count, 1, t))
-        shape = (s.G, count, Cg, s.KW, *((p.n, s.N) if p.images_last else (s.N, p.n)))
-        products = products.reshape(shape)
         if p.images_last:
-            products = products.swapaxes(-1, -2)
+            products = products.reshape(s.G, count, Cg, s.KW, s.OW, s.N).swapaxes(-1, -2)
+        else:
+            products = products.reshape(s.G, count, Cg, s.KW, s.N, s.OW)
         for j in range(s.KW):
-            start = flat[:, r:, :, j * dw * column // flat.itemsize :]
-            at = as_strided(start, (s.G, count, Cg, s.N, p.n), (a, b * sh, c, image, column * sw))
+            at = laid[:, r::sh, ..., j * dw : j * dw + sw * (s.OW - 1) + 1 : sw][:, :count]
             np.add(at, products[:, :, :, j], out=at)
     return laid

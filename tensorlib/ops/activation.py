@@ -17,7 +17,10 @@ from tensorlib.op import Array, Scalar, composite, pointwise
 from tensorlib.ops._pointwise_numpy import erf as _erf_numpy
 from tensorlib.ops._pointwise_numpy import keep, select
 from tensorlib.ops._pointwise_numpy import sigmoid as _sigmoid_numpy
-from tensorlib.ops.pointwise import _sigmoid, _where, exp, tanh
+from tensorlib.ops.exponentials import exp
+from tensorlib.ops.selection import _where
+from tensorlib.ops.special import _sigmoid
+from tensorlib.ops.trigonometry import tanh
 from tensorlib.runtime.compiler import jit
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ _KINKS = values([-4.0, -3.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 3.0, 4.0, 6.0, 7.0
 def _run(op: Any, input: Tensor, inplace: bool, *attrs: Any) -> Tensor:
     """The operator's result, written into the input for ``inplace=True``."""
     if not inplace:
-        return op(input, *attrs)  # type: ignore[no-any-return]
+        return op(input, *attrs)
     return _inplace.method(op, op.__name__.lstrip("_"), None, op is not _relu)(input, *attrs)
 
 
@@ -148,8 +151,8 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
             raise ShapeError(
                 f"prelu: Mismatch of parameter numbers and input channel size: {w.size} weights and {channels} channels"
             )
-        weight = weight.reshape((1, -1, *(1,) * (x.ndim - 2)))  # type: ignore[attr-defined]
-    return _where(input > 0, input, weight * input)  # type: ignore[operator]
+        weight = weight.reshape((1, -1, *(1,) * (x.ndim - 2)))
+    return _where(input > 0, input, weight * input)
 
 
 @jit
@@ -341,8 +344,8 @@ def gelu_grad(grad: Array, input: Array, tangent: bool):
 def _gelu_composite(input: Tensor, tangent: bool) -> Tensor:
     x: Any = input
     if tangent:
-        return 0.5 * x * (1 + tanh(_ROOT_2_OVER_PI * (x + _CUBIC * (x * x * x))))  # type: ignore[no-any-return]
-    return 0.5 * x * (1 + (x * 0.7071067811865476).erf())  # type: ignore[no-any-return]
+        return 0.5 * x * (1 + tanh(_ROOT_2_OVER_PI * (x + _CUBIC * (x * x * x))))
+    return 0.5 * x * (1 + (x * 0.7071067811865476).erf())
 
 
 @pointwise(
@@ -458,7 +461,7 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     if size % 2:
         raise ShapeError(f"glu: Halving dimension must be even, but dimension {dim} is size {size}")
     x: Any = input
-    return x.narrow(dim, 0, size // 2) * x.narrow(dim, size // 2, size // 2).sigmoid()  # type: ignore[no-any-return]
+    return x.narrow(dim, 0, size // 2) * x.narrow(dim, size // 2, size // 2).sigmoid()
 
 
 # ------------------------------------------------------------------------------------------------ piecewise, rational
@@ -533,7 +536,7 @@ def softsign(input: Array):
 @composite(on="functional")
 def tanhshrink(input: Tensor) -> Tensor:
     """input - tanh(input), elementwise."""
-    return input - tanh(input)  # type: ignore[operator,no-any-return]
+    return input - tanh(input)
 
 
 @jit

@@ -45,7 +45,7 @@ def _size(name: str, size: tuple[Any, ...]) -> tuple[int, ...]:
 
 def _finish(t: Tensor, requires_grad: bool) -> Tensor:
     if requires_grad:
-        t.requires_grad_()  # type: ignore[attr-defined]
+        t.requires_grad_()
     return t
 
 
@@ -127,7 +127,7 @@ def full(size: Any, fill_value: Any, *, out: Any = None, dtype: Any = None, layo
          requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of ``size`` with every element ``fill_value``; without ``dtype`` that of the value."""
     if isinstance(fill_value, Tensor):
-        fill_value = fill_value.item()  # type: ignore[attr-defined]
+        fill_value = fill_value.item()
     shape = _size("full", (size,))
     t = _make("full", shape, fill_value, numpy_dtype(dtype, of_number(fill_value)), device)
     return _finish(t if out is None else out.copy_(t), requires_grad)
@@ -176,11 +176,13 @@ def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, d
     """
     if end is None:
         start, end = 0, start
-    start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))  # type: ignore[attr-defined]
+    start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
     if step == 0:
         raise ArgumentError("arange: step must be nonzero")
     if (end - start) * step < 0:
-        raise ArgumentError(f"arange: upper bound and lower bound inconsistent with step sign: {start}, {end}, step {step}")
+        raise ArgumentError(
+            f"arange: upper bound and lower bound inconsistent with step sign: {start}, {end}, step {step}"
+        )
     kind = numpy_dtype(dtype, of_number(0 if all(isinstance(x, int) for x in (start, end, step)) else 0.0))
     length = math.ceil((end - start) / step)
     return _finish(_arange(start, step, length, kind, device_of(device)), requires_grad)
@@ -193,9 +195,9 @@ def linspace(start: Any, end: Any, steps: int, *, out: Any = None, dtype: Any = 
     if steps < 0:
         raise ArgumentError(f"linspace: number of steps must be non-negative, got {steps}")
     kind = numpy_dtype(dtype)
-    start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))  # type: ignore[attr-defined]
+    start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
     t = wrap(np.linspace(start, end, steps, dtype=np.float64).astype(kind))
-    return _finish(t.to(device_of(device)), requires_grad)  # type: ignore[attr-defined]
+    return _finish(t.to(device_of(device)), requires_grad)
 
 
 @composite(on="function")
@@ -204,7 +206,7 @@ def eye(n: int, m: int | None = None, *, out: Any = None, dtype: Any = None, lay
     """The n × m matrix with ones on the diagonal and zeros elsewhere; m is n for None."""
     at = device_of(device)
     rows, columns = arange(n, device=at), arange(n if m is None else m, device=at)
-    return _finish((rows.unsqueeze(1) == columns).to(OF_NUMPY[numpy_dtype(dtype)]), requires_grad)  # type: ignore[attr-defined]
+    return _finish((rows.unsqueeze(1) == columns).to(OF_NUMPY[numpy_dtype(dtype)]), requires_grad)
 
 
 def _infer(data: Any) -> np.dtype[Any] | None:
@@ -218,7 +220,7 @@ def _infer(data: Any) -> np.dtype[Any] | None:
     if isinstance(data, complex):
         return default_complex()
     if isinstance(data, Tensor):
-        return data._array.dtype  # type: ignore[no-any-return]
+        return data._array.dtype
     if isinstance(data, (np.ndarray, np.generic)):
         return data.dtype
     if not isinstance(data, (list, tuple)):
@@ -235,7 +237,7 @@ def _infer(data: Any) -> np.dtype[Any] | None:
 def _nested(data: Any) -> Any:
     """Nested Python data with the tensors in it as lists or numbers."""
     if isinstance(data, Tensor):
-        return data.tolist()  # type: ignore[attr-defined]
+        return data.tolist()
     if isinstance(data, (list, tuple)):
         return [_nested(x) for x in data]
     return data
@@ -248,7 +250,9 @@ def host_array(data: Any, dtype: Any, copy: bool = True) -> np.ndarray:
         if dtype is None and array.dtype not in OF_NUMPY:
             native = array.dtype.newbyteorder("=")
             if native not in OF_NUMPY:
-                raise TypeError(f"tensor: can't convert np.ndarray of type {array.dtype}; supported are numbers and bool")
+                raise TypeError(
+                    f"tensor: can't convert np.ndarray of type {array.dtype}; supported are numbers and bool"
+                )
             array = array.astype(native)
         want = array.dtype if dtype is None else numpy_dtype(dtype)
         return array.astype(want, copy=copy)
@@ -283,7 +287,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     Python floats take the default float dtype, ints int64, bools bool; NumPy arrays keep theirs.
     """
     if isinstance(data, Tensor):
-        t = data.detach().clone()  # type: ignore[attr-defined]
+        t = data.detach().clone()
         t = t.to(device=device, dtype=dtype)
         return _finish(t, requires_grad)
     at = device_of(device)
@@ -295,7 +299,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """``data`` as a tensor, without a copy where dtype and device allow it."""
     if isinstance(data, Tensor):
-        return data.to(device=device, dtype=dtype)  # type: ignore[attr-defined, no-any-return]
+        return data.to(device=device, dtype=dtype)
     at = device_of(device)
     array = host_array(data, dtype, copy=False)
     return wrap(array if at is cpu else _array.to_device(array, at))

@@ -153,12 +153,12 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     if not x.size and num_classes <= 0:
         raise ShapeError("one_hot: Can not infer total number of classes from empty tensor: pass num_classes")
     if num_classes == -1:
-        num_classes = int(tensor.max().item()) + 1  # type: ignore[attr-defined]
+        num_classes = int(tensor.max().item()) + 1
     if type(x) is np.ndarray and x.size:
         if np.minimum.reduce(x, axis=None) < 0:
             raise ShapeError("one_hot: Class values must be non-negative.")
         if np.maximum.reduce(x, axis=None) >= num_classes:
             raise ShapeError(f"one_hot: Class values must be smaller than num_classes ({num_classes}).")
-    out = create.zeros(*x.shape, num_classes, dtype=tensor.dtype, device=tensor.device)  # type: ignore[attr-defined]
+    out = create.zeros(*x.shape, num_classes, dtype=tensor.dtype, device=tensor.device)
     _scatter_(out, views.unsqueeze(tensor, -1), None, x.ndim, 1)
     return out

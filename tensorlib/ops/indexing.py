@@ -32,7 +32,7 @@ from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
 from tensorlib.kernels import indexing as kernels
 from tensorlib.kernels import prefix
 from tensorlib.op import Array, Arrays, Op, composite, op, registry
-from tensorlib.ops import create, views
+from tensorlib.ops import create, splitting, views
 from tensorlib.ops.views import basic_index
 
 ndarray = np.ndarray
@@ -361,7 +361,7 @@ def nonzero(input: Tensor, *, out: Any = None, as_tuple: bool = False) -> Any:
         return (_nonzero(basic_index(input, (None,))).reshape((-1,)),)
     found = _nonzero(input)
     if as_tuple:
-        return views.unbind(found, 1)
+        return splitting.unbind(found, 1)
     return found if out is None else out.copy_(found)
 
 
@@ -397,16 +397,16 @@ def _as_index(item: Any, device: Any) -> Tensor:
         warnings.warn(
             "index: indexing with uint8 is deprecated, please use bool masks instead", UserWarning, stacklevel=4
         )
-        t = t.to(np.dtype(np.bool_))  # type: ignore[attr-defined]
+        t = t.to(np.dtype(np.bool_))
     elif kind not in INTEGERS and kind != _BOOL:
         raise DimError(f"index: tensors used as indices must be long, int, byte or bool tensors, got {OF_NUMPY[kind]}")
-    return t.to(device) if _array.device_of(t._array) is not device else t  # type: ignore[attr-defined, no-any-return]
+    return t.to(device) if _array.device_of(t._array) is not device else t
 
 
 def _plain(data: Any) -> Any:
     return (
         data.tolist() if isinstance(data, Tensor) else [_plain(x) for x in data] if isinstance(data, Sequence) else data
-    )  # type: ignore[attr-defined]
+    )
 
 
 def _step(s: slice) -> slice:
@@ -458,7 +458,7 @@ def _parse(x: Any, index: Any) -> tuple[tuple[Any, ...], list[tuple[int, Tensor]
         else:
             t = items[k] = _as_index(item, device)
             if t._array.ndim == 0:
-                value = t.item()  # type: ignore[attr-defined]
+                value = t.item()
                 items[k] = value
                 used += not isinstance(value, bool)
             elif t._array.dtype == _BOOL:
@@ -488,7 +488,7 @@ def _parse(x: Any, index: Any) -> tuple[tuple[Any, ...], list[tuple[int, Tensor]
         elif isinstance(item, (bool, np.bool_)):
             basic.append(None)
             chosen = np.zeros(1 if item else 0, np.int64)
-            advanced.append((at, wrap(chosen).to(device)))  # type: ignore[attr-defined]
+            advanced.append((at, wrap(chosen).to(device)))
             at += 1
         elif isinstance(item, Tensor):
             a = item._array
@@ -607,11 +607,11 @@ def as_value(value: Any, x: Any) -> Tensor:
     device = _array.device_of(x)
     if isinstance(value, Tensor):
         if value._array.dtype != x.dtype or _array.device_of(value._array) is not device:
-            return value.to(device, OF_NUMPY[x.dtype])  # type: ignore[attr-defined, no-any-return]
+            return value.to(device, OF_NUMPY[x.dtype])
         return value
     if device is not cpu and isinstance(value, (bool, int, float)):
         return create.full((), value, dtype=OF_NUMPY[x.dtype], device=device)
-    return wrap(create.host_array(value, OF_NUMPY[x.dtype])).to(device)  # type: ignore[attr-defined, no-any-return]
+    return wrap(create.host_array(value, OF_NUMPY[x.dtype])).to(device)
 
 
 def _without_ones(value: Tensor, ndim: int) -> Tensor:
@@ -818,7 +818,7 @@ def _along(
 def _scaled(name: str, input: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Any) -> Tensor:
     dim = wrap_dim(name, dim, input._array.ndim)
     _source(name, input, dim, _vector(name, index), source)
-    return source if alpha == 1 else source * alpha  # type: ignore[operator, no-any-return]
+    return source if alpha == 1 else source * alpha
 
 
 @composite(samples=each(draw((3, 4), 0, numbers([2, 0, 2]), (3, 4)), draw((3, 4), -1, numbers([1]), (3, 1), alpha=2)))

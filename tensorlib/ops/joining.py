@@ -216,8 +216,8 @@ def meshgrid(*tensors: Tensor, indexing: str | None = None) -> tuple[Tensor, ...
 def cartesian_prod(*tensors: Tensor) -> Tensor:
     """All combinations of the elements of 1-D tensors, one a row; a single tensor as it is."""
     if len(tensors) == 1:
-        return tensors[0]  # type: ignore[no-any-return]
-    return stack([t.reshape((-1,)) for t in meshgrid(*tensors, indexing="ij")], 1)  # type: ignore[attr-defined]
+        return tensors[0]
+    return stack([t.reshape((-1,)) for t in meshgrid(*tensors, indexing="ij")], 1)
 
 
 # ------------------------------------------------------------------------------------------------------------- borders
@@ -333,4 +333,4 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
         if high > 0:
             parts.append(_edge(mode, x, d, high, False))
         x = cat(parts, d) if len(parts) > 1 else x
-    return x  # type: ignore[no-any-return]
+    return x

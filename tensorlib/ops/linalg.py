@@ -13,7 +13,7 @@ from tensorlib._samples import draw, each, fails, transposed
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError
 from tensorlib.kernels import matmul as kernels
 from tensorlib.op import Array, Scalar, composite, op
-from tensorlib.ops.pointwise import add, mul
+from tensorlib.ops.arithmetic import add, mul
 
 # ------------------------------------------------------------------------------------------------------------- matmul
 

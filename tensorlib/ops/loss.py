@@ -17,7 +17,11 @@ from tensorlib.errors import ArgumentError, AutogradError, DimError, DtypeError,
 from tensorlib.kernels import loss as kernels
 from tensorlib.op import Array, composite, op, pointwise
 from tensorlib.ops.activation import logsigmoid
-from tensorlib.ops.pointwise import _where, abs, clamp_min, exp, log, log1p, square, xlogy
+from tensorlib.ops.arithmetic import abs
+from tensorlib.ops.exponentials import exp, log, log1p
+from tensorlib.ops.powers import square
+from tensorlib.ops.selection import _where, clamp_min
+from tensorlib.ops.special import xlogy
 from tensorlib.runtime.compiler import jit
 
 if TYPE_CHECKING:
@@ -42,10 +46,10 @@ def _reduced(loss: Any, reduction: str, weight: Any = None) -> Tensor:
     if weight is not None:
         loss = loss * weight
         if reduction == "mean":
-            return loss.sum() / weight.expand(loss._array.shape).sum()  # type: ignore[no-any-return]
+            return loss.sum() / weight.expand(loss._array.shape).sum()
     if reduction == "none":
-        return loss  # type: ignore[no-any-return]
-    return loss.mean() if reduction == "mean" else loss.sum()  # type: ignore[no-any-return]
+        return loss
+    return loss.mean() if reduction == "mean" else loss.sum()
 
 
 def _compare_sizes(input: Tensor, target: Tensor) -> None:
@@ -67,7 +71,7 @@ def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: An
     """(input - target)², broadcast, times ``weight``."""
     reduction = _reduction("mse_loss", reduction, size_average, reduce)
     _compare_sizes(input, target)
-    return _reduced(square(input - target), reduction, weight)  # type: ignore[operator]
+    return _reduced(square(input - target), reduction, weight)
 
 
 @composite(on="functional")
@@ -76,7 +80,7 @@ def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any
     """|input - target|, broadcast, times ``weight``; the gradient at 0 is 0."""
     reduction = _reduction("l1_loss", reduction, size_average, reduce)
     _compare_sizes(input, target)
-    return _reduced(abs(input - target), reduction, weight)  # type: ignore[operator]
+    return _reduced(abs(input - target), reduction, weight)
 
 
 @composite(on="functional")
@@ -87,11 +91,11 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, redu
     if beta < 0:
         raise ArgumentError(f"smooth_l1_loss does not support negative values for beta, got {beta}")
     _compare_sizes(input, target)
-    d: Any = input - target  # type: ignore[operator]
+    d: Any = input - target
     if beta == 0:
         return _reduced(abs(d), reduction)
     far = abs(d)
-    return _reduced(_where(far < beta, square(d) * (0.5 / beta), far - 0.5 * beta), reduction)  # type: ignore[operator]
+    return _reduced(_where(far < beta, square(d) * (0.5 / beta), far - 0.5 * beta), reduction)
 
 
 @composite(on="functional")
@@ -103,7 +107,7 @@ def huber_loss(
     if delta <= 0:
         raise ArgumentError(f"huber_loss does not support non-positive values for delta, got {delta}")
     _compare_sizes(input, target)
-    d: Any = input - target  # type: ignore[operator]
+    d: Any = input - target
     far: Any = abs(d)
     loss: Any = _where(far <= delta, 0.5 * square(d), delta * (far - 0.5 * delta))
     return _reduced(loss if weight is None else loss * weight, reduction)
@@ -125,9 +129,9 @@ def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any 
                 stacklevel=2,
             )
     x, t = input, target
-    loss = exp(t) * (t - x) if log_target else xlogy(t, t) - t * x  # type: ignore[operator]
+    loss = exp(t) * (t - x) if log_target else xlogy(t, t) - t * x
     if reduction == "batchmean":
-        return _reduced(loss, "sum") / (input._array.shape[0] if input._array.ndim else 1)  # type: ignore[operator,no-any-return]
+        return _reduced(loss, "sum") / (input._array.shape[0] if input._array.ndim else 1)
     return _reduced(loss, reduction)
 
 
@@ -176,7 +180,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
             "binary_cross_entropy_with_logits"
         )
     loss = _bce(input, target)
-    return _reduced(loss if weight is None else loss * weight, reduction)  # type: ignore[operator]
+    return _reduced(loss if weight is None else loss * weight, reduction)
 
 
 @composite(on="functional")
@@ -194,7 +198,7 @@ def binary_cross_entropy_with_logits(
     t: Any = target
     loss = (1 - t) * input
     soft: Any = logsigmoid(input)
-    loss = loss - soft if pos_weight is None else loss - ((pos_weight - 1) * t + 1) * soft  # type: ignore[operator]
+    loss = loss - soft if pos_weight is None else loss - ((pos_weight - 1) * t + 1) * soft
     return _reduced(loss if weight is None else loss * weight, reduction)
 
 
@@ -309,8 +313,8 @@ def _cross_entropy_composite(
         spread = _where(counted, -each.sum(dim), 0.0)
         loss = (1 - label_smoothing) * loss + (label_smoothing / input.shape[dim]) * spread
     if reduction == "none":
-        return loss  # type: ignore[no-any-return]
-    return loss.sum() / w.sum() if reduction == "mean" else loss.sum()  # type: ignore[no-any-return]
+        return loss
+    return loss.sum() / w.sum() if reduction == "mean" else loss.sum()
 
 
 def _weights(n: int) -> Draw:
@@ -515,5 +519,5 @@ def _soft_cross_entropy(
         loss = loss * weight.reshape((-1, *(1,) * (input.ndim - 1 - dim)))
     loss = -loss.sum(dim)
     if reduction == "none":
-        return loss  # type: ignore[no-any-return]
-    return loss.sum() / math.prod(loss.shape) if reduction == "mean" else loss.sum()  # type: ignore[no-any-return]
+        return loss
+    return loss.sum() / math.prod(loss.shape) if reduction == "mean" else loss.sum()

@@ -21,7 +21,9 @@ from tensorlib.op import Array, composite, op
     vjp=lambda g, input_dtype: g.to(input_dtype),
     on="",
     samples=each(
-        draw((3, 4), dtype=np.dtype(np.float64)), draw((3, 4), dtype=np.dtype(np.int32)), draw((), dtype=np.dtype(np.bool_))
+        draw((3, 4), dtype=np.dtype(np.float64)),
+        draw((3, 4), dtype=np.dtype(np.int32)),
+        draw((), dtype=np.dtype(np.bool_)),
     ),
 )
 def cast(input: Array, dtype: Any):

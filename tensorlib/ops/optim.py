@@ -1,4 +1,7 @@
-"""The fused optimizer updates: one mutating operator a step for all parameters of a group. Not public: ``optim`` calls them."""
+"""The fused optimizer updates: one mutating operator a step for all parameters of a group.
+
+Not public: ``optim`` calls them.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ def _like(data: list[float]) -> Draw:
         draw(_shapes, _shapes, (33,), _positive, _positive, _like([4.0, 9.0, 4.0]), 1e-2, **_adam,
              weight_decay=0.1, decoupled_weight_decay=True, maximize=True),
         draw([(1500,)], [(1500,)], (1500,), Draw((1500,), "uniform", 0.1, 2.0), None, _like([2.0]), 1e-2, offsets=(0,),
-             index=(0,), beta1=0.9, beta2=0.99, eps=1e-6, weight_decay=0.1, decoupled_weight_decay=False, maximize=False),
+             index=(0,), beta1=0.9, beta2=0.99, eps=1e-6, weight_decay=0.1, decoupled_weight_decay=False,
+             maximize=False),
     ),
 )  # fmt: skip
 def adam_(
@@ -51,10 +55,14 @@ def adam_(
     decoupled_weight_decay: bool,
     maximize: bool,
 ):
-    """p - lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps), in place. See ``_optim_numpy.adam_`` for the layout."""
+    """p - lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps), in place.
+
+    See ``_optim_numpy.adam_`` for the layout.
+    """
     _optim_numpy.adam_(
         params, grads, exp_avg, exp_avg_sq, max_exp_avg_sq, step, lr, offsets=offsets, index=index, beta1=beta1,
-        beta2=beta2, eps=eps, weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay, maximize=maximize,
+        beta2=beta2, eps=eps, weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay,
+        maximize=maximize,
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from tensorlib.errors import ArgumentError, DtypeError
 from tensorlib.kernels import random as kernels
 from tensorlib.op import Array, Ints, Scalar, composite, op, registry
 from tensorlib.ops.create import device_of, numpy_dtype
-from tensorlib.ops.pointwise import _where
+from tensorlib.ops.selection import _where
 
 _F32, _F64, _I64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
 
@@ -121,7 +121,7 @@ def survivors(shape: tuple[int, ...], p: float, seed: int, offset: int) -> np.nd
 
 def _again(g: Tensor, p: float, seed: int, offset: int) -> Tensor:
     """The gradient through the same mask: drawn again, not kept."""
-    return apply(registry["_dropout"], (g,), {"p": p, "seed": seed, "offset": offset})  # type: ignore[no-any-return]
+    return apply(registry["_dropout"], (g,), {"p": p, "seed": seed, "offset": offset})
 
 
 @op(
@@ -165,9 +165,9 @@ def _float(name: str, dtype: Any) -> np.dtype[Any]:
 
 def _give(t: Tensor, out: Any, requires_grad: bool) -> Tensor:
     if out is not None:
-        return out.copy_(t)  # type: ignore[no-any-return]
+        return out.copy_(t)
     if requires_grad:
-        t.requires_grad_()  # type: ignore[attr-defined]
+        t.requires_grad_()
     return t
 
 
@@ -223,7 +223,7 @@ def randperm(n: int, *, generator: Any = None, out: Any = None, dtype: Any = Non
     seed, offset = stream.draw(generator)
     keys = stream.words(2 * n, seed, offset).view(np.uint64)
     t = wrap(np.argsort(keys, kind="stable").astype(numpy_dtype(dtype, _I64)))
-    return _give(t.to(device_of(device)), out, requires_grad)  # type: ignore[attr-defined]
+    return _give(t.to(device_of(device)), out, requires_grad)
 
 
 def _like(input: Tensor, dtype: Any, device: Any) -> tuple[tuple[int, ...], np.dtype[Any], Device]:
@@ -276,9 +276,9 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Any = None
         return _give(t, out, requires_grad)
     if not isinstance(std, Tensor) and std < 0:
         raise ArgumentError(f"normal: normal expects std >= 0.0, but found std {std}")
-    total = mean + std * 0 if isinstance(mean, Tensor) else std * 0 + mean  # type: ignore[operator]
+    total = mean + std * 0 if isinstance(mean, Tensor) else std * 0 + mean
     z = randn_like(total.detach(), generator=generator)
-    return _give((z * std + mean).detach(), out, requires_grad)  # type: ignore[operator]
+    return _give((z * std + mean).detach(), out, requires_grad)
 
 
 @composite(on="function method")
@@ -294,13 +294,13 @@ def _probabilities(name: str, input: Tensor, p: Any) -> Tensor:
     """A float tensor of input's shape and dtype holding p."""
     if isinstance(p, Tensor):
         p = p.to(array_device(input._array))
-        return p.expand(input._array.shape)  # type: ignore[attr-defined,no-any-return]
+        return p.expand(input._array.shape)
     if not 0 <= p <= 1:
         raise ArgumentError(f"{name}: expects p to be in [0, 1], but got p={p}")
     x = input._array
     kind = x.dtype if OF_NUMPY[x.dtype].is_floating_point else default_dtype()
     attrs = {"size": x.shape, "fill_value": float(p), "dtype": kind, "device": array_device(x)}
-    return apply(registry["_full"], (), attrs)  # type: ignore[no-any-return]
+    return apply(registry["_full"], (), attrs)
 
 
 # --------------------------------------------------------------------------------------------------------- in place
@@ -409,7 +409,7 @@ def alpha_dropout(
     alpha = 1.7580993408473766
     a = ((1 - p) * (1 + p * alpha * alpha)) ** -0.5 if p < 1 else 0.0
     kept = _bernoulli(_probabilities("alpha_dropout", input, 1 - p), generator=generator)
-    out = _where(kept != 0, input, -alpha) * a + a * alpha * p  # type: ignore[operator]
+    out = _where(kept != 0, input, -alpha) * a + a * alpha * p
     return _inplace.assign(input, out, "alpha_dropout_", own=True) if inplace else out
 
 
@@ -438,5 +438,5 @@ def _channels(name: str, input: Tensor, p: float, training: bool, inplace: bool,
         raise ArgumentError(f"{name}: Feature dropout requires at least 2 dimensions in the input, got {x.ndim}")
     shape = (*x.shape[:2], *(1,) * (x.ndim - 2))
     one = apply(registry["_full"], (), {"size": shape, "fill_value": 1.0, "dtype": x.dtype, "device": array_device(x)})
-    out = input * _dropout(one, float(p), generator=generator)  # type: ignore[operator]
-    return _inplace.assign(input, out, f"{name}_", own=True) if inplace else out  # type: ignore[no-any-return]
+    out = input * _dropout(one, float(p), generator=generator)
+    return _inplace.assign(input, out, f"{name}_", own=True) if inplace else out

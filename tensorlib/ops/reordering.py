@@ -102,7 +102,7 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
         )
     k %= 4
     if k == 0:
-        return input.clone()  # type: ignore[attr-defined, no-any-return]
+        return input.clone()
     if k == 2:
         return flip(input, (a, b))
     return views.transpose(flip(input, b), a, b) if k == 1 else flip(views.transpose(input, a, b), b)
@@ -117,13 +117,13 @@ def _repeated(name: str, input: Tensor, sizes: tuple[int, ...]) -> Tensor:
     if any(r < 0 for r in sizes):
         raise ShapeError(f"{name}: trying to create tensor with negative dimension: repeats {sizes}")
     if not shape:
-        return input.clone()  # type: ignore[attr-defined, no-any-return]
+        return input.clone()
     apart: list[int] = []
     wide: list[int] = []
     for r, n in zip(sizes, shape, strict=True):
         apart += (1, n)
         wide += (r, n)
-    spread = views.expand(views.reshape(input, tuple(apart)), tuple(wide)).clone()  # type: ignore[attr-defined]
+    spread = views.expand(views.reshape(input, tuple(apart)), tuple(wide)).clone()
     return views.reshape(spread, tuple([r * n for r, n in zip(sizes, shape, strict=True)]))
 
 
@@ -183,7 +183,7 @@ def repeat_interleave(
         d = 0 if dim is None else wrap_dim("repeat_interleave", dim, input._array.ndim)
         shape = x._array.shape
         wide = views.expand(views.unsqueeze(x, d + 1), (*shape[: d + 1], times, *shape[d + 1 :]))
-        copied = wide.clone()  # type: ignore[attr-defined]
+        copied = wide.clone()
         return views.reshape(copied, (*shape[:d], shape[d] * times, *shape[d + 1 :]))
     counts = repeats._array
     if counts.dtype not in INTEGERS:

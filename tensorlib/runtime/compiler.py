@@ -97,19 +97,37 @@ class Jit:
     def __init__(self, fn: Callable[..., Any], do_not_specialize: tuple[str, ...] = (), stock: Any = None) -> None:
         self.fn = fn
         self.do_not_specialize = frozenset(do_not_specialize)
-        signature = inspect.signature(fn).parameters.values()
-        self.parameters = tuple(Parameter(p.name, _is_constexpr(p.annotation)) for p in signature)
-        self.arguments = tuple(p.name for p in self.parameters if not p.constexpr)
-        self.constants = frozenset(p.name for p in self.parameters if p.constexpr)
-        self.defaults = {p.name: p.default for p in signature if p.name in self.constants and p.default is not p.empty}
         self.__name__, self.__qualname__, self.__module__ = fn.__name__, fn.__qualname__, fn.__module__
         self.__doc__ = fn.__doc__
-        unknown = self.do_not_specialize - set(self.arguments)
+        unknown = do_not_specialize and self.do_not_specialize - set(self.arguments)
         if unknown:
             raise KernelError(f"{fn.__name__}: do_not_specialize names {sorted(unknown)}, which it has no argument for")
         self._jit_function = stock
         self._dependencies: frozenset[Jit] | None = None
         self.interpreted: Any = None  # the function rewritten for the interpreter, kept by interpreter.py
+
+    # Worked out at first use: hundreds of these are made when the library is imported.
+    @functools.cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Every parameter, in order."""
+        signature = inspect.signature(self.fn).parameters.values()
+        return tuple(Parameter(p.name, _is_constexpr(p.annotation)) for p in signature)
+
+    @functools.cached_property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the parameters that are passed at a launch."""
+        return tuple(p.name for p in self.parameters if not p.constexpr)
+
+    @functools.cached_property
+    def constants(self) -> frozenset[str]:
+        """Names of the constexpr parameters."""
+        return frozenset(p.name for p in self.parameters if p.constexpr)
+
+    @functools.cached_property
+    def defaults(self) -> dict[str, Any]:
+        """Defaults of the constexpr parameters that have one."""
+        signature = inspect.signature(self.fn).parameters.values()
+        return {p.name: p.default for p in signature if p.name in self.constants and p.default is not p.empty}
 
     def __repr__(self) -> str:
         return f"<jit {self.__module__}.{self.__qualname__}>"

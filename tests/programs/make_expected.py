@@ -9,4 +9,5 @@ import torch
 
 torch.set_num_threads(1)
 losses = {name: models.train(name, numpy) for name in ("lenet", "gpt2", "gpt2-flash")}
-Path(__file__).with_name("expected.json").write_text(json.dumps({"torch": torch.__version__, **losses}, indent=1) + "\n")
+text = json.dumps({"torch": torch.__version__, **losses}, indent=1) + "\n"
+Path(__file__).with_name("expected.json").write_text(text)

@@ -7,7 +7,8 @@ def cases(torch):
     rng = np.random.default_rng(0)
 
     def t(a, **kwargs):
-        return torch.from_numpy(np.ascontiguousarray(a)).to(**kwargs) if kwargs else torch.from_numpy(np.ascontiguousarray(a))
+        made = torch.from_numpy(np.ascontiguousarray(a))
+        return made.to(**kwargs) if kwargs else made
 
     f32 = np.float32
     yield "scalar", torch.tensor(3.0)

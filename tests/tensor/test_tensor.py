@@ -26,7 +26,8 @@ def test_construction_infers_dtypes():
 
 
 @pytest.mark.parametrize(
-    "bad, error", [([[1], [1, 2]], ValueError), ("text", TypeError), ([object()], TypeError), (["a"], (TypeError, ValueError))]
+    "bad, error",
+    [([[1], [1, 2]], ValueError), ("text", TypeError), ([object()], TypeError), (["a"], (TypeError, ValueError))],
 )
 def test_construction_refuses(bad, error):
     with pytest.raises(error, match="tensor"):
@@ -134,7 +135,10 @@ def test_out():
 
 
 def test_nothing_warns_of_infinities():
-    code = "import tensorlib as tl; print(tl.log(tl.zeros(1)).item(), (tl.zeros(1) / 0).item(), tl.exp(tl.tensor([1e9])).item())"
+    code = (
+        "import tensorlib as tl; "
+        "print(tl.log(tl.zeros(1)).item(), (tl.zeros(1) / 0).item(), tl.exp(tl.tensor([1e9])).item())"
+    )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["-inf", "nan", "inf"]
