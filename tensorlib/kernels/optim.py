@@ -1,8 +1,8 @@
 """Fused optimizer updates: every parameter of a group in one launch, through a table of addresses.
 
 A program owns BLOCK elements of one parameter. Table row ``i``: (address of parameter i, of its gradient, start of its
-slice in the flat state, its size, its position among the step counts). Adam reads p, g, m, v and writes p, m, v: 28 bytes
-a float32 parameter.
+slice in the flat state, its size, its position among the step counts). Adam reads p, g, m, v and writes p, m, v: 28
+bytes a float32 parameter.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ def _rate(lr, LR_IS_ARRAY: tl.constexpr):
 
 @jit
 def adam_kernel(
-    table, blocks, exp_avg, exp_avg_sq, max_exp_avg_sq, step, stride_m, stride_v, stride_x, stride_step, lr, beta2, rest1, rest2, log1, log2,
-    eps, weight_decay, AMSGRAD: tl.constexpr, DECOUPLED: tl.constexpr, MAXIMIZE: tl.constexpr, LR_IS_ARRAY: tl.constexpr,
+    table, blocks, exp_avg, exp_avg_sq, max_exp_avg_sq, step, stride_m, stride_v, stride_x, stride_step,
+    lr, beta2, rest1, rest2, log1, log2, eps, weight_decay,
+    AMSGRAD: tl.constexpr, DECOUPLED: tl.constexpr, MAXIMIZE: tl.constexpr, LR_IS_ARRAY: tl.constexpr,
     COMPUTE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, offsets, mask = _part(table, blocks, BLOCK)
@@ -162,8 +163,8 @@ def adam(
     launch(
         adam_kernel, (programs,), table, blocks, exp_avg, exp_avg_sq, max_exp_avg_sq, step,
         exp_avg.strides[0], exp_avg_sq.strides[0], max_exp_avg_sq.strides[0] if max_exp_avg_sq is not None else 0,
-        step.strides[0], lr if isinstance(lr, DeviceArray) else number(lr), number(beta2), number(1 - beta1), number(1 - beta2),
-        number(_log(beta1)), number(_log(beta2)), number(eps), number(weight_decay),
+        step.strides[0], lr if isinstance(lr, DeviceArray) else number(lr), number(beta2), number(1 - beta1),
+        number(1 - beta2), number(_log(beta1)), number(_log(beta2)), number(eps), number(weight_decay),
         AMSGRAD=max_exp_avg_sq is not None, DECOUPLED=bool(decoupled_weight_decay), MAXIMIZE=bool(maximize),
         LR_IS_ARRAY=isinstance(lr, DeviceArray), COMPUTE=compute, BLOCK=BLOCK,
     )  # fmt: skip
@@ -171,8 +172,8 @@ def adam(
 
 
 def sgd(
-    params: Sequence[DeviceArray], grads: Sequence[DeviceArray], momentum_buffer: Any, lr: Any, *, offsets: Sequence[int],
-    momentum: float, dampening: float, weight_decay: float, nesterov: bool, maximize: bool,
+    params: Sequence[DeviceArray], grads: Sequence[DeviceArray], momentum_buffer: Any, lr: Any, *,
+    offsets: Sequence[int], momentum: float, dampening: float, weight_decay: float, nesterov: bool, maximize: bool,
 ) -> None:  # fmt: skip
     """The SGD update of ``ops.optim.sgd_``, in place."""
     if not params:

@@ -482,9 +482,11 @@ def operands() -> list[Any]:
 
 
 def _both(op: Op, given: tuple[Any, ...]) -> None:
+    assert op.fast is not None
     attrs = {p.name: p.default for p in op.attrs}
     outcomes: list[tuple[Any, Any]] = []
-    for function in (lambda: op.fast(*given), lambda: _dispatch.apply(op, given, dict(attrs))):  # type: ignore[misc]
+    ways: tuple[Callable[[], Any], ...] = (partial(op.fast, *given), lambda: _dispatch.apply(op, given, dict(attrs)))
+    for function in ways:
         try:
             outcomes.append((function(), None))
         except Exception as error:  # the error is what is compared
