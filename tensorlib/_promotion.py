@@ -119,7 +119,9 @@ class Rule:
             return _same_floats(op, operands)
         common = result_dtype(operands)
         kind = category(common)
-        if self.name == "compare":
+        if self.name in ("compare", "order"):
+            if kind == 3 and self.name == "order":
+                raise DtypeError(f"{op}: complex numbers have no order, got {OF_NUMPY[common]} (not implemented for complex)")
             return common, bool_.numpy
         if self.name == "int_to_float" and kind < 2:
             common = default_dtype()
@@ -162,6 +164,8 @@ PROMOTE = Rule("promote")
 INT_TO_FLOAT = Rule("int_to_float")
 #: To the common dtype; the result is bool.
 COMPARE = Rule("compare")
+#: The same, without complex numbers, which have no order.
+ORDER = Rule("order")
 #: Integers and bools only.
 INTEGERS = Rule("integers")
 #: ``dtype=`` if given; otherwise integers and bools are accumulated in int64.

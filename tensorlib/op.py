@@ -29,7 +29,7 @@ import numpy as np
 from tensorlib import _fast, random
 from tensorlib._core import Tensor
 from tensorlib._dispatch import apply, apply_view
-from tensorlib._promotion import ACCUMULATE, COMPARE, FLOAT_ONLY, FLOATS, INT_TO_FLOAT, INTEGERS, PROMOTE, Rule
+from tensorlib._promotion import ACCUMULATE, COMPARE, FLOAT_ONLY, FLOATS, INT_TO_FLOAT, INTEGERS, ORDER, PROMOTE, Rule
 from tensorlib._samples import (
     Sample,
     between,
@@ -50,7 +50,7 @@ from tensorlib.kernels import pointwise as pointwise_kernel
 from tensorlib.runtime.compiler import jit
 from tensorlib.runtime.launch import launch
 
-__all__ = ["ACCUMULATE", "COMPARE", "FLOATS", "FLOAT_ONLY", "INTEGERS", "INT_TO_FLOAT", "PROMOTE", "Array", "Arrays",
+__all__ = ["ACCUMULATE", "COMPARE", "FLOATS", "FLOAT_ONLY", "INTEGERS", "INT_TO_FLOAT", "ORDER", "PROMOTE", "Array", "Arrays",
            "Dim", "Dims", "Ints", "NewDim", "Op", "Scalar", "between", "bools", "composite", "composites", "declared",
            "distinct", "draw", "each", "fails", "grid", "ints", "jit", "launch", "op", "pointwise", "registry",
            "strided", "transposed", "values", "view"]  # fmt: skip
@@ -256,7 +256,7 @@ class Op:
 
     def is_integral(self) -> bool:
         """True when every result is bool by the promotion rule, so that no gradient can flow."""
-        return self.promote is not None and self.promote.name == "compare"
+        return self.promote is not None and self.promote.name in ("compare", "order")
 
     def _source(self, name: str) -> tuple[str, int] | None:
         """Where a vjp's name comes from: ("input"|"shape"|"dtype"|"output"|"attr"|"grad", index)."""

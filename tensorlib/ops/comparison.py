@@ -12,7 +12,7 @@ import numpy as np
 
 from tensorlib._core import Tensor
 from tensorlib._dtypes import OF_NUMPY
-from tensorlib._promotion import COMPARE
+from tensorlib._promotion import COMPARE, ORDER
 from tensorlib.errors import ArgumentError, DtypeError
 from tensorlib.op import Array, composite, pointwise
 from tensorlib.ops.arithmetic import abs
@@ -50,7 +50,7 @@ def _lt(x, y):
     return x < y
 
 
-@pointwise(_lt, cpu=np.less, promote=COMPARE, alias=("less",), inplace=True)
+@pointwise(_lt, cpu=np.less, promote=ORDER, alias=("less",), inplace=True)
 def lt(input: Array, other: Array):
     """input < other, elementwise, broadcast; the result is bool."""
     return np.less(input, other)
@@ -61,7 +61,7 @@ def _le(x, y):
     return x <= y
 
 
-@pointwise(_le, cpu=np.less_equal, promote=COMPARE, alias=("less_equal",), inplace=True)
+@pointwise(_le, cpu=np.less_equal, promote=ORDER, alias=("less_equal",), inplace=True)
 def le(input: Array, other: Array):
     """input <= other, elementwise, broadcast; the result is bool."""
     return np.less_equal(input, other)
@@ -72,7 +72,7 @@ def _gt(x, y):
     return x > y
 
 
-@pointwise(_gt, cpu=np.greater, promote=COMPARE, alias=("greater",), inplace=True)
+@pointwise(_gt, cpu=np.greater, promote=ORDER, alias=("greater",), inplace=True)
 def gt(input: Array, other: Array):
     """input > other, elementwise, broadcast; the result is bool."""
     return np.greater(input, other)
@@ -83,7 +83,7 @@ def _ge(x, y):
     return x >= y
 
 
-@pointwise(_ge, cpu=np.greater_equal, promote=COMPARE, alias=("greater_equal",), inplace=True)
+@pointwise(_ge, cpu=np.greater_equal, promote=ORDER, alias=("greater_equal",), inplace=True)
 def ge(input: Array, other: Array):
     """input >= other, elementwise, broadcast; the result is bool."""
     return np.greater_equal(input, other)

@@ -818,7 +818,7 @@ def _along(
 def _scaled(name: str, input: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Any) -> Tensor:
     dim = wrap_dim(name, dim, input._array.ndim)
     _source(name, input, dim, _vector(name, index), source)
-    return source if alpha == 1 else source * alpha
+    return source if alpha == 1 else (source * alpha).to(source.dtype)
 
 
 @composite(samples=each(draw((3, 4), 0, numbers([2, 0, 2]), (3, 4)), draw((3, 4), -1, numbers([1]), (3, 1), alpha=2)))
