@@ -95,7 +95,7 @@ def as_dtype(value: Any) -> dtype:
 class finfo:
     """Limits of a floating-point dtype: bits, eps, max, min, tiny, smallest_normal, resolution."""
 
-    def __init__(self, type: dtype | None = None) -> None:
+    def __init__(self, type: Any = None) -> None:
         d = as_dtype(type if type is not None else float32)
         if d.kind not in ("float", "complex"):
             raise TypeError(f"finfo takes a floating-point dtype, got {d}; use iinfo")
@@ -114,7 +114,7 @@ class finfo:
 class iinfo:
     """Limits of an integer dtype: bits, max, min."""
 
-    def __init__(self, type: dtype) -> None:
+    def __init__(self, type: Any) -> None:
         d = as_dtype(type)
         if d.kind != "int":
             raise TypeError(f"iinfo takes an integer dtype, got {d}; use finfo")

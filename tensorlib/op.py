@@ -62,8 +62,8 @@ Array: TypeAlias = Any
 Arrays: TypeAlias = Sequence[Any]
 Dim: TypeAlias = int
 NewDim: TypeAlias = int
-Dims: TypeAlias = int | Sequence[int] | None
-Ints: TypeAlias = int | Sequence[int]
+Dims: TypeAlias = Any  # callers give an int, several or None; the body sees a tuple
+Ints: TypeAlias = Any
 Scalar: TypeAlias = bool | int | float | complex
 
 #: Every declared operator by name, public or not.

@@ -179,8 +179,8 @@ def _layer_norm_grad_kernel(
     out: Any, g_weight: Any, g_bias: Any, grad: Any, input: Any, weight: Any, mean: Any, rstd: Any,
     normalized_shape: Any, needs_weight: bool, needs_bias: bool,
 ) -> None:  # fmt: skip
-    flat = [_flat(t) if needed else None for t, needed in ((g_weight, needs_weight), (g_bias, needs_bias))]
-    kernels.layer_norm_grad(out, *flat, grad, input, weight, mean, rstd, len(normalized_shape))
+    weight_out, bias_out = _flat(g_weight) if needs_weight else None, _flat(g_bias) if needs_bias else None
+    kernels.layer_norm_grad(out, weight_out, bias_out, grad, input, weight, mean, rstd, len(normalized_shape))
 
 
 def _flat(a: Any) -> Any:

@@ -107,7 +107,7 @@ def column_sums(x: np.ndarray) -> np.ndarray:
     return total + column_sums(x[whole:]) if whole < m else total
 
 
-def add_reduce(x: np.ndarray, dim: tuple[int, ...], keepdim: bool = False) -> Any:
+def add_reduce(x: np.ndarray, dim: tuple[int, ...], keepdim: Any = False) -> Any:
     """np.add.reduce; large contiguous float arrays by rows or columns, which is 2-5 times faster in NumPy."""
     if x.size >= 2048 and dim and (x.dtype == _F32 or x.dtype == _F64) and x.flags.c_contiguous:
         shape, ndim, k = x.shape, x.ndim, len(dim)
