@@ -21,8 +21,8 @@ class DimError(TensorlibError, IndexError):
     """A dimension or an index is out of range."""
 
 
-class ArgumentError(TensorlibError, ValueError):
-    """An argument has the right type and an impossible value."""
+class ArgumentError(TensorlibError, ValueError, RuntimeError):
+    """An argument has the right type and an impossible value. PyTorch raises now one, now the other: this is both."""
 
 
 class AutogradError(TensorlibError, RuntimeError):

@@ -121,6 +121,17 @@ class Vjp:
         self.pure = code is not None and not code.co_names and not code.co_freevars
 
 
+def _result_type(name: str, fields: tuple[str, ...]) -> Any:
+    """The named tuple an operator with several results returns; prints as PyTorch's return_types do."""
+    name = name.strip("_").removesuffix("_dim")
+
+    def show(self: Any) -> str:
+        lines = ",\n".join(f"{field}={value!r}" for field, value in zip(self._fields, self, strict=True))
+        return f"tensorlib.return_types.{name}(\n{lines})"
+
+    return type(name, (namedtuple(name, fields),), {"__slots__": (), "__repr__": show})  # type: ignore[misc]
+
+
 class Op:
     """A declared operator. Call it as a function of tensors; read its attributes to derive something from it."""
 
@@ -384,6 +395,7 @@ def _public(op: Op) -> Callable[..., Any]:
     lines = [f"def operator({', '.join(parts)}):"]
     if op.fast is not None:
         free = [f"{p.name} is _d_{p.name}" for p in params if p.kind == "attr"] + (["out is None"] if has_out else [])
+        free += [f"{p.name} is not _missing" for p in op.tensors if aliased]
         lines.append(f"    if not _names and {' and '.join(free) or 'True'}:")
         lines.append(f"        return _fast({', '.join(tensors)})")
     lines.append(f"    attrs = {attrs}")
