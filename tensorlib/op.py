@@ -217,7 +217,7 @@ class Op:
         self.output_names = {n: i for i, n in enumerate(self.outputs + self.aux)}
         if len(self.outputs) == 1:
             self.output_names.setdefault("out", 0)
-        self.result_type: Any = namedtuple(self.name, self.outputs) if self.n_public > 1 else None
+        self.result_type: Any = _result_type(self.name, self.outputs) if self.n_public > 1 else None
         if scalar_function is not None and kernel is None:
             self.kernel = pointwise_kernel.Host(scalar_function, self.name, promote, self.promoted)
         self.vjps = self._vjps(vjp)
