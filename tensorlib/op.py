@@ -22,7 +22,7 @@ import inspect
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
-from typing import Any, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
@@ -57,14 +57,26 @@ __all__ = ["ACCUMULATE", "COMPARE", "FLOATS", "FLOAT_ONLY", "INTEGERS", "INT_TO_
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# What the annotations are to a type checker; a declaration's own meaning is in the table above.
-Array: TypeAlias = Any
-Arrays: TypeAlias = Sequence[Any]
-Dim: TypeAlias = int
-NewDim: TypeAlias = int
-Dims: TypeAlias = Any  # callers give an int, several or None; the body sees a tuple
-Ints: TypeAlias = Any
-Scalar: TypeAlias = bool | int | float | complex
+# To a type checker these say what a caller may give or the body sees; a declaration's own meaning is in the table above.
+Array: TypeAlias = Annotated[Any, "Array"]
+Arrays: TypeAlias = Annotated[Sequence[Any], "Arrays"]
+Dim: TypeAlias = Annotated[int, "Dim"]
+NewDim: TypeAlias = Annotated[int, "NewDim"]
+Dims: TypeAlias = Annotated[Any, "Dims"]
+Ints: TypeAlias = Annotated[Any, "Ints"]
+Scalar: TypeAlias = Annotated[bool | int | float | complex, "Scalar"]
+
+
+def _spelled(annotation: Any) -> str:
+    """An annotation as it is written, whether or not the file postpones the evaluation of annotations."""
+    if isinstance(annotation, str):
+        return annotation.replace("op.", "")
+    marks = getattr(annotation, "__metadata__", ())
+    if marks:
+        return str(marks[0])
+    parts = [_spelled(a) for a in get_args(annotation) if a is not type(None)]
+    return f"{parts[0]} | None" if len(parts) == 1 and parts[0] else ""
+
 
 #: Every declared operator by name, public or not.
 registry: dict[str, Op] = {}
@@ -95,7 +107,7 @@ class Param:
     __slots__ = ("default", "keyword_only", "kind", "name", "style")
 
     def __init__(self, p: inspect.Parameter) -> None:
-        annotation = p.annotation if isinstance(p.annotation, str) else ""
+        annotation = _spelled(p.annotation)
         self.name = p.name
         self.kind = _KINDS.get(annotation, "attr")
         self.style = _STYLES.get(annotation)

@@ -2,6 +2,7 @@
 
 from tensorlib.autograd.engine import backward, grad
 from tensorlib.autograd.function import Function, once_differentiable
+from tensorlib.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
 from tensorlib.autograd.modes import (
     detect_anomaly,
     enable_grad,
@@ -15,10 +16,13 @@ from tensorlib.autograd.saved import saved_tensors_hooks
 
 __all__ = [
     "Function",
+    "GradcheckError",
     "backward",
     "detect_anomaly",
     "enable_grad",
     "grad",
+    "gradcheck",
+    "gradgradcheck",
     "inference_mode",
     "is_anomaly_enabled",
     "no_grad",

@@ -65,7 +65,7 @@ def _spec(query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, sca
 
 # Bytes of scores held at a time: they are read and written some ten times and should stay in a core's own cache.
 _BLOCK_BYTES = 1 << 20
-_ROWS = 32  # queries of a block where causality leaves part of the keys out
+_ROWS = 32  # fewest queries of a block where causality leaves part of the keys out; an eighth of long ones
 _CALM = 50.0  # scores within this of 0 need no maximum taken off them: float32 holds exp of it, and sums of that
 
 
@@ -94,7 +94,7 @@ class _Blocks:
         self.mask = None if mask is None else np.broadcast_to(mask, (*lead, self.L, self.S)).reshape(scores)
         self.keep = None if p == 0 else _keep(lead, self.L, self.S, p, seed, offset).reshape(scores)
         column = max(self.S * group * query.itemsize, 1)
-        self.rows = max(1, min(self.L, _ROWS if causal else self.L, _BLOCK_BYTES // column))
+        self.rows = max(1, min(self.L, max(_ROWS, self.L // 8) if causal else self.L, _BLOCK_BYTES // column))
         together = max(1, _BLOCK_BYTES // (column * self.rows))  # heads of k at a time
         self.heads = max(1, min(self.shape[1], together))
         self.batches = max(1, min(self.shape[0], together // self.heads)) if self.heads == self.shape[1] else 1

@@ -263,14 +263,17 @@ def as_jit(fn: Any) -> Jit:
 
 
 def names_used(fn: Callable[..., Any]) -> dict[str, Any]:
-    """The globals and closure variables that a function's body loads. `tl` is often not one: nobody imported it."""
+    """The globals and closure variables that a function's body loads, but for `tl` and `libdevice`.
+
+    These two are Triton's in a kernel, also in a file that gives the name to another module.
+    """
     found: dict[str, Any] = {}
     code = [fn.__code__]
     for block in code:
         code.extend(c for c in block.co_consts if isinstance(c, types.CodeType))
         for step in dis.get_instructions(block):
             if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-                if step.argval in fn.__globals__:
+                if step.argval in fn.__globals__ and step.argval not in ("tl", "libdevice"):
                     found[step.argval] = fn.__globals__[step.argval]
     for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # a cell that is still empty
