@@ -491,7 +491,8 @@ def einsum(equation: Any, *operands: Tensor) -> Tensor:
     Letters a-z, A-Z name dimensions; a letter missing from the result is summed over, a repeated one takes a diagonal;
     "..." stands for the dimensions not named, which broadcast. Without "->" the result has the letters that occur once,
     in order. Also ``einsum(x, [0, 1], y, [1, 2], [0, 2])``. Two operands are one batched matrix product, accumulated as
-    matmul; more are taken in pairs, in the order that the package opt_einsum finds cheapest.
+    matmul; more are taken in pairs, in the order that the package opt_einsum (the extra ``einsum``) finds cheapest, or
+    from left to right where it is not installed.
     """
     if isinstance(equation, Tensor):
         inputs, terms, result = _parse_sublists((equation, *operands))
@@ -599,12 +600,9 @@ def _order(terms: list[list[int]], result: list[int], inputs: list[Any]) -> list
     if len(terms) <= 2:
         return [(0, 1)] * (len(terms) - 1)
     try:
-        import opt_einsum
-    except ImportError as error:
-        raise ImportError(
-            f"einsum: {len(terms)} operands are contracted in the order that the package opt_einsum finds: install it "
-            f"with pip install tensorlib[einsum], or contract two operands at a time"
-        ) from error
+        import opt_einsum  # an extra, and slow to import: only where there is an order to find
+    except ImportError:  # as PyTorch: from left to right
+        return [(0, 1), *[(0, left - 1) for left in range(len(terms) - 1, 1, -1)]]
 
     def text(labels: Iterable[int]) -> str:
         return "".join(opt_einsum.get_symbol(s) for s in labels)
