@@ -44,14 +44,19 @@ def place(array: np.ndarray, device: Device) -> Any:
     return _array.as_strided(copied, array.shape, strides, -low)
 
 
-def tensors(args: Sequence[Any], device: Device = cpu, needs: bool = False) -> tuple[list[Any], list[Tensor]]:
-    """(arguments with every array a tensor of its own, those tensors in order). ``needs``: floats want gradients."""
+def tensors(
+    args: Sequence[Any], device: Device = cpu, needs: bool | Sequence[bool] = False
+) -> tuple[list[Any], list[Tensor]]:
+    """(arguments with every array a tensor of its own, those tensors in order). ``needs``: floats want gradients, all
+    or each.
+    """
     made: list[Tensor] = []
 
     def make(a: Any) -> Any:
         if isinstance(a, np.ndarray):
             t = wrap(place(a, device))
-            t._needs = needs and (is_float(a.dtype) or a.dtype.kind == "c")
+            wants = needs if isinstance(needs, bool) else len(made) >= len(needs) or needs[len(made)]
+            t._needs = wants and (is_float(a.dtype) or a.dtype.kind == "c")
             made.append(t)
             return t
         return [make(x) for x in a] if isinstance(a, list) else a
@@ -207,12 +212,14 @@ def gradients(
     device: Device = cpu,
     create: bool = False,
     outputs: set[int] | None = None,
+    needs: bool | Sequence[bool] = True,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor | None], list[Tensor]]:
     """(outputs, tensors that want gradients, their gradients, cotangents) of one call.
 
     ``cotangents(i, tensor)`` gives the gradient of output i as an array; ``outputs``: of these outputs only.
+    ``needs``: of all tensors, or whether of each.
     """
-    given, made_tensors = tensors(args, device, needs=True)
+    given, made_tensors = tensors(args, device, needs=needs)
     if isinstance(made, Op) and made.mutates:
         raise CheckError(f"{made.name}: mutates its arguments, and has no gradient")
     leaves = [t for t in made_tensors if t._needs]

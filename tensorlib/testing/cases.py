@@ -90,6 +90,10 @@ class Case:
             found.extend(x for x in (a if isinstance(a, list) else [a]) if isinstance(x, Draw))
         return found
 
+    def needs(self) -> list[bool]:
+        """For each tensor, whether its gradient is its derivative: not so for the weights of a loss, for one."""
+        return [d.grad for d in self.draws()]
+
     def __str__(self) -> str:
         return f"{self.label} {self.sample!r}"
 
@@ -244,15 +248,18 @@ def _not_contiguous(made: Declared, declared: Sequence[Case]) -> Iterator[Case]:
             if args == case.sample.args or found == 2:
                 continue
             variant = Case(f"{case.label} {layout}", replace(case.sample, args=args), case.special, case.fixed)
-            if isinstance(made, Op) and made.is_view and not _takes(made, variant):
-                continue  # view() refuses some strides, as_strided() counts in them: PyTorch's do so too
+            if not _takes(made, variant):
+                continue
             found += 1
             yield variant
 
 
 def _takes(made: Declared, case: Case) -> bool:
-    if "stride" in made.signature.parameters:
+    """view() refuses some strides and as_strided() counts in them, as PyTorch's do; all others take any."""
+    if made.name.lstrip("_") == "as_strided":
         return False
+    if not made.name.startswith("view") and not (isinstance(made, Op) and made.is_view):
+        return True
     try:
         calls.run(made, *case.arguments(FLOAT32))
     except ShapeError:
@@ -318,6 +325,11 @@ def is_random(made: Declared) -> bool:
         if any(not np.array_equal(a, b, equal_nan=a.dtype.kind in "fc") for a, b in zip(*results, strict=True)):
             return True
     return False
+
+
+def writes_first(made: Declared) -> bool:
+    """Whether it is an in-place function of its own, which by its name writes its first argument."""
+    return isinstance(made, Composite) and made.name.endswith("_")
 
 
 def usual(made: Declared) -> np.dtype[Any]:

@@ -53,6 +53,7 @@ from tensorlib.testing.cases import (
     each_case,
     is_random,
     usual,
+    writes_first,
 )
 from tensorlib.testing.compare import CheckError, bounds, eps, exact64, is_float, same, within, working_eps
 
@@ -108,7 +109,7 @@ def _checks(made: Declared, values: Path | str | None, full_targets: bool) -> It
     yield check("inputs", _inputs)
     if isinstance(made, Composite):
         yield check("kernel", _interpret_whole)
-        if _differentiable(made):
+        if not writes_first(made) and _differentiable(made):
             yield check("gradient", gradients.first_order)
             yield check("second-order", gradients.second_order)
         if made.inplace:
@@ -329,6 +330,8 @@ def _inputs(made: Declared) -> None:
     allowed = set()
     if isinstance(made, Op):
         allowed = {made.tensors[i].name for i in made.mutates}
+    elif writes_first(made):
+        allowed = {next(iter(made.signature.parameters))}
     names = list(made.signature.parameters)
     for case in cases(made):
         args, attrs = case.arguments(usual(made))
@@ -433,11 +436,11 @@ def _stored_gradients(made: Declared, call: expected.Call, record: expected.Reco
     def make(i: int, t: Tensor) -> np.ndarray:
         return expected.cotangent(call.key, i, t._array.shape).astype(t._array.dtype)
 
-    grads = calls.gradients(made, call.args, call.attrs, make)[2]
+    grads = calls.gradients(made, call.args, call.attrs, make, needs=call.needs)[2]
     allowed: Any = [None] * len(grads)
     arrays = calls.arrays_in(call.args)
     if FLOAT64 in dtypes(made):
-        function, given = gradients.gradient_function(made, call.args, call.attrs, make)
+        function, given = gradients.gradient_function(made, call.args, call.attrs, make, call.needs)
         length = max((a.size for a in arrays), default=1)
         allowed = [2 * b for b in bounds(function, given, call.dtype, length, _coarsest(call.args))[1]]
     for i, (g, want) in enumerate(zip(grads, record.gradients, strict=True)):

@@ -90,6 +90,7 @@ class Call(NamedTuple):
     key: str
     gradients: bool
     usual: bool
+    needs: list[bool]  # of each array, whether a gradient of it is stored
 
 
 def plan(made: Declared) -> Iterator[Call]:
@@ -98,14 +99,14 @@ def plan(made: Declared) -> Iterator[Call]:
     everything = proposed(made)
     ordinary = [c for c in everything if depends_on_dtype(c)]
     few = [c for c in ordinary if not c.special][:2] + [c for c in ordinary if c.special or c.label == "ties"]
-    random = all_cases.is_random(made)
+    gradients = not (all_cases.is_random(made) or all_cases.writes_first(made))
     for dtype in (usual, *(d for d in _OTHERS if d != usual)):
         for case in everything if dtype == usual else few:
             if (case.special or case.label == "ties") and not is_float(dtype):
                 continue
             args, attrs = case.arguments(dtype)
-            wants = not (case.special or random) and (dtype == FLOAT32 or (dtype == BFLOAT16 and case is few[0]))
-            yield Call(case, dtype, args, attrs, key(dtype, args, attrs), wants, dtype == usual)
+            wants = gradients and not case.special and (dtype == FLOAT32 or (dtype == BFLOAT16 and case is few[0]))
+            yield Call(case, dtype, args, attrs, key(dtype, args, attrs), wants, dtype == usual, case.needs())
 
 
 # ------------------------------------------------------------------------------------------------------------- files

@@ -56,9 +56,9 @@ class _Function:
         self.made, self.args, self.attrs = made, args, attrs
         self.arrays = calls.arrays_in(args)
         self.wanted = [i for i, a in enumerate(self.arrays) if is_float(a.dtype)]
-        draws = case.draws()
+        needs = case.needs()
         #: Inputs whose gradient is the derivative; PyTorch's is not for the padding row of an embedding, for one.
-        self.derivative = [i for i in self.wanted if i >= len(draws) or draws[i].grad]
+        self.derivative = [i for i in self.wanted if i >= len(needs) or needs[i]]
         self.cotangent = cotangents(case)
         self.outs = _differentiable_outputs(made)
         self.extra: dict[int, np.ndarray] = {}
@@ -133,6 +133,9 @@ def first_order(made: Declared) -> None:
         if any(not np.all(np.isfinite(r)) for r in (t._array for t in outs) if r.dtype.kind == "f"):
             untouched.append(f"{case.label}: results are not finite")
             continue
+        if any(not np.all(np.isfinite(f.arrays[at])) for at in f.wanted):
+            untouched.append(f"{case.label}: inputs are not finite")
+            continue
         for k, at in enumerate(f.wanted):
             x, g = f.arrays[at], grads[k]
             what = f"{made.name}, {case}: gradient of tensor {at}"
@@ -177,7 +180,7 @@ def second_order(made: Declared) -> None:
         f = _Function(made, case, args, attrs)
         outs, leaves, grads, seeds = f.gradients(f.arrays, create=True)
         if any(
-            not np.all(np.isfinite(t._array)) for t in (*outs, *grads) if t is not None and t._array.dtype.kind == "f"
+            not np.all(np.isfinite(t._array)) for t in (*outs, *leaves, *grads) if t is not None and t._array.dtype.kind == "f"
         ):
             continue
         weights = [_direction(f.arrays[at].shape, 100 + at) for at in f.wanted]
@@ -319,14 +322,18 @@ def _gradient_bounds(made: Declared, case: Case, args: Any, attrs: Any, dtype: A
 
 
 def gradient_function(
-    made: Declared, args: Sequence[Any], attrs: dict[str, Any], make: Callable[[int, Tensor], np.ndarray]
+    made: Declared,
+    args: Sequence[Any],
+    attrs: dict[str, Any],
+    make: Callable[[int, Tensor], np.ndarray],
+    needs: Sequence[bool] = (),
 ) -> tuple[Callable[..., list[np.ndarray]], list[np.ndarray]]:
     """(arrays -> gradients as arrays, zeros for None; the arrays of the call), for ``bounds``."""
     arrays = calls.arrays_in(args)
-    wants = [is_float(a.dtype) for a in arrays]
+    wants = [is_float(a.dtype) and (i >= len(needs) or needs[i]) for i, a in enumerate(arrays)]
 
     def function(*given: np.ndarray) -> list[np.ndarray]:
-        found = calls.gradients(made, calls.with_arrays(args, given), attrs, make)
+        found = calls.gradients(made, calls.with_arrays(args, given), attrs, make, needs=wants)
         back = iter(found[2])
         out = []
         for a, w in zip(given, wants, strict=True):

@@ -25,6 +25,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 from names import LEFT_OUT, NAMES, NOT_IN_TORCH  # noqa: E402
 from promotion_cases import OPERATORS as PROMOTION_OPERATORS  # noqa: E402
 from promotion_cases import operand, pairs  # noqa: E402
+from samples import install  # noqa: E402
 
 import tensorlib  # noqa: E402
 from tensorlib._dtypes import OF_NUMPY  # noqa: E402
@@ -136,7 +137,7 @@ def record(made: Any, item: expected.Call) -> expected.Record:
     """One call by PyTorch."""
     args = [to_torch(a) for a in item.args]
     tensors = [t for t in flat(args) if isinstance(t, torch.Tensor)]
-    leaves = [t for t in tensors if t.is_floating_point()]
+    leaves = [t for t, needs in zip(tensors, item.needs, strict=True) if needs and t.is_floating_point()]
     if item.gradients:
         for t in leaves:
             t.requires_grad_()
@@ -203,6 +204,7 @@ def wanted(made: Any) -> bool:
 def main(names: list[str]) -> None:
     """Make the values of the operators named, or of all."""
     warnings.simplefilter("ignore")
+    install()
     torch.set_num_threads(1)
     chosen = [m for m in declared() if wanted(m) and (not names or m.name in names)]
     unknown = set(names) - {m.name for m in chosen}
