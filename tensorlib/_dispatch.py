@@ -29,7 +29,6 @@ from tensorlib._core import (
 )
 from tensorlib._device import cpu
 from tensorlib._dtypes import HALF, OF_NUMPY, bool_, float32, float64
-from tensorlib._promotion import of_number
 from tensorlib.errors import DeviceError, DimError
 
 if TYPE_CHECKING:
@@ -617,11 +616,6 @@ def apply_view(op: Op, input: Any, attrs: dict[str, Any]) -> Tensor:
         for observe in observers:
             observe(op, (x,), attrs, (out,))
     return t
-
-
-def number_dtype(value: Any) -> np.dtype[Any]:
-    """The dtype of a number standing alone (for operators that make tensors)."""
-    return of_number(value)
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str:

@@ -370,68 +370,50 @@ class Op:
 def _public(op: Op) -> Callable[..., Any]:
     """The function users call, with the declaration's own signature, ``out=`` and NumPy's names for parameters."""
     params = op.params[:-2] if op.random else op.params
-    aliased = any(p.name in ALIASES.values() for p in params)
-    parts, shown, star = [], [], False
-    scope: dict[str, Any] = {"_op": op, "_apply": apply_view if op.is_view else apply, "_other": _other_names,
-                             "_missing": MISSING, "_into": _into, "_draw": random.draw, "_fast": op.fast}  # fmt: skip
-    optional = False
-    for p in params:
-        if p.keyword_only and not star:
-            star = True
-            parts.append("*")
-        default = p.default
-        if default is MISSING and (aliased or optional) and not p.keyword_only:
-            default = MISSING if aliased else default
-        if default is not MISSING:
-            scope[f"_d_{p.name}"] = default
-            parts.append(f"{p.name}=_d_{p.name}")
-            optional = True
-        elif aliased:
-            parts.append(f"{p.name}=_missing")
-        else:
-            parts.append(p.name)
-    if not star:
-        parts.append("*")
     names = {p.name for p in params}
-    has_out = not (op.is_view or op.mutates or "out" in names)
-    if has_out:
-        parts.append("out=None")
-    if op.random and "generator" not in names:
-        parts.append("generator=None")
-    if parts[-1] == "*":
-        parts.pop()
-    parts.append("**_names")
     tensors = [p.name for p in op.tensors]
-    operands = f"({', '.join(tensors)}{',' if len(tensors) == 1 else ''})"
-    attrs = "{" + ", ".join(f"'{p.name}': {p.name}" for p in params if p.kind == "attr") + "}"
-    lines = [f"def operator({', '.join(parts)}):"]
-    if op.fast is not None:
-        free = [f"{p.name} is _d_{p.name}" for p in params if p.kind == "attr"] + (["out is None"] if has_out else [])
-        free += [f"{p.name} is not _missing" for p in op.tensors if aliased]
-        lines.append(f"    if not _names and {' and '.join(free) or 'True'}:")
-        lines.append(f"        return _fast({', '.join(tensors)})")
-    lines.append(f"    attrs = {attrs}")
-    lines.append(f"    operands = {operands}")
-    required = [p.name for p in params if aliased and p.default is MISSING]
-    check = " or ".join(["_names", *[f"{n} is _missing" for n in required]])
-    lines.append(f"    if {check}:")
-    lines.append("        operands = _other(_op, operands, attrs, _names)")
+    attrs = [p.name for p in params if p.kind == "attr"]
+    aliased = not names.isdisjoint(ALIASES.values())
+    # What may come under another name needs a default of its own, even where the declaration has none.
+    defaults = {p.name: p.default for p in params if aliased or p.default is not MISSING}
+    has_out = not (op.is_view or op.mutates or "out" in names)
+
+    def spelled(p: Param) -> str:
+        return f"{p.name}=_d_{p.name}" if p.name in defaults else p.name
+
+    keyword = [spelled(p) for p in params if p.keyword_only]
+    keyword += ["out=None"] * has_out + ["generator=None"] * op.random
+    header = [*(spelled(p) for p in params if not p.keyword_only), *(["*", *keyword] if keyword else []), "**_names"]
+
+    lines = [f"def operator({', '.join(header)}):"]
+    if op.fast is not None:  # every attribute has its default, every tensor is given
+        plain = ["not _names", *(f"{n} is _d_{n}" for n in attrs), *["out is None"] * has_out]
+        plain += [f"{n} is not _missing" for n in tensors if aliased]
+        lines += [f"    if {' and '.join(plain)}:", f"        return _fast({', '.join(tensors)})"]
+    absent = [f"{p.name} is _missing" for p in params if aliased and p.default is MISSING]
+    lines += [
+        f"    attrs = {{{', '.join(f'{n!r}: {n}' for n in attrs)}}}",
+        f"    operands = ({''.join(f'{n}, ' for n in tensors)})",
+        f"    if {' or '.join(['_names', *absent])}:",
+        "        operands = _other_names(_op, operands, attrs, _names)",
+    ]
     if op.random:
         lines.append("    attrs['seed'], attrs['offset'] = _draw(generator)")
-    call = f"_apply(_op, {'operands[0]' if op.is_view else 'operands'}, attrs)"
-    if has_out:
-        lines.append("    if out is not None:")
-        lines.append(f"        return _into(_op, out, {call})")
-    lines.append(f"    return {call}")
+    lines.append(f"    result = _apply(_op, {'operands[0]' if op.is_view else 'operands'}, attrs)")
+    lines.append("    return result if out is None else _into(_op, out, result)" if has_out else "    return result")
+
+    scope = {"_op": op, "_apply": apply_view if op.is_view else apply, "_other_names": _other_names, "_into": _into,
+             "_missing": MISSING, "_draw": random.draw, "_fast": op.fast,
+             **{f"_d_{name}": default for name, default in defaults.items()}}  # fmt: skip
     exec(_compiled("\n".join(lines)), scope)
-    function: Callable[..., Any] = scope["operator"]
+    function: Any = scope["operator"]
     function.__name__ = function.__qualname__ = op.name
-    shown = [p for p in op.signature.parameters.values() if not (op.random and p.name in ("seed", "offset"))]
-    function.__signature__ = op.signature.replace(parameters=shown)  # type: ignore[attr-defined]
+    shown = [p for p in op.signature.parameters.values() if p.name in names]
+    function.__signature__ = op.signature.replace(parameters=shown)
     function.__doc__ = op.__doc__
     function.__module__ = "tensorlib"
-    function.op = op  # type: ignore[attr-defined]
-    return function
+    function.op = op
+    return function  # type: ignore[no-any-return]
 
 
 @cache
@@ -562,14 +544,3 @@ def composite(
 def declared() -> list[Op | Composite]:
     """Every operator and composite, in order of declaration."""
     return [*registry.values(), *composites.values()]
-
-
-def shape_str(shape: Sequence[int]) -> str:
-    """A shape as messages print it."""
-    return str(tuple(int(s) for s in shape))
-
-
-def require(condition: bool, error: type[TensorlibError], message: str) -> None:
-    """Raise ``error(message)`` unless the condition holds: for specs."""
-    if not condition:
-        raise error(message)

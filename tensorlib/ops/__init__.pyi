@@ -17,6 +17,7 @@ from tensorlib.ops import convolution as convolution
 from tensorlib.ops import create as create
 from tensorlib.ops import embeddings as embeddings
 from tensorlib.ops import exponentials as exponentials
+from tensorlib.ops import extrema as extrema
 from tensorlib.ops import gather_scatter as gather_scatter
 from tensorlib.ops import indexing as indexing
 from tensorlib.ops import joining as joining
@@ -24,7 +25,9 @@ from tensorlib.ops import linalg as linalg
 from tensorlib.ops import logic as logic
 from tensorlib.ops import loss as loss
 from tensorlib.ops import memory as memory
+from tensorlib.ops import moments as moments
 from tensorlib.ops import normalization as normalization
+from tensorlib.ops import norms as norms
 from tensorlib.ops import optim as optim
 from tensorlib.ops import pooling as pooling
 from tensorlib.ops import powers as powers
@@ -32,6 +35,7 @@ from tensorlib.ops import random as random
 from tensorlib.ops import reduction as reduction
 from tensorlib.ops import reordering as reordering
 from tensorlib.ops import rounding as rounding
+from tensorlib.ops import scan as scan
 from tensorlib.ops import selection as selection
 from tensorlib.ops import special as special
 from tensorlib.ops import splitting as splitting

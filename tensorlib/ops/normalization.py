@@ -14,7 +14,7 @@ from tensorlib._samples import between, draw, each, fails, ints, strided, transp
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError
 from tensorlib.kernels import normalization as kernels
 from tensorlib.op import Array, Ints, composite, op
-from tensorlib.ops.reduction import _ones, column_sums, row_sums
+from tensorlib.ops._reduction import _ones, column_sums, row_sums
 
 _F32 = np.dtype(np.float32)
 

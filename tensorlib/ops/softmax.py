@@ -12,7 +12,7 @@ from tensorlib._samples import draw, each, fails, ints, strided, transposed, val
 from tensorlib.errors import DimError, DtypeError
 from tensorlib.kernels import softmax as kernels
 from tensorlib.op import Array, Dim, op
-from tensorlib.ops.reduction import _converted, add_reduce, extremum_reduce
+from tensorlib.ops._reduction import _converted, add_reduce, extremum_reduce
 
 
 def _dtype(name: str, input: Any, dtype: Any) -> np.dtype[Any]:

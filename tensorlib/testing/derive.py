@@ -145,7 +145,7 @@ def _differentiable(made: Composite) -> bool:
     """Whether a float result of a float input wants a gradient."""
     for case, args, attrs in gradients.at_points(made)[:3]:
         try:
-            outs = calls.gradients(made, args, attrs, gradients.cotangents(case))[0]
+            outs = calls.gradients(made, args, attrs, gradients.cotangents(case), needs=case.needs())[0]
         except Exception:  # the check will meet it again and report it
             return True
         if any(t.requires_grad for t in outs):
@@ -335,7 +335,7 @@ def _inputs(made: Declared) -> None:
     names = list(made.signature.parameters)
     for case in cases(made):
         args, attrs = case.arguments(usual(made))
-        given, tensors = calls.tensors(args, needs=not allowed)
+        given, tensors = calls.tensors(args, needs=case.needs() if not allowed else False)
         before = [t._array.copy() for t in tensors]
         outs = calls.opened(calls.call(made, given, attrs))
         live = [t for t in outs if t.requires_grad]

@@ -44,7 +44,7 @@ def at_points(made: Declared) -> list[tuple[Case, tuple[Any, ...], dict[str, Any
         if case.special or (case.fixed and case.draws()):
             continue
         args, attrs = case.arguments(FLOAT64)
-        if any(is_float(a.dtype) and a.size for a in calls.arrays_in(args)):
+        if any(n and is_float(a.dtype) and a.size for a, n in zip(calls.arrays_in(args), case.needs(), strict=False)):
             found.append((case, args, attrs))
     return found
 
@@ -55,10 +55,8 @@ class _Function:
     def __init__(self, made: Declared, case: Case, args: Sequence[Any], attrs: dict[str, Any]) -> None:
         self.made, self.args, self.attrs = made, args, attrs
         self.arrays = calls.arrays_in(args)
-        self.wanted = [i for i, a in enumerate(self.arrays) if is_float(a.dtype)]
-        needs = case.needs()
-        #: Inputs whose gradient is the derivative; PyTorch's is not for the padding row of an embedding, for one.
-        self.derivative = [i for i in self.wanted if i >= len(needs) or needs[i]]
+        self.needs = case.needs()
+        self.wanted = [i for i, a in enumerate(self.arrays) if is_float(a.dtype) and self.needs[i]]
         self.cotangent = cotangents(case)
         self.outs = _differentiable_outputs(made)
         self.extra: dict[int, np.ndarray] = {}
@@ -91,7 +89,9 @@ class _Function:
     def gradients(self, arrays: Sequence[np.ndarray], create: bool = False) -> Any:
         """(outputs, leaves, gradients, seeds)."""
         given = calls.with_arrays(self.args, arrays)
-        return calls.gradients(self.made, given, self.attrs, self.seed, create=create, outputs=self.outs)
+        return calls.gradients(
+            self.made, given, self.attrs, self.seed, create=create, outputs=self.outs, needs=self.needs
+        )
 
 
 def _differentiable_outputs(made: Declared) -> set[int] | None:
@@ -144,8 +144,6 @@ def first_order(made: Declared) -> None:
                     raise CheckError(f"{what} has shape {g._array.shape}, the input {x.shape}: a missing sum_to_size?")
                 if g._array.dtype != x.dtype:
                     raise CheckError(f"{what} has dtype {g._array.dtype}, the input {x.dtype}")
-            if at not in f.derivative:
-                continue
             v = _direction(x.shape, at)
             h = STEP
 
@@ -180,7 +178,9 @@ def second_order(made: Declared) -> None:
         f = _Function(made, case, args, attrs)
         outs, leaves, grads, seeds = f.gradients(f.arrays, create=True)
         if any(
-            not np.all(np.isfinite(t._array)) for t in (*outs, *leaves, *grads) if t is not None and t._array.dtype.kind == "f"
+            not np.all(np.isfinite(t._array))
+            for t in (*outs, *leaves, *grads)
+            if t is not None and t._array.dtype.kind == "f"
         ):
             continue
         weights = [_direction(f.arrays[at].shape, 100 + at) for at in f.wanted]
@@ -242,14 +242,11 @@ def compare_with_composite(op: Op) -> None:
     for case, args, attrs in at_points(op):
         make = cotangents(case)
         only = _differentiable_outputs(op)
-        ours, theirs = (calls.gradients(m, args, attrs, make, outputs=only) for m in (op, other))
+        ours, theirs = (calls.gradients(m, args, attrs, make, outputs=only, needs=case.needs()) for m in (op, other))
         for i, (a, b) in enumerate(zip(ours[0], theirs[0], strict=False)):
             _alike(f"{op.name}, {case}: output {i} against its composite's", a, b)
         bound = _gradient_bounds(op, case, args, attrs, FLOAT64)
-        f = _Function(op, case, args, attrs)
         for i, (g, h) in enumerate(zip(ours[2], theirs[2], strict=True)):
-            if f.wanted[i] not in f.derivative:
-                continue
             what = f"{op.name}, {case}: gradient {i} against its composite's"
             _alike(what, g, h, None if bound is None else bound[i])
 
@@ -299,7 +296,9 @@ def paths_agree(made: Declared) -> None:
                 continue
             args, attrs = case.arguments(dtype)
             make = cotangents(case)
-            plain, created = (calls.gradients(made, args, attrs, make, create=c) for c in (False, True))
+            plain, created = (
+                calls.gradients(made, args, attrs, make, create=c, needs=case.needs()) for c in (False, True)
+            )
             bound = _gradient_bounds(made, case, args, attrs, dtype)
             for i, (a, b) in enumerate(zip(plain[2], created[2], strict=True)):
                 what = f"{made.name}, {case}, {dtype}: gradient {i}, backward() against create_graph=True"
@@ -317,7 +316,7 @@ def _gradient_bounds(made: Declared, case: Case, args: Any, attrs: Any, dtype: A
     """How far each gradient may be off by rounding: from float64, with perturbed inputs."""
     if FLOAT64 not in dtypes(made) or is_random(made):
         return None
-    function, arrays = gradient_function(made, args, attrs, cotangents(case))
+    function, arrays = gradient_function(made, args, attrs, cotangents(case), case.needs())
     return bounds(function, arrays, dtype, max((a.size for a in arrays), default=1))[1]
 
 
@@ -352,11 +351,12 @@ def never_stale(op: Op) -> None:
     """
     for case, args, attrs in at_points(op)[:4]:
         make = cotangents(case)
-        right = calls.gradients(op, args, attrs, make)[2]
-        given, made = calls.tensors(args, needs=True)
+        needs = case.needs()
+        right = calls.gradients(op, args, attrs, make, needs=needs)[2]
+        given, made = calls.tensors(args, needs=needs)
         outs = calls.opened(calls.call(op, given, attrs))
         for which in range(len(made) + len(outs)):
-            given, made = calls.tensors(args, needs=True)
+            given, made = calls.tensors(args, needs=needs)
             for t in made:  # a leaf may not be written: what is written is its copy
                 t._needs = t._needs and t._array.size > 0
             leaves = [t for t in made if t._needs]
@@ -381,7 +381,7 @@ def never_stale(op: Op) -> None:
                 if "modified by an inplace operation" not in str(error):
                     raise
                 continue
-            kept = [g for g, t in zip(right, _leaves(args), strict=True) if t.size > 0]
+            kept = [g for g, t in zip(right, _leaves(args, needs), strict=True) if t.size > 0]
             for i, (a, b) in enumerate(zip(found, kept, strict=True)):
                 if a is not None and b is not None:
                     _alike(
@@ -392,8 +392,8 @@ def never_stale(op: Op) -> None:
                     )
 
 
-def _leaves(args: Sequence[Any]) -> list[np.ndarray]:
-    return [a for a in calls.arrays_in(args) if is_float(a.dtype)]
+def _leaves(args: Sequence[Any], needs: Sequence[bool]) -> list[np.ndarray]:
+    return [a for a, n in zip(calls.arrays_in(args), needs, strict=True) if n and is_float(a.dtype)]
 
 
 def _flat(values: Sequence[Any]) -> list[Any]:
