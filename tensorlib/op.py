@@ -50,14 +50,14 @@ from tensorlib.kernels import pointwise as pointwise_kernel
 from tensorlib.runtime.compiler import jit
 from tensorlib.runtime.launch import launch
 
-__all__ = ["ACCUMULATE", "COMPARE", "FLOATS", "FLOAT_ONLY", "INTEGERS", "INT_TO_FLOAT", "ORDER", "PROMOTE", "Array", "Arrays",
-           "Dim", "Dims", "Ints", "NewDim", "Op", "Scalar", "between", "bools", "composite", "composites", "declared",
-           "distinct", "draw", "each", "fails", "grid", "ints", "jit", "launch", "op", "pointwise", "registry",
-           "strided", "transposed", "values", "view"]  # fmt: skip
+__all__ = ["ACCUMULATE", "COMPARE", "FLOATS", "FLOAT_ONLY", "INTEGERS", "INT_TO_FLOAT", "ORDER", "PROMOTE", "Array",
+           "Arrays", "Dim", "Dims", "Ints", "NewDim", "Op", "Scalar", "between", "bools", "composite", "composites",
+           "declared", "distinct", "draw", "each", "fails", "grid", "ints", "jit", "launch", "op", "pointwise",
+           "registry", "strided", "transposed", "values", "view"]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# To a type checker these say what a caller may give or the body sees; a declaration's own meaning is in the table above.
+# What a type checker sees of a body's parameters; what they mean to a declaration is in the table above.
 Array: TypeAlias = Annotated[Any, "Array"]
 Arrays: TypeAlias = Annotated[Sequence[Any], "Arrays"]
 Dim: TypeAlias = Annotated[int, "Dim"]

@@ -393,7 +393,7 @@ def never_stale(op: Op) -> None:
 
 
 def _leaves(args: Sequence[Any], needs: Sequence[bool]) -> list[np.ndarray]:
-    return [a for a, n in zip(calls.arrays_in(args), needs, strict=True) if n and is_float(a.dtype)]
+    return [a for a, n in zip(calls.arrays_in(args), needs, strict=False) if n and is_float(a.dtype)]
 
 
 def _flat(values: Sequence[Any]) -> list[Any]:

@@ -137,7 +137,7 @@ def record(made: Any, item: expected.Call) -> expected.Record:
     """One call by PyTorch."""
     args = [to_torch(a) for a in item.args]
     tensors = [t for t in flat(args) if isinstance(t, torch.Tensor)]
-    leaves = [t for t, needs in zip(tensors, item.needs, strict=True) if needs and t.is_floating_point()]
+    leaves = [t for t, needs in zip(tensors, item.needs, strict=False) if needs and t.is_floating_point()]
     if item.gradients:
         for t in leaves:
             t.requires_grad_()
