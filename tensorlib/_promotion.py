@@ -121,7 +121,9 @@ class Rule:
         kind = category(common)
         if self.name in ("compare", "order"):
             if kind == 3 and self.name == "order":
-                raise DtypeError(f"{op}: not implemented for complex numbers, which have no order: got {OF_NUMPY[common]}")
+                raise DtypeError(
+                    f"{op}: not implemented for complex numbers, which have no order: got {OF_NUMPY[common]}"
+                )
             return common, bool_.numpy
         if self.name == "int_to_float" and kind < 2:
             common = default_dtype()

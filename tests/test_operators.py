@@ -35,6 +35,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("check", found, ids=repr)
 
 
+@pytest.mark.filterwarnings("ignore:kl_div. reduction 'mean' divides")
 def test_operator(check: Check) -> None:
     check()
 

@@ -409,7 +409,11 @@ def _tiles(L: int, S: int, width: int, dtype: np.dtype[Any], device: Device, bac
         m, n, warps = (32, 64, 4) if width <= 128 else (16, 32, 4)
     else:
         m, n, warps = (64, 64, 8) if width <= 128 else (32, 32, 8)
-    return Tiles(min(m, _fit(L)), min(n, _fit(S)), warps, 1 if is_amd(device) else 2)
+    stages = 1 if is_amd(device) else 2
+    if width * dtype.itemsize >= 1024 and width > 128:  # shared memory of the smallest GPUs, 99 KB, holds no more
+        m, n, warps = 16, 16, max(warps, 4)
+        stages = 1 if width * dtype.itemsize > 1024 else stages
+    return Tiles(min(m, _fit(L)), min(n, _fit(S)), warps, stages)
 
 
 def _fit(n: int) -> int:

@@ -57,8 +57,9 @@ def order_kernel(order, index, starts, n, size, skip, BLOCK: tl.constexpr):
 def embedding_grad_kernel(
     out, g, order, starts, N, SCALE: tl.constexpr, ACC: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
 ):
-    row = tl.program_id(0).to(tl.int64)
-    rn = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    tiles_n = tl.cdiv(N, BLOCK_N)  # the second dimension of a grid ends at 65535
+    row = (tl.program_id(0) // tiles_n).to(tl.int64)
+    rn = tl.program_id(0) % tiles_n * BLOCK_N + tl.arange(0, BLOCK_N)
     first = tl.load(starts + row)
     last = tl.load(starts + row + 1)
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
@@ -103,6 +104,6 @@ def embedding_grad(
     launch(order_kernel, (cdiv(n, 64),), order, index, starts, n, num_weights, padding_idx, BLOCK=64)
     block_n = min(max(next_power_of_2(width), 16), 256)
     launch(
-        embedding_grad_kernel, (num_weights, cdiv(width, block_n)), out, g, order, starts, width,
+        embedding_grad_kernel, (num_weights * cdiv(width, block_n),), out, g, order, starts, width,
         SCALE=scale_grad_by_freq, ACC=_FLOAT64 if out.dtype == _FLOAT64 else _FLOAT32, BLOCK_M=8, BLOCK_N=block_n,
     )  # fmt: skip

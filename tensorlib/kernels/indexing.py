@@ -110,6 +110,9 @@ def _indexed(
         n *= m
     if n == 0:
         return
+    if mode != "read":  # what is read may be a view of what is written
+        y = None if y is None else pointwise.apart(y, x)
+        indices = [pointwise.apart(i, x) for i in indices]
     dims, strides = collapse(shape, [x_strides, None if y is None else y.strides, *[i.strides for i in indices]])
     rank = len(dims)
     reach = sum((size - 1) * abs(step) for size, step in zip(sizes, steps, strict=True))
@@ -252,8 +255,22 @@ def _corner(src: DeviceArray, index: DeviceArray) -> DeviceArray:
     return as_strided(src, index.shape, src.strides)
 
 
+# Atomics compare the bits of a float. As bits a positive NaN is above every number and a negative one below, whichever
+# sign the NaN had that the array came with.
+@jit
+def _highest_nan(x):
+    return tl.where(x != x, float("nan"), x)
+
+
+@jit
+def _lowest_nan(x):
+    return tl.where(x != x, -float("nan"), x)
+
+
 def _reduce(mode: str, input: DeviceArray, index: DeviceArray, src: DeviceArray, dim: int) -> None:
     work = _work(input)
+    if mode != "add" and work.dtype.kind == "f":
+        pointwise.run(_highest_nan if mode == "max" else _lowest_nan, work, (work,), (None,))
     shape, strides, at, sizes, steps = _along(work, dim, index)
     _indexed(mode, work, _corner(src, index), shape, strides, at, sizes, steps, wrap=False)
     if work is not input:
@@ -379,8 +396,9 @@ def unfold_grad(out: DeviceArray, g: DeviceArray, shape: Any, dimension: int, si
 def rows_kernel(
     out, x, index, M, N, size, WRAP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
 ):  # fmt: skip
-    rm = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    rn = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    tiles_n = tl.cdiv(N, BLOCK_N)  # the second dimension of a grid ends at 65535
+    rm = tl.program_id(0) // tiles_n * BLOCK_M + tl.arange(0, BLOCK_M)
+    rn = (tl.program_id(0) % tiles_n).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     j = tl.load(index + rm, mask=rm < M, other=0).to(tl.int64)
     if WRAP:
         j = tl.where(j < 0, j + size, j)
@@ -399,7 +417,7 @@ def rows(out: DeviceArray, x: DeviceArray, index: DeviceArray, wrap: bool) -> No
     n = out.size // m
     block_n = min(next_power_of_2(n), 1024)
     block_m = max(1, min(1024 // block_n, 16))
-    launch(rows_kernel, (cdiv(m, block_m), cdiv(n, block_n)), out, x, index, m, n, size, WRAP=wrap, BLOCK_M=block_m,
+    launch(rows_kernel, (cdiv(m, block_m) * cdiv(n, block_n),), out, x, index, m, n, size, WRAP=wrap, BLOCK_M=block_m,
            BLOCK_N=block_n, options=CHECKED)  # fmt: skip
 
 

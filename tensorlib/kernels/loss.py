@@ -128,8 +128,9 @@ def cross_entropy_grad_kernel(
     LOG_PROBABILITIES: tl.constexpr, SMOOTH: tl.constexpr, ACC: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    r = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
-    c = tl.program_id(1).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
+    tiles_c = tl.cdiv(C, BLOCK_C)  # the second dimension of a grid ends at 65535
+    r = (tl.program_id(0) // tiles_c).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    c = (tl.program_id(0) % tiles_c).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = r < R
     there = inside[:, None] & (c < C)[None, :]
     n, s = r // S, r % S
@@ -233,7 +234,7 @@ def cross_entropy_grad(
     block_c = min(block_c, 1024)
     grad = _contiguous(grad)
     launch(
-        cross_entropy_grad_kernel, (cdiv(R, block_r), cdiv(C, block_c)), out, grad, x, _contiguous(target),
+        cross_entropy_grad_kernel, (cdiv(R, block_r) * cdiv(C, block_c),), out, grad, x, _contiguous(target),
         _flat(weight), _contiguous(lse), total, R, C, S, *strides, C * S, S, 1, ignore_index,
         _number(label_smoothing, input), 1 if grad.ndim else 0, LOG_PROBABILITIES=log_probabilities,
         SMOOTH=label_smoothing != 0, ACC=_FLOAT64 if input.dtype == _FLOAT64 else _FLOAT32,

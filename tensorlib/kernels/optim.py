@@ -44,11 +44,11 @@ def _part(table, blocks, BLOCK: tl.constexpr):
 
 
 @jit
-def _rate(lr, LR_IS_ARRAY: tl.constexpr):
+def _rate(lr, LR_IS_ARRAY: tl.constexpr, COMPUTE: tl.constexpr):
     if LR_IS_ARRAY:
-        rate = tl.load(lr).to(tl.float32)
+        rate = tl.load(lr).to(COMPUTE)
     else:
-        rate = tl.cast(lr, tl.float32)
+        rate = tl.cast(lr, COMPUTE)
     return rate
 
 
@@ -65,7 +65,7 @@ def adam_kernel(
     g_at = tl.load(table + 5 * row + 1).to(kind) + offsets
     at = tl.load(table + 5 * row + 2) + offsets
     t = tl.load(step + tl.load(table + 5 * row + 4) * stride_step)
-    rate = _rate(lr, LR_IS_ARRAY)
+    rate = _rate(lr, LR_IS_ARRAY, COMPUTE)
     # 1 - beta and log(beta) come from the host, in float64: in float32 they would lose four digits. t counts from 1.
     correction1 = -libdevice.expm1(t * log1)
     correction2 = tl.sqrt(-libdevice.expm1(t * log2))
@@ -83,7 +83,8 @@ def adam_kernel(
     v = beta2 * v + rest2 * g * g
     second = v
     if AMSGRAD:
-        second = tl.maximum(tl.load(max_exp_avg_sq + at * stride_x, mask=mask, other=0.0).to(COMPUTE), v)
+        highest = tl.load(max_exp_avg_sq + at * stride_x, mask=mask, other=0.0).to(COMPUTE)
+        second = tl.maximum(highest, v, propagate_nan=tl.PropagateNan.ALL)
         tl.store(max_exp_avg_sq + at * stride_x, second.to(exp_avg.dtype.element_ty), mask=mask)
     p = p - (rate / correction1) * m / (tl.sqrt(second) / correction2 + eps)
     tl.store(exp_avg + at * stride_m, m.to(exp_avg.dtype.element_ty), mask=mask)
@@ -114,7 +115,7 @@ def sgd_kernel(
             g = g + momentum * b
         else:
             g = b
-    tl.store(p_at, (p - _rate(lr, LR_IS_ARRAY) * g).to(like.dtype.element_ty), mask=mask)
+    tl.store(p_at, (p - _rate(lr, LR_IS_ARRAY, COMPUTE) * g).to(like.dtype.element_ty), mask=mask)
 
 
 def _contiguous(arrays: Sequence[DeviceArray]) -> list[DeviceArray]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorlib._array import DeviceArray, expand
+from tensorlib._array import DeviceArray, empty, expand
 from tensorlib._dtypes import HALF
 from tensorlib.runtime.compiler import Jit, jit
 from tensorlib.runtime.launch import cdiv, launch
@@ -235,5 +235,26 @@ class Host:
 
 
 def copy(out: DeviceArray, x: DeviceArray) -> None:
-    """out[...] = x, broadcast and converted to out's dtype."""
-    run(identity, out, (x,), (None,))
+    """out[...] = x, broadcast and converted to out's dtype; x may be another view of out's memory."""
+    run(identity, out, (apart(x, out),), (None,))
+
+
+def apart(x: DeviceArray, out: DeviceArray) -> DeviceArray:
+    """x, or a copy of it where a program that writes out could overwrite what another one still has to read."""
+    if x.owner is not out.owner or x.owner is None or not (x.size and out.size):
+        return x
+    if x.ptr == out.ptr and x.shape == out.shape and x.strides == out.strides and x.itemsize == out.itemsize:
+        return x  # each element is read and written by one program
+    (x_first, x_end), (out_first, out_end) = _extent(x), _extent(out)
+    if x_end <= out_first or out_end <= x_first:
+        return x
+    own: DeviceArray = empty(x.shape, x.dtype, x.device)
+    run(identity, own, (x,), (None,))
+    return own
+
+
+def _extent(x: DeviceArray) -> tuple[int, int]:
+    """The first byte of x, and the one behind its last."""
+    steps = [(n - 1) * s for n, s in zip(x.shape, x.strides, strict=True)]
+    below, above = sum(s for s in steps if s < 0), sum(s for s in steps if s > 0)
+    return x.ptr + below * x.itemsize, x.ptr + (above + 1) * x.itemsize

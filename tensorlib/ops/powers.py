@@ -120,12 +120,13 @@ def _pow(x, y):
         r = x * 0 + y * 0 + 1
         base = r * x
         e = y
-        for _ in tl.static_range(7 if y.dtype.primitive_bitwidth == 8 else 31):
+        for _ in tl.static_range(8 if y.dtype.primitive_bitwidth == 8 else 31):
             r = tl.where(e & 1 == 1, r * base, r)
             base = base * base
-            e = tl.where(y < 0, e, e >> 1)
-        one = tl.where(x == 1, r * 0 + 1, tl.where(x == -1, 1 - 2 * (y & 1), r * 0))
-        r = tl.where(y < 0, one.to(r.dtype), r)
+            e = e >> 1
+        if y.dtype.is_int_signed():
+            one = tl.where(x == 1, r * 0 + 1, tl.where(x == -1, 1 - 2 * (y & 1), r * 0))
+            r = tl.where(y < 0, one.to(r.dtype), r)
     return r
 
 

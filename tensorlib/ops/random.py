@@ -284,9 +284,8 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Any = None
 @composite(on="function method")
 def bernoulli(input: Tensor, p: Any = None, *, generator: Any = None, out: Any = None) -> Tensor:
     """1 with probability ``input``, elementwise, else 0; with ``p`` that is the probability everywhere."""
-    if p is not None:
-        input = _probabilities("bernoulli", input, p)
-    t = _bernoulli(input, generator=generator)
+    chance = input if p is None else _probabilities("bernoulli", input, p)
+    t = _bernoulli(chance, generator=generator).to(input.dtype)
     return t if out is None else out.copy_(t)
 
 

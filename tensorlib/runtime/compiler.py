@@ -263,9 +263,9 @@ def as_jit(fn: Any) -> Jit:
 
 
 def names_used(fn: Callable[..., Any]) -> dict[str, Any]:
-    """The globals and closure variables that a function's body loads, but for `tl` and `libdevice`.
+    """The globals and closure variables that a function's body loads.
 
-    These two are Triton's in a kernel, also in a file that gives the name to another module.
+    Left out are `tl` and `libdevice` where a file gives the name to something else: in a kernel they are Triton's.
     """
     found: dict[str, Any] = {}
     code = [fn.__code__]
@@ -273,12 +273,18 @@ def names_used(fn: Callable[..., Any]) -> dict[str, Any]:
         code.extend(c for c in block.co_consts if isinstance(c, types.CodeType))
         for step in dis.get_instructions(block):
             if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-                if step.argval in fn.__globals__ and step.argval not in ("tl", "libdevice"):
-                    found[step.argval] = fn.__globals__[step.argval]
+                if step.argval in fn.__globals__:
+                    value = fn.__globals__[step.argval]
+                    if step.argval not in ("tl", "libdevice") or _name(value).partition(".")[0] == "triton":
+                        found[step.argval] = value
     for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # a cell that is still empty
             found[name] = cell.cell_contents
     return found
+
+
+def _name(value: Any) -> str:
+    return str(getattr(value, "__name__", ""))
 
 
 def _is_constexpr(annotation: Any) -> bool:
