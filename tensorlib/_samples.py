@@ -171,6 +171,22 @@ def each(*samples: Sample | Iterable[Sample]) -> list[Sample]:
     return out
 
 
+def with_attrs(samples: Iterable[Sample], **attrs: Any) -> list[Sample]:
+    """The samples with these attributes besides their own."""
+    return [replace(s, attrs={**s.attrs, **attrs}) for s in samples]
+
+
 def grid(make: Callable[..., Sample], **axes: Iterable[Any]) -> list[Sample]:
     """``make(**point)`` for every point of a grid: ``grid(lambda n: draw((n, n)), n=[256, 1024])``."""
     return [make(**dict(zip(axes, point, strict=True))) for point in product(*axes.values())]
+
+
+#: A function of one tensor: at and on both sides of every bend of the activations, without dimensions or elements, and
+#: not contiguous.
+ELEMENTWISE = (
+    draw((3, 4)),
+    draw(values([-7.0, -3.5, -3.0, -1.0, -0.75, -0.5, -0.0, 0.0, 0.25, 0.5, 1.0, 3.0, 6.0, 7.0])),
+    draw(()),
+    draw((0, 3)),
+    draw(transposed(4, 5)),
+)

@@ -11,7 +11,7 @@ from tensorlib import _inplace
 from tensorlib._core import Tensor
 from tensorlib._dispatch import wrap_dim
 from tensorlib._promotion import FLOAT_ONLY, INT_TO_FLOAT, PROMOTE
-from tensorlib._samples import draw, each, fails, ints, transposed, values
+from tensorlib._samples import ELEMENTWISE, draw, each, fails, ints, transposed, values, with_attrs
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError
 from tensorlib.op import Array, Scalar, composite, pointwise
 from tensorlib.ops._pointwise_numpy import erf as _erf_numpy
@@ -74,7 +74,7 @@ def _relu(input: Array):
     return np.maximum(input, 0)
 
 
-@composite(on="function method functional", inplace=True)
+@composite(on="function method functional", inplace=True, samples=ELEMENTWISE)
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(input, 0), elementwise; the gradient at 0 is 0."""
     _no_bools("relu", input)
@@ -98,7 +98,7 @@ def _hardtanh(input: Array, min_val: Scalar, max_val: Scalar):
     return np.minimum(np.maximum(input, min_val), max_val).astype(input.dtype, copy=False)
 
 
-@composite(on="functional")
+@composite(on="functional", samples=each(ELEMENTWISE, draw((3, 4), min_val=-0.5, max_val=2.0)))
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """min(max(input, min_val), max_val), elementwise."""
     if min_val > max_val:
@@ -107,7 +107,7 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
     return _run(_hardtanh, input, inplace, min_val, max_val)
 
 
-@composite(on="functional")
+@composite(on="functional", samples=ELEMENTWISE)
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """min(max(input, 0), 6), elementwise."""
     _no_bools("relu6", input)
@@ -133,13 +133,13 @@ def _leaky_relu(input: Array, negative_slope: Scalar):
     return select(input > 0, input, input * negative_slope)
 
 
-@composite(on="functional")
+@composite(on="functional", samples=each(ELEMENTWISE, draw((3, 4), negative_slope=0.3)))
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """max(input, 0) + negative_slope min(input, 0), elementwise."""
     return _run(_leaky_relu, input, inplace, negative_slope)
 
 
-@composite(on="function method functional")
+@composite(on="function method functional", samples=each(draw((2, 3, 4), (3,)), draw((3, 4), (1,)), draw((5,), (1,))))
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """max(input, 0) + weight min(input, 0); weight has one element, or one for each channel (dim 1)."""
     w, x = weight._array, input._array
@@ -172,7 +172,7 @@ def _threshold(input: Array, threshold: Scalar, value: Scalar):
     return np.where(input <= threshold, np.asarray(value).astype(input.dtype), input)
 
 
-@composite(on="functional")
+@composite(on="functional", samples=with_attrs(ELEMENTWISE, threshold=0.25, value=-2.0))
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """input where it is greater than ``threshold``, ``value`` elsewhere."""
     return _run(_threshold, input, inplace, threshold, value)
@@ -207,19 +207,19 @@ def _elu(input: Array, alpha: Scalar, scale: Scalar, input_scale: Scalar):
     return select(input <= 0, low, input * scale)
 
 
-@composite(on="functional")
+@composite(on="functional", samples=each(ELEMENTWISE, draw((3, 4), alpha=0.5)))
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """input where positive, alpha (e**input - 1) elsewhere. Clevert et al. 2015."""
     return _run(_elu, input, inplace, alpha, 1.0, 1.0)
 
 
-@composite(on="function functional")
+@composite(on="function functional", samples=ELEMENTWISE)
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """1.0507 (max(input, 0) + min(1.6733 (e**input - 1), 0)), elementwise. Klambauer et al. 2017."""
     return _run(_elu, input, inplace, 1.6732632423543772, 1.0507009873554805, 1.0)
 
 
-@composite(on="function functional")
+@composite(on="function functional", samples=each(ELEMENTWISE, draw((3, 4), alpha=0.5)))
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """max(input, 0) + min(alpha (e**(input / alpha) - 1), 0), elementwise. Barron 2017."""
     if alpha == 0:
@@ -371,7 +371,7 @@ def _gelu(input: Array, tangent: bool):
     return t
 
 
-@composite(on="functional")
+@composite(on="functional", samples=each(ELEMENTWISE, with_attrs(ELEMENTWISE, approximate="tanh")))
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """input Φ(input), elementwise, Φ the normal distribution function. Hendrycks and Gimpel 2016.
 
@@ -418,7 +418,7 @@ def _silu(input: Array):
     return s
 
 
-@composite(on="functional")
+@composite(on="functional", samples=ELEMENTWISE)
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """input sigmoid(input), elementwise. Hendrycks and Gimpel 2016; swish."""
     return _run(_silu, input, inplace)
@@ -444,13 +444,13 @@ def _mish(input: Array):
     return input * np.tanh(np.log1p(np.exp(-np.abs(input))) + np.maximum(input, 0))
 
 
-@composite(on="functional")
+@composite(on="functional", samples=ELEMENTWISE)
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """input tanh(softplus(input)), elementwise. Misra 2019."""
     return _run(_mish, input, inplace)
 
 
-@composite(on="functional")
+@composite(on="functional", samples=each(draw((3, 4)), draw((4, 3), dim=0), draw((2, 6, 3), dim=1), draw((0, 4))))
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """a sigmoid(b) for the halves a and b of input along ``dim``. Dauphin et al. 2017. ShapeError for an odd size."""
     n = input._array.ndim
@@ -484,7 +484,7 @@ def _hardsigmoid(input: Array):
     return np.minimum(np.maximum(input + 3, 0), 6) / 6
 
 
-@composite(on="functional")
+@composite(on="functional", samples=ELEMENTWISE)
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """min(max(input + 3, 0), 6) / 6, elementwise. Howard et al. 2019."""
     return _run(_hardsigmoid, input, inplace)
@@ -511,7 +511,7 @@ def _hardswish(input: Array):
     return input * (np.minimum(np.maximum(input + 3, 0), 6) / 6)
 
 
-@composite(on="functional")
+@composite(on="functional", samples=ELEMENTWISE)
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """input min(max(input + 3, 0), 6) / 6, elementwise. Howard et al. 2019."""
     return _run(_hardswish, input, inplace)
@@ -533,7 +533,7 @@ def softsign(input: Array):
     return input / (1 + np.abs(input))
 
 
-@composite(on="functional")
+@composite(on="functional", samples=ELEMENTWISE)
 def tanhshrink(input: Tensor) -> Tensor:
     """input - tanh(input), elementwise."""
     return input - tanh(input)
@@ -556,7 +556,7 @@ def _softshrink(input: Array, lambd: Scalar):
     return np.where(input > lambd, input - lambd, np.where(input < -lambd, input + lambd, input * 0))
 
 
-@composite(on="functional")
+@composite(on="functional", samples=each(ELEMENTWISE, draw((3, 4), lambd=1.0)))
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """input - lambd above lambd, input + lambd below -lambd, 0 between, elementwise."""
     if lambd < 0:

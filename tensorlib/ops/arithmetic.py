@@ -12,7 +12,20 @@ import numpy as np
 from tensorlib._core import Tensor
 from tensorlib._dtypes import OF_NUMPY
 from tensorlib._promotion import FLOAT_ONLY, INT_TO_FLOAT, PROMOTE, category
-from tensorlib._samples import between, bools, draw, each, fails, ints, strided, transposed, values
+from tensorlib._samples import (
+    ELEMENTWISE,
+    Draw,
+    between,
+    bools,
+    draw,
+    each,
+    fails,
+    ints,
+    strided,
+    transposed,
+    values,
+    with_attrs,
+)
 from tensorlib.errors import ArgumentError, DtypeError, TensorlibError
 from tensorlib.op import Array, Scalar, composite, pointwise
 from tensorlib.ops._pointwise import _common, _not_bool, _scaled, _signed, _zero
@@ -91,7 +104,12 @@ def sub(input: Array, other: Array, *, alpha: Scalar = 1):
     return np.subtract(input, _scaled(other, alpha))
 
 
-@composite()
+@composite(
+    samples=each(
+        draw(Draw((3, 4)), Draw((3, 4))), draw(Draw((3, 1)), Draw((4,))), draw(Draw((5,)), 2.5),
+        draw(Draw((0, 2)), Draw((2,))), draw(Draw(()), Draw(())), draw(Draw((3, 4)), Draw((3, 4)), alpha=2),
+    ),
+)  # fmt: skip
 def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """other - alpha * input, elementwise."""
     return sub(other, input, alpha=alpha)
@@ -218,7 +236,19 @@ def _floor_div(input: Array, other: Array):
     return np.floor_divide(input, other)
 
 
-@composite(alias=("divide",), inplace=True)
+_DIVISIONS = each(
+    draw(Draw((3, 4)), between(1, 4, 3, 4)), draw(Draw((3, 1)), between(1, 4, 4)), draw(Draw((5,)), -2.5),
+    draw(Draw((0, 2)), between(1, 4, 2)),
+)  # fmt: skip
+
+
+@composite(
+    alias=("divide",), inplace=True,
+    samples=each(
+        _DIVISIONS[:1], with_attrs(_DIVISIONS, rounding_mode="trunc"), with_attrs(_DIVISIONS, rounding_mode="floor"),
+        _DIVISIONS[1:], draw(Draw((3, 4)), Draw((3, 4))), draw(Draw(()), Draw(())),
+    ),
+)  # fmt: skip
 def div(input: Any, other: Any, *, rounding_mode: str | None = None, out: Any = None) -> Tensor:
     """input / other, elementwise; rounded toward zero ('trunc') or down ('floor') by ``rounding_mode``.
 
@@ -304,7 +334,7 @@ def neg(input: Array):
     return np.negative(input)
 
 
-@composite()
+@composite(samples=ELEMENTWISE)
 def positive(input: Tensor) -> Tensor:
     """input itself. DtypeError for bools."""
     if input._array.dtype == np.bool_:

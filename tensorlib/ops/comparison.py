@@ -13,6 +13,7 @@ import numpy as np
 from tensorlib._core import Tensor
 from tensorlib._dtypes import OF_NUMPY
 from tensorlib._promotion import COMPARE, ORDER
+from tensorlib._samples import ELEMENTWISE, draw, each, values
 from tensorlib.errors import ArgumentError, DtypeError
 from tensorlib.op import Array, composite, pointwise
 from tensorlib.ops.arithmetic import abs
@@ -148,13 +149,13 @@ def signbit(input: Array):
     return np.signbit(input) if input.dtype.kind == "f" else input < 0
 
 
-@composite()
+@composite(samples=each(ELEMENTWISE, draw(values([float("inf"), -float("inf"), float("nan")]))))
 def isposinf(input: Tensor) -> Tensor:
     """Whether each element is +∞."""
     return eq(input, math.inf)
 
 
-@composite()
+@composite(samples=each(ELEMENTWISE, draw(values([float("inf"), -float("inf"), float("nan")]))))
 def isneginf(input: Tensor) -> Tensor:
     """Whether each element is -∞."""
     return eq(input, -math.inf)
@@ -163,7 +164,13 @@ def isneginf(input: Tensor) -> Tensor:
 # -------------------------------------------------------------------------------------------------------- whole tensors
 
 
-@composite()
+@composite(
+    samples=each(
+        draw(values([1.0, 1.0, 0.0]), values([1.0, 1.1, 1e-9])),
+        draw((3, 1), (4,), rtol=0.5, atol=0.1),
+        draw(values([float("nan")]), values([float("nan")]), equal_nan=True),
+    )
+)
 def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
     """|input - other| <= atol + rtol |other|, elementwise, or equal; NaN equals NaN with ``equal_nan``."""
     x, y = input.detach(), other.detach()
@@ -184,13 +191,13 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
     return close | (isfinite(difference) & (difference <= abs(y) * rtol + atol))
 
 
-@composite()
+@composite(samples=each(draw(values([1.0, 2.0]), values([1.0, 2.0])), draw((3,), (3,)), draw((3,), (3,), atol=10.0)))
 def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
     """Whether ``isclose`` holds for every element, as a Python bool."""
     return bool(isclose(input, other, rtol, atol, equal_nan).all())
 
 
-@composite()
+@composite(samples=each(draw(values([1.0, 2.0]), values([1.0, 2.0])), draw((3,), (3,)), draw((3,), (4,))))
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether both tensors have the same shape and the same elements, as a Python bool."""
     if input._array.shape != other._array.shape:

@@ -14,7 +14,7 @@ from tensorlib._device import device as Device
 from tensorlib._dispatch import as_ints
 from tensorlib._dtypes import OF_NUMPY, as_dtype
 from tensorlib._promotion import default_complex, default_dtype, of_number
-from tensorlib._samples import draw, each
+from tensorlib._samples import bools, draw, each, ints
 from tensorlib.errors import ArgumentError, DtypeError
 from tensorlib.kernels import create as kernels
 from tensorlib.op import Ints, Scalar, composite, op
@@ -99,7 +99,7 @@ def _make(name: str, size: tuple[int, ...], value: Any, dtype: Any, device: Any)
     return _full(size, value, dtype, at)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw(2, 3), draw(()), draw(0, 2)))
 def zeros(*size: Any, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
           pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of zeros of ``size``, of ``dtype`` (the default float dtype for None)."""
@@ -107,7 +107,7 @@ def zeros(*size: Any, out: Any = None, dtype: Any = None, layout: Any = None, de
     return _finish(t if out is None else out.copy_(t), requires_grad)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw(2, 3), draw((4,))))
 def ones(*size: Any, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
          pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of ones of ``size``, of ``dtype`` (the default float dtype for None)."""
@@ -122,7 +122,7 @@ def empty(*size: Any, out: Any = None, dtype: Any = None, layout: Any = None, de
     return _finish(wrap(_array.empty(_size("empty", size), numpy_dtype(dtype), device_of(device))), requires_grad)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw((2, 3), 2.5), draw((), 7), draw((3,), True)))
 def full(size: Any, fill_value: Any, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
          requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of ``size`` with every element ``fill_value``; without ``dtype`` that of the value."""
@@ -138,14 +138,14 @@ def _like(input: Tensor, dtype: Any, device: Any) -> tuple[np.dtype[Any], Any]:
     return numpy_dtype(dtype, x.dtype), _array.device_of(x) if device is None else device
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw((2, 3)), draw(ints(3))))
 def zeros_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None,
                requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """Zeros of the shape, dtype and device of ``input``."""
     return _finish(_make("zeros_like", input._array.shape, 0, *_like(input, dtype, device)), requires_grad)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw((2, 3)), draw(bools(3))))
 def ones_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None,
               requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """Ones of the shape, dtype and device of ``input``."""
@@ -160,14 +160,14 @@ def empty_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: 
     return _finish(wrap(_array.empty(input._array.shape, kind, Device(at))), requires_grad)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw((2, 3), 2.5), draw(ints(3), 2)))
 def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
               requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """A tensor of the shape, dtype and device of ``input`` with every element ``fill_value``."""
     return _finish(_make("full_like", input._array.shape, fill_value, *_like(input, dtype, device)), requires_grad)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw(5), draw(1, 7, 2), draw(1.0, 0.0, -0.25), draw(0)))
 def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dtype: Any = None, layout: Any = None,
            device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """start, start + step, … up to but not including ``end``: ceil((end - start) / step) elements.
@@ -188,7 +188,7 @@ def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, d
     return _finish(_arange(start, step, length, kind, device_of(device)), requires_grad)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw(-1.0, 2.0, 7), draw(3, 3, 1), draw(0, 1, 0)))
 def linspace(start: Any, end: Any, steps: int, *, out: Any = None, dtype: Any = None, layout: Any = None,
              device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """``steps`` numbers from ``start`` to ``end``, both included, evenly spaced."""
@@ -200,7 +200,7 @@ def linspace(start: Any, end: Any, steps: int, *, out: Any = None, dtype: Any = 
     return _finish(t.to(device_of(device)), requires_grad)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw(3), draw(2, 4), draw(4, 2)))
 def eye(n: int, m: int | None = None, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
         requires_grad: bool = False) -> Tensor:  # fmt: skip
     """The n × m matrix with ones on the diagonal and zeros elsewhere; m is n for None."""

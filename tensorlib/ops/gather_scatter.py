@@ -367,7 +367,14 @@ def scatter(
     return _scatter_any("scatter", input, dim, index, src, value, reduce, False)
 
 
-@composite(on="method")
+@composite(
+    on="method",
+    samples=each(
+        draw((2, 4), 1, numbers([[0, 2, 1], [3, 1, 2]]), (2, 3)),
+        draw((4, 3), 0, numbers([[0, 2, 1], [3, 1, 2]]), (2, 3)),
+        draw((2, 4), 1, numbers([[0, 2, 1], [3, 1, 2]]), 2.5),
+    ),
+)
 def scatter_(
     input: Tensor,
     dim: int,
@@ -390,7 +397,13 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     return _scattered("scatter_add", input, dim, index, src, False, add=True)
 
 
-@composite(on="method")
+@composite(
+    on="method",
+    samples=each(
+        draw((2, 4), 1, numbers([[0, 2, 1], [3, 1, 2]]), (2, 3)),
+        draw((4, 3), 0, numbers([[0, 2, 1], [3, 1, 2]]), (2, 3)),
+    ),
+)
 def scatter_add_(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """``scatter_add`` in input's own memory."""
     return _scattered("scatter_add_", input, dim, index, src, True, add=True)

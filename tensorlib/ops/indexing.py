@@ -715,7 +715,12 @@ def _given_indices(name: str, input: Tensor, indices: Any) -> list[tuple[int, Te
     return advanced
 
 
-@composite(on="method")
+@composite(
+    on="method",
+    samples=each(
+        draw((4, 3), [numbers([2, 0, 1])], (3, 3)), draw((4, 3), [numbers([2, 0, 1])], (3, 3), accumulate=True)
+    ),
+)
 def index_put_(input: Tensor, indices: Sequence[Any], values: Tensor, accumulate: bool = False) -> Tensor:
     """``input[indices] = values``, or ``+=`` with repeated places adding up; None stands for a whole dimension."""
     _put(input, _given_indices("index_put_", input, indices), values, accumulate, "index_put_")
@@ -832,7 +837,10 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     return result if out is None else out.copy_(result)
 
 
-@composite(on="method")
+@composite(
+    on="method",
+    samples=each(draw((4, 3), 0, numbers([2, 0, 1]), (3, 3)), draw((2, 4), 1, numbers([2, 0, 1]), (2, 3), alpha=2)),
+)
 def index_add_(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
     """``index_add`` in input's own memory."""
     return _along("index_add_", input, dim, index, _scaled("index_add_", input, dim, index, source, alpha), True, True)
@@ -844,7 +852,9 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
     return _along("index_copy", input, dim, index, _scaled("index_copy", input, dim, index, source, 1), False, False)
 
 
-@composite(on="method")
+@composite(
+    on="method", samples=each(draw((4, 3), 0, numbers([2, 0, 1]), (3, 3)), draw((2, 4), -1, numbers([2, 0, 1]), (2, 3)))
+)
 def index_copy_(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """``index_copy`` in input's own memory."""
     return _along("index_copy_", input, dim, index, _scaled("index_copy_", input, dim, index, source, 1), False, True)
@@ -864,7 +874,9 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     return _along("index_fill", input, dim, index, _filler("index_fill", input, value), False, False)
 
 
-@composite(on="method")
+@composite(
+    on="method", samples=each(draw((4, 3), 0, numbers([2, 0, 1]), 2.5), draw((2, 4), 1, numbers([2, 0, 1]), -1.0))
+)
 def index_fill_(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """``index_fill`` in input's own memory."""
     return _along("index_fill_", input, dim, index, _filler("index_fill_", input, value), False, True)

@@ -12,7 +12,7 @@ import numpy as np
 from tensorlib._core import Tensor, modes
 from tensorlib._dtypes import HALF, OF_NUMPY
 from tensorlib._promotion import FLOAT_ONLY, FLOATS
-from tensorlib._samples import Draw, between, draw, each, fails, ints, strided, transposed
+from tensorlib._samples import Draw, Sample, between, draw, each, fails, ints, strided, transposed, values
 from tensorlib.errors import ArgumentError, AutogradError, DimError, DtypeError, ShapeError
 from tensorlib.kernels import loss as kernels
 from tensorlib.op import Array, composite, op, pointwise
@@ -62,10 +62,19 @@ def _compare_sizes(input: Tensor, target: Tensor) -> None:
         )
 
 
+_PROBABILITY = between(0.05, 0.95, 4, 3)
+_CLASSES = ints(6, low=0, high=5)
+
+
+def _losses(input: Any, target: Any, **attrs: Any) -> list[Sample]:
+    """A call under each reduction."""
+    return [draw(input, target, reduction=r, **attrs) for r in ("mean", "sum", "none")]
+
+
 # --------------------------------------------------------------------------------------------------------- regression
 
 
-@composite(on="functional")
+@composite(on="functional", samples=each(_losses((4, 3), (4, 3)), draw((4, 3), (4, 3), reduction="sum")))
 def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
              weight: Tensor | None = None) -> Tensor:  # fmt: skip
     """(input - target)², broadcast, times ``weight``."""
@@ -74,7 +83,7 @@ def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: An
     return _reduced(square(input - target), reduction, weight)
 
 
-@composite(on="functional")
+@composite(on="functional", samples=_losses((4, 3), (4, 3)))
 def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
             weight: Tensor | None = None) -> Tensor:  # fmt: skip
     """|input - target|, broadcast, times ``weight``; the gradient at 0 is 0."""
@@ -83,7 +92,7 @@ def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any
     return _reduced(abs(input - target), reduction, weight)
 
 
-@composite(on="functional")
+@composite(on="functional", samples=each(_losses((4, 3), (4, 3)), _losses((4, 3), (4, 3), beta=0.5)))
 def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
                    reduction: str = "mean", beta: float = 1.0) -> Tensor:  # fmt: skip
     """d² / (2 beta) where |d| < beta, |d| - beta / 2 elsewhere, d = input - target. Girshick 2015, eq. 3."""
@@ -98,7 +107,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, redu
     return _reduced(_where(far < beta, square(d) * (0.5 / beta), far - 0.5 * beta), reduction)
 
 
-@composite(on="functional")
+@composite(on="functional", samples=each(_losses((4, 3), (4, 3)), _losses((4, 3), (4, 3), delta=0.5)))
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
@@ -113,7 +122,14 @@ def huber_loss(
     return _reduced(loss if weight is None else loss * weight, reduction)
 
 
-@composite(on="functional")
+@composite(
+    on="functional",
+    samples=each(
+        _losses(between(-3, 0, 4, 3), _PROBABILITY),
+        _losses(between(-3, 0, 4, 3), between(-3, 0, 4, 3), log_target=True),
+        draw(between(-3, 0, 4, 3), _PROBABILITY, reduction="batchmean"),
+    ),
+)
 def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
            log_target: bool = False) -> Tensor:  # fmt: skip
     """target (log target - input) for log-probabilities ``input``; e**target (target - input) with ``log_target``.
@@ -160,7 +176,13 @@ def _bce(input: Array, target: Array):
     return (target - 1) * np.maximum(np.log1p(-input), -100) - target * np.maximum(np.log(input), -100)
 
 
-@composite(on="functional")
+@composite(
+    on="functional",
+    samples=each(
+        _losses(_PROBABILITY, Draw((4, 3), "uniform", 0, 1, grad=False)),
+        draw(_PROBABILITY, Draw((4, 3), "uniform", 0, 1, grad=False), Draw((3,), grad=False)),
+    ),
+)
 def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
                          reduce: Any = None, reduction: str = "mean") -> Tensor:  # fmt: skip
     """-weight (target log input + (1 - target) log(1 - input)), logarithms clamped at -100.
@@ -183,7 +205,15 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     return _reduced(loss if weight is None else loss * weight, reduction)
 
 
-@composite(on="functional")
+@composite(
+    on="functional",
+    samples=each(
+        _losses((4, 3), between(0, 1, 4, 3)),
+        draw((4, 3), between(0, 1, 4, 3), Draw((3,), "uniform", 0.5, 2, grad=False)),
+        draw((4, 3), between(0, 1, 4, 3), None, None, None, "mean", Draw((3,), "uniform", 0.5, 2, grad=False)),
+        draw(values([-100.0, 100.0, 0.0]), values([0.0, 1.0, 0.5])),
+    ),
+)  # fmt: skip
 def binary_cross_entropy_with_logits(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None, reduce: Any = None,
     reduction: str = "mean", pos_weight: Tensor | None = None,
@@ -465,7 +495,14 @@ def _constant(name: str, weight: Tensor | None) -> None:
         )
 
 
-@composite(on="functional")
+@composite(
+    on="functional",
+    samples=each(
+        _losses((6, 5), _CLASSES), draw((6, 5), _CLASSES, ignore_index=2),
+        draw((6, 5), _CLASSES, Draw((5,), "uniform", 0.5, 2, grad=False)), draw((2, 5, 3), ints(2, 3, low=0, high=5)),
+        draw((5,), Draw((), "integers", 0, 5, "int64", grad=False)),
+    ),
+)  # fmt: skip
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
              ignore_index: int = -100, reduce: Any = None, reduction: str = "mean") -> Tensor:  # fmt: skip
     """-weight[target] input[target] for log-probabilities. input (C), (N, C) or (N, C, d1, …), target of class indices.
@@ -478,7 +515,15 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
     return _cross_entropy(input, target, weight, ignore_index, reduction, 0.0, True)
 
 
-@composite(on="functional")
+@composite(
+    on="functional",
+    samples=each(
+        _losses((6, 5), _CLASSES), draw((6, 5), _CLASSES, ignore_index=2),
+        draw((6, 5), _CLASSES, Draw((5,), "uniform", 0.5, 2, grad=False)),
+        _losses((6, 5), _CLASSES, label_smoothing=0.1), draw((2, 5, 3), ints(2, 3, low=0, high=5)),
+        draw((6, 5), between(0, 1, 6, 5)), draw((5,), Draw((), "integers", 0, 5, "int64", grad=False)),
+    ),
+)  # fmt: skip
 def cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None, ignore_index: int = -100,
     reduce: Any = None, reduction: str = "mean", label_smoothing: float = 0.0,

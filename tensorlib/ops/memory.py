@@ -10,7 +10,7 @@ from tensorlib import _array
 from tensorlib._core import Tensor, modes, wrap
 from tensorlib._device import device as Device
 from tensorlib._dispatch import edge, make_node, sync
-from tensorlib._samples import draw, each, strided, transposed
+from tensorlib._samples import ELEMENTWISE, draw, each, strided, transposed
 from tensorlib.kernels import pointwise as kernels
 from tensorlib.op import Array, composite, op
 
@@ -43,7 +43,7 @@ def _clone(input: Array):
     return np.array(input, order="C")
 
 
-@composite()
+@composite(samples=ELEMENTWISE)
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
     """A copy with its own memory; gradients flow through it."""
     return _clone(input)

@@ -13,7 +13,7 @@ import numpy as np
 from tensorlib._core import Tensor
 from tensorlib._dtypes import OF_NUMPY
 from tensorlib._promotion import INT_TO_FLOAT, PROMOTE
-from tensorlib._samples import between, draw, each, ints
+from tensorlib._samples import Draw, between, draw, each, ints, values
 from tensorlib.errors import DtypeError
 from tensorlib.op import Array, composite, pointwise
 from tensorlib.ops.arithmetic import _quotient
@@ -182,7 +182,14 @@ def _power(input: Array, exponent: Array):
     return np.power(input, exponent)
 
 
-@composite(inplace=True)
+@composite(
+    inplace=True,
+    samples=each(
+        draw(between(0.1, 3, 3, 4), Draw((3, 4))), draw(Draw((3, 4)), 2), draw(Draw((3, 4)), 3), draw(Draw((5,)), 0),
+        draw(Draw((5,)), -2), draw(between(0.1, 3, 5), 0.5), draw(between(0.1, 3, 5), -1.5), draw(2.0, Draw((5,))),
+        draw(Draw((0, 2)), 3), draw(values([0.0, 0.0, 1.0, -2.0]), values([0.0, 2.0, 0.0, 3.0])),
+    ),
+)  # fmt: skip
 def pow(input: Any, exponent: Any, *, out: Any = None) -> Tensor:
     """input**exponent, elementwise, broadcast and promoted.
 
@@ -210,7 +217,11 @@ def pow(input: Any, exponent: Any, *, out: Any = None) -> Tensor:
 _FLOAT64 = np.dtype(np.float64)
 
 
-@composite()
+@composite(
+    samples=each(
+        draw(between(0.1, 3, 3, 4), Draw((3, 4))), draw(Draw((3, 4)), 2), draw(2.0, Draw((5,))), draw(ints(4, low=1), 2)
+    )
+)
 def float_power(input: Any, exponent: Any, *, out: Any = None) -> Tensor:
     """input**exponent in float64, elementwise and broadcast."""
     first, second = (x.to(OF_NUMPY[_FLOAT64]) if isinstance(x, Tensor) else float(x) for x in (input, exponent))

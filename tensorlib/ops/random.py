@@ -17,7 +17,7 @@ from tensorlib._device import device as Device
 from tensorlib._dispatch import apply, as_int, as_ints
 from tensorlib._dtypes import OF_NUMPY
 from tensorlib._promotion import FLOAT_ONLY, default_dtype
-from tensorlib._samples import between, draw, each, fails, ints, transposed
+from tensorlib._samples import Draw, between, draw, each, fails, ints, transposed
 from tensorlib.errors import ArgumentError, DtypeError
 from tensorlib.kernels import random as kernels
 from tensorlib.op import Array, Ints, Scalar, composite, op, registry
@@ -171,7 +171,7 @@ def _give(t: Tensor, out: Any, requires_grad: bool) -> Tensor:
     return t
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw(2, 3), draw((4,)), draw(0)))
 def rand(*size: Any, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
          pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of ``size`` with uniform numbers in [0, 1)."""
@@ -179,7 +179,7 @@ def rand(*size: Any, generator: Any = None, out: Any = None, dtype: Any = None, 
     return _give(t, out, requires_grad)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw(2, 3), draw((4,)), draw(0)))
 def randn(*size: Any, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
           pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of ``size`` with standard normal numbers."""
@@ -194,7 +194,7 @@ def _bounds(name: str, low: Any, high: Any) -> tuple[int, int]:
     return low, high
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw(5, (2, 3)), draw(-2, 3, (4,))))
 def randint(low: Any, high: Any = None, size: Any = None, *, generator: Any = None, out: Any = None, dtype: Any = None,
             layout: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """Integers in [low, high) in a tensor of ``size``: int64 unless ``dtype`` is given.
@@ -213,7 +213,7 @@ def randint(low: Any, high: Any = None, size: Any = None, *, generator: Any = No
     return _give(t, out, requires_grad)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw(9), draw(0)))
 def randperm(n: int, *, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None,
              device: Any = None, pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """The integers 0 … n - 1 in random order: the order of n random 64-bit numbers."""
@@ -231,7 +231,7 @@ def _like(input: Tensor, dtype: Any, device: Any) -> tuple[tuple[int, ...], np.d
     return x.shape, numpy_dtype(dtype, x.dtype), array_device(x) if device is None else Device(device)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw((2, 3))))
 def rand_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
               requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """Uniform numbers in [0, 1) in the shape, dtype and device of ``input``."""
@@ -240,7 +240,7 @@ def rand_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layout
     return _give(t, None, requires_grad)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw((2, 3))))
 def randn_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
                requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """Standard normal numbers in the shape, dtype and device of ``input``."""
@@ -249,7 +249,7 @@ def randn_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layou
     return _give(t, None, requires_grad)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw((2, 3), 9), draw(ints(4), -2, 3)))
 def randint_like(input: Tensor, low: Any, high: Any = None, *, generator: Any = None, dtype: Any = None,
                  layout: Any = None, device: Any = None, requires_grad: bool = False,
                  memory_format: Any = None) -> Tensor:  # fmt: skip
@@ -261,7 +261,7 @@ def randint_like(input: Tensor, low: Any, high: Any = None, *, generator: Any = 
     return _give(_randint(shape, low, high, kind, at, generator=generator), None, requires_grad)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw(Draw((2, 3)), between(0.5, 1, 2, 3)), draw(0.0, 1.0, (2, 3))))
 def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Any = None, out: Any = None, dtype: Any = None,
            layout: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """Normal numbers of a mean and a standard deviation that are tensors (broadcast) or, with ``size``, numbers."""
@@ -281,7 +281,7 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Any = None
     return _give((z * std + mean).detach(), out, requires_grad)
 
 
-@composite(on="function method")
+@composite(on="function method", samples=each(draw(between(0, 1, 3, 4)), draw((3, 4), p=0.25)))
 def bernoulli(input: Tensor, p: Any = None, *, generator: Any = None, out: Any = None) -> Tensor:
     """1 with probability ``input``, elementwise, else 0; with ``p`` that is the probability everywhere."""
     chance = input if p is None else _probabilities("bernoulli", input, p)
@@ -309,7 +309,7 @@ def _write(input: Tensor, drawn: Tensor, name: str) -> Tensor:
     return _inplace.assign(input, drawn, name)
 
 
-@composite(on="method")
+@composite(on="method", samples=each(draw((3, 4))))
 def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Any = None, **names: Any) -> Tensor:
     """Fill with uniform numbers in [from, to)."""
     from_ = names.pop("from", from_)
@@ -323,7 +323,7 @@ def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: A
     return _write(input, drawn, "uniform_")
 
 
-@composite(on="method")
+@composite(on="method", samples=each(draw((3, 4)), draw((3,), 2.0, 0.5)))
 def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> Tensor:
     """Fill with normal numbers of the given mean and standard deviation."""
     if std < 0:
@@ -334,7 +334,7 @@ def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: An
     return _write(input, drawn, "normal_")
 
 
-@composite(on="method")
+@composite(on="method", samples=each(draw((3, 4))))
 def random_(input: Tensor, from_: Any = 0, to: Any = None, *, generator: Any = None, **names: Any) -> Tensor:
     """Fill with integers in [from, to); ``random_(to)`` from 0, ``random_()`` all that the dtype holds exactly."""
     from_ = names.pop("from", from_)
@@ -353,13 +353,13 @@ def random_(input: Tensor, from_: Any = 0, to: Any = None, *, generator: Any = N
     return _write(input, _randint(x.shape, low, high, x.dtype, array_device(x), generator=generator), "random_")
 
 
-@composite(on="method")
+@composite(on="method", samples=each(draw((3, 4)), draw((3,), 0.25)))
 def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Any = None) -> Tensor:
     """Fill with 1 with probability ``p`` (a number, or a tensor that broadcasts), else 0."""
     return _write(input, _bernoulli(_probabilities("bernoulli_", input, p), generator=generator), "bernoulli_")
 
 
-@composite(on="method")
+@composite(on="method", samples=each(draw((3, 4)), draw((3,), 2.0)))
 def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Any = None) -> Tensor:
     """Fill with numbers of density lambd e**(-lambd x): -log(1 - u) / lambd."""
     if lambd <= 0:
@@ -378,7 +378,10 @@ def _check_probability(name: str, p: float) -> None:
         raise ArgumentError(f"{name}: dropout probability has to be between 0 and 1, but got {p}")
 
 
-@composite(on="function functional")
+@composite(
+    on="function functional",
+    samples=each(draw((3, 4)), draw((3, 4), p=0.25), draw((3, 4), training=False), draw((3, 4), p=0.0)),
+)
 def dropout(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Any = None
 ) -> Tensor:
@@ -394,7 +397,7 @@ def dropout(
     return _inplace.assign(input, out, "dropout_", own=True) if inplace else out
 
 
-@composite(on="function functional")
+@composite(on="function functional", samples=each(draw((3, 4), training=True), draw((3, 4))))
 def alpha_dropout(
     input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *, generator: Any = None
 ) -> Tensor:
@@ -412,7 +415,7 @@ def alpha_dropout(
     return _inplace.assign(input, out, "alpha_dropout_", own=True) if inplace else out
 
 
-@composite(on="functional")
+@composite(on="functional", samples=each(draw((2, 3, 4)), draw((2, 3, 4), training=False)))
 def dropout1d(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Any = None
 ) -> Tensor:
@@ -420,7 +423,7 @@ def dropout1d(
     return _channels("dropout1d", input, p, training, inplace, generator)
 
 
-@composite(on="functional")
+@composite(on="functional", samples=each(draw((2, 3, 4, 2)), draw((2, 3, 4, 2), training=False)))
 def dropout2d(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Any = None
 ) -> Tensor:

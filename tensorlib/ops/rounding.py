@@ -11,7 +11,7 @@ import numpy as np
 
 from tensorlib._core import Tensor
 from tensorlib._promotion import FLOAT_ONLY, PROMOTE
-from tensorlib._samples import draw, each, ints, values
+from tensorlib._samples import ELEMENTWISE, draw, each, ints, values
 from tensorlib.errors import DtypeError
 from tensorlib.op import Array, composite, pointwise
 from tensorlib.ops._pointwise import _zero
@@ -91,7 +91,13 @@ def _round(input: Array):
     return np.rint(input) if input.dtype.kind == "f" else input.copy()
 
 
-@composite(inplace=True)
+@composite(
+    inplace=True,
+    samples=each(
+        ELEMENTWISE, draw((3, 4), decimals=2), draw(values([125.0, 135.0, -125.0]), decimals=-1),
+        draw(values([0.5, 1.5, 2.5, -0.5])),
+    ),
+)  # fmt: skip
 def round(input: Tensor, *, decimals: int = 0, out: Any = None) -> Tensor:
     """input rounded to ``decimals`` decimal places, elementwise; halves go to the even neighbour."""
     if decimals == 0:

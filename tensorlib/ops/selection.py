@@ -14,7 +14,7 @@ from tensorlib._core import Tensor
 from tensorlib._dispatch import broadcast
 from tensorlib._dtypes import OF_NUMPY, finfo
 from tensorlib._promotion import PROMOTE, category, of_number, result_dtype
-from tensorlib._samples import bools, draw, each, fails, ints, transposed, values
+from tensorlib._samples import Draw, bools, distinct, draw, each, fails, ints, transposed, values
 from tensorlib.errors import ArgumentError, DtypeError
 from tensorlib.op import Array, Scalar, composite, pointwise, registry
 from tensorlib.ops._pointwise import _common
@@ -146,7 +146,13 @@ def _where(condition: Array, input: Array, other: Array):
     return select(condition, input, other)
 
 
-@composite(on="function")
+@composite(
+    on="function",
+    samples=each(
+        draw(bools(3, 4), Draw((3, 4)), Draw((3, 4))), draw(bools(3, 1), Draw((4,)), 2.5),
+        draw(bools(4), 1.5, Draw((3, 4))), draw(bools(3, 4)),
+    ),
+)  # fmt: skip
 def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Any = None) -> Any:
     """input where condition holds, other elsewhere; broadcast, and input and other promoted to one dtype.
 
@@ -222,19 +228,22 @@ def clamp(input: Array, min: Array | None = None, max: Array | None = None):
     return x if max is None else np.minimum(x, max)
 
 
-@composite(inplace=True)
+@composite(inplace=True, samples=each(draw((3, 4), 0.25), draw((3, 4), Draw((4,))), draw(distinct(5), -1.0)))
 def clamp_min(input: Tensor, min: Any) -> Tensor:
     """max(input, min), elementwise."""
     return clamp(input, min, None)
 
 
-@composite(inplace=True)
+@composite(inplace=True, samples=each(draw((3, 4), 0.25), draw((3, 4), Draw((4,))), draw(distinct(5), -1.0)))
 def clamp_max(input: Tensor, max: Any) -> Tensor:
     """min(input, max), elementwise."""
     return clamp(input, None, max)
 
 
-@composite(inplace=True)
+@composite(
+    inplace=True,
+    samples=each(draw((3, 4), bools(3, 4), 2.5), draw((3, 4), bools(4), Draw(())), draw((0, 4), bools(4), 0)),
+)
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """value where mask holds, input elsewhere, in input's dtype; ``value`` is a number or a 0-d tensor.
 
@@ -281,7 +290,14 @@ def _nan_to_num(input: Array, nan: Scalar, posinf: Scalar, neginf: Scalar):
     return np.where(np.isfinite(input), input, np.where(input != input, nan, np.where(input > 0, posinf, neginf)))
 
 
-@composite(inplace=True)
+@composite(
+    inplace=True,
+    samples=each(
+        draw(values([float("nan"), 1.5])),
+        draw((3, 4)),
+        draw(values([float("nan"), float("inf"), -float("inf")]), nan=1.0, posinf=2.0, neginf=-2.0),
+    ),
+)
 def nan_to_num(
     input: Tensor, nan: float | None = 0.0, posinf: float | None = None, neginf: float | None = None, *, out: Any = None
 ) -> Tensor:

@@ -57,7 +57,7 @@ def _contiguous(t: Tensor) -> bool:
     return _array.is_contiguous(t._array)
 
 
-@composite()
+@composite(samples=each(draw((12,), (3, 2), (4, 1)), draw((3, 4), (2, 2), (4, 1), 1), draw((5,), (3, 3), (1, 1))))
 def as_strided(input: Tensor, size: Ints, stride: Ints, storage_offset: int | None = None) -> Tensor:
     """The view of ``size`` and ``stride`` (in elements) over input's memory, from element ``storage_offset`` of it.
 

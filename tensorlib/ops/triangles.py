@@ -63,7 +63,7 @@ def _triangle_indices(found: Any, dtype: Any, device: Any) -> Tensor:
     return wrap(np.stack(found).astype(kind)).to(create.device_of(device))
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw(3, 4), draw(4, 3, offset=1)))
 def tril_indices(
     row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
 ) -> Tensor:
@@ -71,7 +71,7 @@ def tril_indices(
     return _triangle_indices(np.tril_indices(row, offset, col), dtype, device)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw(3, 4), draw(4, 3, offset=-1)))
 def triu_indices(
     row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
 ) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 
 from tensorlib._core import Tensor
 from tensorlib._promotion import FLOAT_ONLY, INT_TO_FLOAT
+from tensorlib._samples import ELEMENTWISE
 from tensorlib.op import Array, composite, pointwise
 from tensorlib.ops.selection import _where
 from tensorlib.runtime.compiler import jit
@@ -255,13 +256,13 @@ def hypot(input: Array, other: Array):
     return np.hypot(input, other)
 
 
-@composite(inplace=True)
+@composite(inplace=True, samples=ELEMENTWISE)
 def deg2rad(input: Tensor) -> Tensor:
     """input π / 180, elementwise."""
     return input * (math.pi / 180)
 
 
-@composite(inplace=True)
+@composite(inplace=True, samples=ELEMENTWISE)
 def rad2deg(input: Tensor) -> Tensor:
     """input 180 / π, elementwise."""
     return input * (180 / math.pi)

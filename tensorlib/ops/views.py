@@ -18,7 +18,7 @@ from tensorlib._core import Tensor
 from tensorlib._dispatch import apply_view, as_int, as_ints, wrap_dim
 from tensorlib._dtypes import OF_NUMPY, as_dtype
 from tensorlib._dtypes import dtype as Dtype
-from tensorlib._samples import draw, each, fails
+from tensorlib._samples import draw, each, fails, transposed
 from tensorlib.errors import DimError, ShapeError
 from tensorlib.kernels import indexing as kernels
 from tensorlib.op import Array, Dim, Dims, Ints, NewDim, composite, op, registry, view
@@ -400,19 +400,19 @@ def _reshaped(x: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
         raise ShapeError(str(error).replace("view: ", "reshape: ", 1)) from None
 
 
-@composite(on="method")
+@composite(on="method", samples=each(draw((3, 4), (2, 6)), draw((0, 4), (4, 0))))
 def view_as(input: Tensor, other: Tensor) -> Tensor:
     """``input.view(other.shape)``."""
     return _view(input, other._array.shape)
 
 
-@composite(on="method")
+@composite(on="method", samples=each(draw((3, 4), (2, 6)), draw(transposed(3, 4), (12,))))
 def reshape_as(input: Tensor, other: Tensor) -> Tensor:
     """``input.reshape(other.shape)``."""
     return reshape(input, other._array.shape)
 
 
-@composite(on="method")
+@composite(on="method", samples=each(draw((3, 1), (3, 4)), draw((), (2, 2))))
 def expand_as(input: Tensor, other: Tensor) -> Tensor:
     """``input.expand(other.shape)``."""
     return expand(input, other._array.shape)
@@ -452,7 +452,7 @@ def _several(tensors: tuple[Any, ...]) -> tuple[Tensor, ...]:
     return tuple(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else tensors
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw((3, 1), (4,)), draw((2,), (2,)), draw((), (0, 2))))
 def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Each tensor as a view of the shape they have in common after broadcasting."""
     given = _several(tensors)
@@ -567,13 +567,13 @@ def _atleast(name: str, tensors: tuple[Any, ...], one: Callable[[Tensor], Tensor
     return tuple([one(t) for t in given])
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw(()), draw((3,)), draw((), (2,))))
 def atleast_1d(*tensors: Tensor) -> Any:
     """Tensors with at least one dimension; several, or a list, give a tuple."""
     return _atleast("atleast_1d", tensors, lambda t: reshape(t, (1,)) if not t._array.ndim else t)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw(()), draw((3,)), draw((2, 3))))
 def atleast_2d(*tensors: Tensor) -> Any:
     """Tensors with at least two dimensions, new ones in front; several, or a list, give a tuple."""
 
@@ -584,7 +584,7 @@ def atleast_2d(*tensors: Tensor) -> Any:
     return _atleast("atleast_2d", tensors, one)
 
 
-@composite(on="function")
+@composite(on="function", samples=each(draw(()), draw((3,)), draw((2, 3)), draw((2, 3, 4))))
 def atleast_3d(*tensors: Tensor) -> Any:
     """Tensors with at least three dimensions: (n,) becomes (1, n, 1), (m, n) becomes (m, n, 1)."""
 

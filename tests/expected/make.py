@@ -25,7 +25,6 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 from names import LEFT_OUT, NAMES, NOT_IN_TORCH  # noqa: E402
 from promotion_cases import OPERATORS as PROMOTION_OPERATORS  # noqa: E402
 from promotion_cases import operand, pairs  # noqa: E402
-from samples import install  # noqa: E402
 
 import tensorlib  # noqa: E402
 from tensorlib._dtypes import OF_NUMPY  # noqa: E402
@@ -204,7 +203,6 @@ def wanted(made: Any) -> bool:
 def main(names: list[str]) -> None:
     """Make the values of the operators named, or of all."""
     warnings.simplefilter("ignore")
-    install()
     torch.set_num_threads(1)
     chosen = [m for m in declared() if wanted(m) and (not names or m.name in names)]
     unknown = set(names) - {m.name for m in chosen}

@@ -1,4 +1,4 @@
-"""Where PyTorch keeps an operator whose place or name differs, and which operators it does not have."""
+"""Where PyTorch keeps an operator whose place or name differs, and what is not compared with it, and why."""
 
 from __future__ import annotations
 
@@ -14,4 +14,16 @@ NOT_IN_TORCH: dict[str, str] = {}
 LEFT_OUT: dict[tuple[str, str], str] = {
     ("take_along_dim", "sample 1 transposed"): "PyTorch refuses a transposed input there",
     ("erf", "special values"): "PyTorch's bfloat16 erf flushes small arguments to 0, its float32 one does not",
+}
+
+#: Public composites that no call is compared of, and why.
+WITHOUT: dict[str, str] = {
+    "empty": "its elements are undefined",
+    "empty_like": "its elements are undefined",
+    "tensor": "takes Python data: tests/tensor",
+    "as_tensor": "takes Python data: tests/tensor",
+    "from_numpy": "takes a NumPy array: tests/tensor",
+    "_where_method": "where() under the method's order of arguments",
+    "_as_view": "view() under the method's order of arguments",
+    "broadcast_shapes": "takes shapes, no tensors",
 }

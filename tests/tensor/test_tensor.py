@@ -164,3 +164,14 @@ def test_seeds_give_the_same_numbers_again():
     assert tl.equal(tl.randn(5), a)
     g = tl.Generator().manual_seed(7)
     assert tl.equal(tl.randn(5, generator=g), a) and g.initial_seed() == 7
+
+
+def test_a_write_that_overlaps_its_source_reads_it_first():
+    # More elements than one program of a kernel owns: otherwise nothing could go wrong.
+    for device in ("cpu", "interpret"):
+        x = tl.arange(3000, device=device)
+        x[1:] = x[:-1]
+        assert x.cpu().tolist() == [0, *range(2999)]
+        y = tl.arange(60 * 60, device=device).view(60, 60)
+        y.copy_(y.T)
+        assert y.cpu().tolist() == tl.arange(60 * 60).view(60, 60).T.tolist()
