@@ -68,7 +68,7 @@ ALIASES = {"half": float16, "float": float32, "double": float64, "short": int16,
 #: NumPy's dtype of an array -> ours.
 OF_NUMPY: dict[np.dtype[Any], dtype] = {d.numpy: d for d in ALL}
 _BY_NAME = {d.name: d for d in ALL} | ALIASES
-_BY_PYTHON = {bool: bool_, int: int64, float: float32, complex: complex64}
+_BY_PYTHON = {bool: bool_, int: int64, float: float64, complex: complex128}
 
 #: Element types narrower than float32: operators compute them in float32 and round once.
 HALF = frozenset(d.numpy for d in (float16, bfloat16, float8_e4m3fn, float8_e5m2))

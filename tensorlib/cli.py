@@ -111,8 +111,9 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _continue(prompt: bytes, sample: Iterable[int]) -> None:
     _write(prompt.decode("utf-8", "replace"))
-    for text in decoded(sample):
-        _write(text)
+    with _blas.threads(1):  # one byte at a time: handing such small products to a second thread costs more than they do
+        for text in decoded(sample):
+            _write(text)
     _write("\n")
 
 

@@ -428,7 +428,7 @@ def _tensor_hooks(node: Node, slots: list[Any]) -> None:
     for i, g in enumerate(slots):
         for hook in list(node.hooks.get(i, {}).values()):
             if g is not None:
-                replaced = hook(g)
+                replaced = _tensor(hook(g))
                 if replaced is not None:
                     g = slots[i] = replaced
         keeper = node.hooks.get(("retain", i))
@@ -441,10 +441,17 @@ def _tensor_hooks(node: Node, slots: list[Any]) -> None:
 def _leaf_hooks(leaf: Tensor, g: Tensor) -> Tensor:
     if leaf._hooks is not None:
         for hook in list(leaf._hooks.get(0, {}).values()):
-            replaced = hook(g)
+            replaced = _tensor(hook(g))
             if replaced is not None:
                 g = replaced
     return g
+
+
+def _tensor(replaced: Any) -> Any:
+    """What a tensor hook returned: a Tensor, or None for the gradient as it is."""
+    if replaced is not None and not isinstance(replaced, Tensor):
+        raise TypeError(f"register_hook: expected the hook to return a Tensor or None, got {type(replaced).__name__}")
+    return replaced
 
 
 def accumulate(leaf: Tensor, g: Tensor, create: bool, shared: bool) -> None:
@@ -553,6 +560,7 @@ def grad(
     grad_outputs: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
     is_grads_batched: bool = False,
     materialize_grads: bool = False,
@@ -560,7 +568,7 @@ def grad(
     """Sum of gradients of ``outputs`` with respect to ``inputs``, as a tuple; ``.grad`` is not touched.
 
     ``create_graph`` makes the result differentiable again. An input that was not used is an AutogradError, unless
-    ``allow_unused`` (None comes for it) or ``materialize_grads`` (zeros).
+    ``allow_unused`` (None comes for it) or ``materialize_grads`` (zeros). ``only_inputs`` changes nothing.
     """
     if is_grads_batched:
         raise AutogradError("grad: is_grads_batched is not supported: call grad once for each row of grad_outputs")

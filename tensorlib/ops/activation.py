@@ -52,13 +52,13 @@ def _relu_scalar(x):
 
 @jit
 def _relu_grad_scalar(g, y):
-    return tl.where(y > 0, g, tl.zeros_like(g))
+    return tl.where(y <= 0, tl.zeros_like(g), g)  # at NaN the gradient passes
 
 
 @pointwise(_relu_grad_scalar, promote=PROMOTE, vjp=dict(grad=lambda g, output: relu_grad(g, output)), on="")
 def relu_grad(grad: Array, output: Array):
-    """grad where the output of relu is positive, 0 elsewhere."""
-    return keep(output > 0, grad)
+    """grad where the output of relu is positive (or NaN), 0 where it is 0."""
+    return keep(~(output <= 0), grad)
 
 
 @pointwise(

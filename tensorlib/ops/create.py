@@ -211,6 +211,8 @@ def eye(n: int, m: int | None = None, *, out: Any = None, dtype: Any = None, lay
 
 def _infer(data: Any) -> np.dtype[Any] | None:
     """The dtype of nested Python data: bool, int64, the default float or complex; None when it holds no numbers."""
+    if isinstance(data, (np.ndarray, np.generic)):  # before float: np.float64 is one
+        return data.dtype
     if isinstance(data, bool):
         return np.dtype(np.bool_)
     if isinstance(data, int):
@@ -221,8 +223,6 @@ def _infer(data: Any) -> np.dtype[Any] | None:
         return default_complex()
     if isinstance(data, Tensor):
         return data._array.dtype
-    if isinstance(data, (np.ndarray, np.generic)):
-        return data.dtype
     if not isinstance(data, (list, tuple)):
         raise TypeError(data)
     best = None
@@ -272,6 +272,10 @@ def host_array(data: Any, dtype: Any, copy: bool = True) -> np.ndarray:
     try:
         with np.errstate(all="ignore"):
             array = np.array(_nested(data), dtype=want if want.kind not in "V" and want.itemsize > 1 else None)
+            if want.kind in "iu" and want.itemsize == 1 and array.dtype.kind in "iu":
+                top = np.iinfo(want).max  # negative numbers count from the top in uint8, as in PyTorch
+                if array.size and not (-top - 1 <= array.min() and array.max() <= top):
+                    raise OverflowError(f"{array.min()} to {array.max()}")
             return array.astype(want, copy=False)
     except (ValueError, TypeError) as error:
         raise ArgumentError(f"tensor: expected nested sequences of numbers of equal length ({error})") from None

@@ -284,15 +284,23 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Any = None
 @composite(on="function method", samples=each(draw(between(0, 1, 3, 4)), draw((3, 4), p=0.25)))
 def bernoulli(input: Tensor, p: Any = None, *, generator: Any = None, out: Any = None) -> Tensor:
     """1 with probability ``input``, elementwise, else 0; with ``p`` that is the probability everywhere."""
-    chance = input if p is None else _probabilities("bernoulli", input, p)
+    chance = _possible("bernoulli", input) if p is None else _probabilities("bernoulli", input, p)
     t = _bernoulli(chance, generator=generator).to(input.dtype)
     return t if out is None else out.copy_(t)
+
+
+def _possible(name: str, p: Tensor) -> Tensor:
+    """The probabilities, read on the CPU only: on a device that would wait for it."""
+    x = p._array
+    if isinstance(x, np.ndarray) and not bool(np.all((x >= 0) & (x <= 1))):
+        raise ArgumentError(f"{name}: Expected p_in >= 0 && p_in <= 1: a probability is outside [0, 1] or NaN")
+    return p
 
 
 def _probabilities(name: str, input: Tensor, p: Any) -> Tensor:
     """A float tensor of input's shape and dtype holding p."""
     if isinstance(p, Tensor):
-        p = p.to(array_device(input._array))
+        p = _possible(name, p).to(array_device(input._array))
         return p.expand(input._array.shape)
     if not 0 <= p <= 1:
         raise ArgumentError(f"{name}: expects p to be in [0, 1], but got p={p}")

@@ -79,14 +79,15 @@ def as_strided(input: Tensor, size: Ints, stride: Ints, storage_offset: int | No
     if start < low or (0 not in size and last > high):
         raise ShapeError(
             f"as_strided: sizes {list(size)}, strides {list(stride)}, storage offset {(start - low) // x.itemsize} "
-            "are out "
-            f"of bounds for the tensor's memory of {(high - low) // x.itemsize} elements"
+            f"are out of bounds for the tensor's memory of {(high - low) // x.itemsize} elements"
         )
-    if storage_offset is not None and root is not input and root._array.dtype == x.dtype and _contiguous(root):
+    leaf = input._needs and input._node is None  # its gradient ends here, also where it looks into something larger
+    whole = root is not input and not leaf and root._array.dtype == x.dtype and _contiguous(root)
+    if storage_offset is not None and whole:
         # From the whole memory: the gradient then reaches elements that input itself does not show.
         return _as_strided(root, size, stride, (start - low) // x.itemsize)
     if input._needs and modes.grad and not _contiguous(input):
-        if not _contiguous(root) or root._array.dtype != x.dtype:
+        if leaf or not _contiguous(root) or root._array.dtype != x.dtype:
             raise ShapeError(
                 "as_strided: the gradient needs a contiguous tensor or a view of one: call .contiguous() first"
             )

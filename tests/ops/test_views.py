@@ -118,3 +118,11 @@ def test_broadcast_shapes_and_errors_name_both():
     assert tuple(L.broadcast_shapes((2, 1), (3,), 1)) == (2, 3)
     with pytest.raises(ShapeError, match=r"\(2, 1\) and \(3, 4\)"):
         L.broadcast_shapes((2, 1), (3, 4))
+
+
+def test_a_leaf_that_is_a_view_keeps_its_gradient_through_as_strided() -> None:
+    x = L.arange(6.0).view(2, 3).requires_grad_()
+    y = x.as_strided((2,), (1,), 1)
+    assert y.requires_grad
+    y.sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]]

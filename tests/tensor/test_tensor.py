@@ -175,3 +175,15 @@ def test_a_write_that_overlaps_its_source_reads_it_first():
         y = tl.arange(60 * 60, device=device).view(60, 60)
         y.copy_(y.T)
         assert y.cpu().tolist() == tl.arange(60 * 60).view(60, 60).T.tolist()
+
+
+def test_python_and_numpy_number_types_mean_what_they_mean_in_pytorch():
+    assert tl.ones(1, dtype=float).dtype is tl.float64 and tl.ones(1).to(complex).dtype is tl.complex128
+    assert tl.tensor([np.float64(0.1)]).dtype is tl.float64 and tl.tensor([np.float32(1), 2]).dtype is tl.float32
+    with pytest.raises(RuntimeError, match="does not fit"):
+        tl.tensor([-1, 300], dtype=tl.uint8)
+    assert tl.tensor([-1], dtype=tl.uint8).item() == 255
+    with pytest.raises(TypeError, match="expected a Tensor"):
+        tl.ones(1).data = 3
+    with pytest.raises(RuntimeError, match="must be a bool"):
+        tl.ones(1).requires_grad = 3
