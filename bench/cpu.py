@@ -221,10 +221,12 @@ def main() -> None:
         if args.only in title:
             entries[title] = {name: made[name][title] for name in LIBRARIES}
     report: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
         "python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__,
         "tensorlib": tensorlib.__version__, "threads": args.threads, "machine": platform.machine(),
         "cpu": next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "?")
         if sys.platform == "linux" else platform.processor(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "results": {},
     }  # fmt: skip
     print(f"{args.threads} thread(s), {report['cpu']}, torch {torch.__version__}, numpy {np.__version__}")
