@@ -25,6 +25,7 @@ from tensorlib.autograd.modes import (
     set_grad_enabled,
 )
 from tensorlib.op import declared as _declared
+from tensorlib.op import names_in as _names_in
 from tensorlib.random import Generator, default_generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
 
 # NumPy warns of log(0), 0/0 and overflow; a tensor library gives inf and NaN, as PyTorch does. An errstate around each
@@ -39,14 +40,13 @@ for _d in _dtypes.ALL:
     globals()[_d.name] = _d
 globals().update(_dtypes.ALIASES)
 for _made in _declared():
-    if "function" in _made.where:
-        for _name in (_made.name, *_made.alias):
-            globals()[_name] = _made.public
-            if _made.inplace:
-                globals()[f"{_name}_"] = getattr(Tensor, f"{_name}_")
+    for _name in _names_in(_made, "function"):
+        globals()[_name] = _made.public
+        if _made.inplace:
+            globals()[f"{_name}_"] = getattr(Tensor, f"{_name}_")
 
 
-_SUBMODULES = ("io", "nn", "ops", "optim", "testing", "utils")
+_SUBMODULES = ("fft", "io", "linalg", "nn", "ops", "optim", "special", "testing", "utils")
 
 
 def __getattr__(name: str) -> _Any:

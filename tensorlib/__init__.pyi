@@ -19,6 +19,7 @@ from tensorlib._tensor import Size as Size, get_default_dtype as get_default_dty
 from tensorlib._version import __version__ as __version__
 from tensorlib.autograd.modes import enable_grad as enable_grad, inference_mode as inference_mode, is_grad_enabled as is_grad_enabled, is_inference_mode_enabled as is_inference_mode_enabled, no_grad as no_grad, set_grad_enabled as set_grad_enabled
 from tensorlib.op import declared as _declared
+from tensorlib.op import names_in as _names_in
 from tensorlib.random import Generator as Generator, default_generator as default_generator, get_rng_state as get_rng_state, initial_seed as initial_seed, manual_seed as manual_seed, seed as seed, set_rng_state as set_rng_state
 
 Number = _bool | _int | _float | complex

@@ -22,7 +22,7 @@ from tensorlib._dtypes import OF_NUMPY, as_dtype, dtype
 from tensorlib._hooks import RemovableHandle
 from tensorlib.autograd import engine
 from tensorlib.errors import ArgumentError, AutogradError
-from tensorlib.op import Composite, Op, declared, watchers
+from tensorlib.op import Composite, Op, declared, names_in, watchers
 from tensorlib.ops import create, memory
 
 
@@ -628,13 +628,14 @@ def attach_methods() -> None:
 
 def attach(made: Op | Composite) -> None:
     """Give Tensor the methods of a declaration: its names, their in-place forms, the Python operator it stands for."""
-    if "method" in made.where:
+    names = names_in(made, "method")
+    if names:
         method = _method(made)
         ufunc = made.ufunc if isinstance(made, Op) else None
         keeps = not isinstance(made, Op) or any(
             source == "input" and index == 0 for _, source, index in made.keeps((True,) * len(made.tensors))
         )
-        for name in (made.name, *made.alias):
+        for name in names:
             setattr(Tensor, name, method)
             if made.inplace:
                 setattr(Tensor, f"{name}_", _inplace.method(made.public, name, ufunc, keeps))

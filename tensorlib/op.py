@@ -50,10 +50,10 @@ from tensorlib.kernels import pointwise as pointwise_kernel
 from tensorlib.runtime.compiler import jit
 from tensorlib.runtime.launch import launch
 
-__all__ = ["ACCUMULATE", "COMPARE", "FLOATS", "FLOAT_ONLY", "INTEGERS", "INT_TO_FLOAT", "ORDER", "PROMOTE", "Array",
-           "Arrays", "Dim", "Dims", "Ints", "NewDim", "Op", "Scalar", "between", "bools", "composite", "composites",
-           "declared", "distinct", "draw", "each", "fails", "grid", "ints", "jit", "launch", "op", "pointwise",
-           "registry", "strided", "transposed", "values", "view"]  # fmt: skip
+__all__ = ["ACCUMULATE", "COMPARE", "FLOATS", "FLOAT_ONLY", "INTEGERS", "INT_TO_FLOAT", "ORDER", "PROMOTE", "SPACES",
+           "Array", "Arrays", "Dim", "Dims", "Ints", "NewDim", "Op", "Scalar", "between", "bools", "composite",
+           "composites", "declared", "distinct", "draw", "each", "fails", "grid", "ints", "jit", "launch", "names_in",
+           "op", "pointwise", "registry", "strided", "transposed", "values", "view"]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -91,6 +91,19 @@ ALIASES = {"axis": "dim", "keepdims": "keepdim", "x1": "input", "x2": "other", "
 _STYLES = {"Dim": "dim", "Dim | None": "dim", "NewDim": "newdim", "Dims": "dims", "Ints": "ints",
            "Ints | None": "ints", "Scalar": "scalar", "Scalar | None": "scalar"}  # fmt: skip
 _KINDS = {"Array": "array", "Array | None": "optional", "Arrays": "arrays"}
+
+
+#: Where public names live: ``tensorlib``, Tensor, ``nn.functional`` and the namespaces of their own. The name of an
+#: operator that is declared for one of the last three may begin with it: ``linalg_norm`` is ``linalg.norm``.
+SPACES = ("function", "method", "functional", "linalg", "fft", "special")
+
+
+def names_in(made: Op | Composite, space: str) -> list[str]:
+    """The names of a declaration in a space. An alias goes where its operator is, ``"special.erf"`` there only."""
+    own = [made.name, *(a for a in made.alias if "." not in a)] if space in made.where else []
+    if space in SPACES[3:]:
+        own = [name.removeprefix(f"{space}_") for name in own]
+    return own + [a.partition(".")[2] for a in made.alias if a.partition(".")[0] == space]
 
 
 class _Missing:

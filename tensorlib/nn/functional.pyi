@@ -97,6 +97,8 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """max(input, 0) + weight min(input, 0); weight has one element, or one for each channel (dim 1)."""
 def relu(input: Tensor, inplace: _bool = False) -> Tensor:
     """max(input, 0), elementwise; the gradient at 0 is 0."""
+def relu_(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """In-place relu."""
 def relu6(input: Tensor, inplace: _bool = False) -> Tensor:
     """min(max(input, 0), 6), elementwise."""
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: _float | None = None) -> Tensor:
@@ -107,8 +109,12 @@ def selu(input: Tensor, inplace: _bool = False) -> Tensor:
     """1.0507 (max(input, 0) + min(1.6733 (e**input - 1), 0)), elementwise. Klambauer et al. 2017."""
 def expit(input: Tensor, *, out: Any = None) -> Tensor:
     """1 / (1 + e**-input), elementwise."""
+def expit_(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """In-place expit."""
 def sigmoid(input: Tensor, *, out: Any = None) -> Tensor:
     """1 / (1 + e**-input), elementwise."""
+def sigmoid_(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """In-place sigmoid."""
 def silu(input: Tensor, inplace: _bool = False) -> Tensor:
     """input sigmoid(input), elementwise. Hendrycks and Gimpel 2016; swish."""
 def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = 'mean', beta: _float = 1.0) -> Tensor:
@@ -123,6 +129,8 @@ def softsign(input: Tensor, *, out: Any = None) -> Tensor:
     """input / (1 + |input|), elementwise."""
 def tanh(input: Tensor, *, out: Any = None) -> Tensor:
     """The hyperbolic tangent, elementwise."""
+def tanh_(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """In-place tanh."""
 def tanhshrink(input: Tensor) -> Tensor:
     """input - tanh(input), elementwise."""
 def threshold(input: Tensor, threshold: _float, value: _float, inplace: _bool = False) -> Tensor:

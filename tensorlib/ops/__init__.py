@@ -80,6 +80,6 @@ __all__ = [
 ]
 
 for _made in _declared():
-    if _made.where & {"function", "functional"}:
-        for _name in (_made.name, *_made.alias):
+    if _made.where - {"method"}:
+        for _name in (_made.name, *(_a for _a in _made.alias if "." not in _a)):
             globals()[_name] = _made.public

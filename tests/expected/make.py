@@ -28,7 +28,7 @@ from promotion_cases import operand, pairs  # noqa: E402
 
 import tensorlib  # noqa: E402
 from tensorlib._dtypes import OF_NUMPY  # noqa: E402
-from tensorlib.op import Op, declared  # noqa: E402
+from tensorlib.op import Op, declared, names_in  # noqa: E402
 from tensorlib.testing import expected  # noqa: E402
 from tensorlib.testing.cases import cases  # noqa: E402
 
@@ -88,15 +88,9 @@ def functions(made: Any) -> list[Callable[..., Any]]:
         for part in NAMES[made.name].split("."):
             found = getattr(found, part)
         return [found]
-    spaces: list[Any] = []
-    if "functional" in made.where:
-        spaces.append(F)
-    if "function" in made.where:
-        spaces.append(torch)
-    if "method" in made.where:
-        spaces.append(torch.Tensor)
-    spaces += [torch.special, torch.linalg] if "function" in made.where else []
-    return [getattr(s, made.name) for s in spaces if hasattr(s, made.name)]
+    spaces = {"functional": F, "function": torch, "method": torch.Tensor, "linalg": torch.linalg, "fft": torch.fft,
+              "special": torch.special}  # fmt: skip
+    return [getattr(s, n) for space, s in spaces.items() for n in names_in(made, space)[:1] if hasattr(s, n)]
 
 
 def call(made: Any, args: Any, attrs: dict[str, Any]) -> Any:

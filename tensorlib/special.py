@@ -1,0 +1,5 @@
+"""Special functions: every operator declared with ``special`` in its namespaces."""
+
+from tensorlib._namespace import fill as _fill
+
+__all__, __getattr__ = _fill(__name__, "special", globals())
