@@ -1,23 +1,24 @@
-"""The command line: `tensorlib train gpt`, `tensorlib generate`, `tensorlib doctor`."""
+"""The command line: `tensorlib train gpt | images`, `tensorlib generate`, `tensorlib doctor`."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import tensorlib
 from tensorlib import _blas, doctor
 from tensorlib.errors import ArgumentError, TensorlibError
 from tensorlib.train.checkpoint import Checkpoint
-from tensorlib.train.config import TrainConfig
+from tensorlib.train.gpt import GPT
+from tensorlib.train.language import LanguageConfig, LanguageRun
 from tensorlib.train.loop import CURVE, LOG, Run, load_model, usable_device
 from tensorlib.train.sample import decoded, generate
-
-_OUT = "runs/gpt"
+from tensorlib.train.vision import MISTAKES, VisionRun
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,38 +63,58 @@ def _with_the_right_blas() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "OPENBLAS_CORETYPE": core})
 
 
-def _train(options: argparse.Namespace) -> int:
-    given = {name: value for name, value in vars(options).items() if name in TrainConfig.__dataclass_fields__}
+def _out(kind: str) -> str:
+    """Where runs of a kind are when nothing else is said."""
+    return f"runs/{kind}"
+
+
+def _begun(options: argparse.Namespace) -> Run:
+    """The run that the flags ask for: a new one, or one that goes on."""
+    made: type[Run] = options.made
+    fields = {field.name for field in dataclasses.fields(made.config_class)}
+    given = {name: value for name, value in vars(options).items() if name in fields}
     if "data" in given:
         given["data"] = tuple(given["data"])
-    if options.sample < 0:
-        raise ArgumentError(f"--sample is {options.sample}: expected 0 or more")
     out = Path(options.out) if options.out else None
     if options.resume is not None:
-        run = Run.resume(Path(options.resume or options.out or _OUT), given, out, overwrite=options.overwrite)
-    else:
-        run = Run.start(TrainConfig(**given), out or Path(_OUT), overwrite=options.overwrite)
-    sample = generate(run.model, os.fsencode(options.prompt), options.sample, seed=run.config.seed)
+        path = Path(options.resume or options.out or _out(made.kind))
+        return made.resume(path, given, out, overwrite=options.overwrite)
+    return made.start(made.config_class(**given), out or Path(_out(made.kind)), overwrite=options.overwrite)
+
+
+def _finish(run: Run, files: str) -> int:
+    """Train to the end, or to a signal, and say what came of it."""
     print(run.describe(), flush=True)
     signal = run.fit()
     if signal is not None:
         print(
-            f"stopped after step {run.step}: `tensorlib train gpt --resume {run.out}` continues from there", flush=True
+            f"stopped after step {run.step}: `tensorlib train {run.kind} --resume {run.out}` continues from there",
+            flush=True,
         )
         return 128 + signal
-    print(
-        f"validation loss {run.validation_loss:.4f} nats/byte (best {run.best:.4f}) after {run.step} steps, "
-        f"{run.seconds:.0f} s; {run.out} holds the checkpoint, {LOG} and {CURVE}"
-    )
-    if options.sample:
+    print(f"{run.summary()} after {run.step} steps, {run.seconds:.0f} s; {run.out} holds the checkpoint, {files}")
+    return 0
+
+
+def _train_gpt(options: argparse.Namespace) -> int:
+    if options.sample < 0:
+        raise ArgumentError(f"--sample is {options.sample}: expected 0 or more")
+    run = _begun(options)
+    sample = generate(cast(GPT, run.model), os.fsencode(options.prompt), options.sample, seed=run.config.seed)
+    status = _finish(run, f"{LOG} and {CURVE}")
+    if options.sample and not status:
         _write("\n")
         _continue(os.fsencode(options.prompt), sample)
-    return 0
+    return status
+
+
+def _train_images(options: argparse.Namespace) -> int:
+    return _finish(_begun(options), f"{LOG}, {CURVE} and {MISTAKES}")
 
 
 def _generate(options: argparse.Namespace) -> int:
     checkpoint = Checkpoint.load(options.checkpoint)
-    model = TrainConfig.from_dict(checkpoint.config).build(usable_device(options.device))
+    model = LanguageConfig.from_dict(checkpoint.config).build(usable_device(options.device))
     load_model(model, checkpoint)
     prompt = os.fsencode(options.prompt)
     sample = generate(
@@ -152,6 +173,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_train(commands: Any) -> None:
     train = commands.add_parser("train", help="train a model", formatter_class=_Help, description="Train a model.")
     models = train.add_subparsers(title="models", metavar="", required=True)
+    _add_gpt(models)
+    _add_images(models)
+
+
+def _add_gpt(models: Any) -> None:
     gpt = models.add_parser(
         "gpt",
         help="a decoder-only transformer over bytes",
@@ -167,24 +193,69 @@ def _add_train(commands: Any) -> None:
         "  tensorlib train gpt --data a.txt b.txt --out runs/ab your own text\n"
         "  tensorlib train gpt --device cuda --dtype bfloat16 --layers 12 --heads 12 --width 768 --block 1024",
     )
-    gpt.set_defaults(run=_train)
-    # A flag that is not given is absent, not its default: on --resume the run's own settings then hold.
-    add = _adder(gpt.add_argument_group("text"))
+    gpt.set_defaults(run=_train_gpt, made=LanguageRun)
+    add = _adder(gpt.add_argument_group("text"), LanguageRun)
     add(
         "--data",
         nargs="+",
         metavar="FILE",
         help="text to learn; a tenth, by file where it can be, is held out (default: Python's standard library)",
     )
-    add = _adder(gpt.add_argument_group("model"))
+    add = _adder(gpt.add_argument_group("model"), LanguageRun)
     add("--layers", type=int, metavar="N", help="transformer blocks")
     add("--heads", type=int, metavar="N", help="attention heads")
     add("--width", type=int, metavar="N", help="features of a position")
     add("--block", type=int, metavar="N", help="bytes the model sees at once")
     add("--dropout", type=float, metavar="P", help="chance of a feature to be left out in training")
-    add = _adder(gpt.add_argument_group("training"))
+    add = _adder(gpt.add_argument_group("training"), LanguageRun)
     add("--batch", type=int, metavar="N", help="blocks in a step")
     add("--steps", type=int, metavar="N", help="steps of the whole run")
+    _add_common(add)
+    output = gpt.add_argument_group("output")
+    add = _adder(output, LanguageRun)
+    add("--eval-interval", type=int, metavar="N", help="steps between validation losses")
+    _add_output(output, LanguageRun)
+    output.add_argument("--sample", type=int, default=400, metavar="N", help="bytes to generate at the end (400)")
+    output.add_argument("--prompt", default="def ", metavar="TEXT", help="what they continue ('def ')")
+
+
+def _add_images(models: Any) -> None:
+    images = models.add_parser(
+        "images",
+        help="a convolutional net that tells images apart",
+        formatter_class=_Help,
+        description="Train a small convolutional net on labelled images.\n\n"
+        "Without flags it learns scikit-learn's handwritten digits (pip install 'tensorlib[images]') on the CPU in\n"
+        "a few seconds. The run's directory gets a checkpoint, log.jsonl, loss.png and misclassified.png; Ctrl-C\n"
+        "stops after the step in hand with a checkpoint, and --resume goes on from it as if nothing had happened.",
+        epilog="examples:\n"
+        "  tensorlib train images                               the default run\n"
+        "  tensorlib train images --epochs 2                    a short one, to see that everything works\n"
+        "  tensorlib train images --data mnist --epochs 3       a folder with the four IDX files of MNIST",
+    )
+    images.set_defaults(run=_train_images, made=VisionRun)
+    add = _adder(images.add_argument_group("images"), VisionRun)
+    add(
+        "--data",
+        nargs="+",
+        metavar="PATH",
+        help="IDX files as MNIST and Fashion-MNIST publish them (also .gz), or the folder that holds the four of them "
+        "(default: scikit-learn's digits)",
+    )
+    add("--shift", type=int, metavar="N", help="pixels by which a training image is moved at most")
+    add = _adder(images.add_argument_group("model"), VisionRun)
+    add("--width", type=int, metavar="N", help="channels of the first convolution; then 2 and 4 times as many")
+    add("--dropout", type=float, metavar="P", help="chance of a feature to be left out in training")
+    add = _adder(images.add_argument_group("training"), VisionRun)
+    add("--batch", type=int, metavar="N", help="images in a step")
+    add("--epochs", type=int, metavar="N", help="times that every training image is seen")
+    add("--smoothing", type=float, metavar="X", help="share of the target that is spread over all classes")
+    _add_common(add)
+    _add_output(images.add_argument_group("output"), VisionRun)
+
+
+def _add_common(add: Callable[..., Any]) -> None:
+    """The flags of training that every model has."""
     add("--lr", type=float, metavar="X", help="peak learning rate of AdamW; falls to a tenth by a cosine")
     add("--warmup", type=int, metavar="N", help="steps in which the learning rate rises to its peak")
     add("--weight-decay", type=float, metavar="X", help="decay of matrices; vectors have none")
@@ -197,25 +268,28 @@ def _add_train(commands: Any) -> None:
         help="processors for matrix products on the CPU; 0 takes those that are free",
     )
     add("--device", help="cpu, cuda, cuda:1, hip")
-    add("--dtype", help="float32, float64, or bfloat16 with float32 weights")
-    output = gpt.add_argument_group("output")
-    add = _adder(output)
-    add("--eval-interval", type=int, metavar="N", help="steps between validation losses")
-    add("--checkpoint-interval", type=int, metavar="N", help="steps between checkpoints")
-    output.add_argument("--out", metavar="DIR", help=f"directory of the run ({_OUT})")
-    output.add_argument(
+    add("--dtype", help="float32, float64, or bfloat16: autocast over float32 weights")
+
+
+def _add_output(group: Any, made: type[Run]) -> None:
+    """The flags about the run's directory."""
+    out = _out(made.kind)
+    _adder(group, made)("--checkpoint-interval", type=int, metavar="N", help="steps between checkpoints")
+    group.add_argument("--out", metavar="DIR", help=f"directory of the run ({out})")
+    group.add_argument(
         "--resume", nargs="?", const="", metavar="PATH", help="continue the run in --out, or the one at PATH"
     )
-    output.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
-    output.add_argument("--sample", type=int, default=400, metavar="N", help="bytes to generate at the end (400)")
-    output.add_argument("--prompt", default="def ", metavar="TEXT", help="what they continue ('def ')")
+    group.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
 
 
-def _adder(group: Any) -> Callable[..., Any]:
-    """add_argument for settings of a run: the default is shown from TrainConfig, the one place that states it."""
+def _adder(group: Any, made: type[Run]) -> Callable[..., Any]:
+    """add_argument for settings of a run: the default is shown from its config, the one place that states it.
+
+    A flag that is not given is absent, not its default: on --resume the run's own settings then hold.
+    """
 
     def add(name: str, help: str, **options: Any) -> None:
-        default = getattr(TrainConfig, name[2:].replace("-", "_"))
+        default = getattr(made.config_class, name[2:].replace("-", "_"))
         group.add_argument(
             name, default=argparse.SUPPRESS, help=f"{help} ({default})" if default != () else help, **options
         )
@@ -232,7 +306,7 @@ def _add_generate(commands: Any) -> None:
     )
     command.set_defaults(run=_generate)
     command.add_argument(
-        "--checkpoint", default=_OUT, metavar="PATH", help=f"a checkpoint, or a run's directory ({_OUT})"
+        "--checkpoint", default=_out("gpt"), metavar="PATH", help=f"a checkpoint, or a run's directory ({_out('gpt')})"
     )
     command.add_argument("--prompt", default="def ", metavar="TEXT", help="what to continue ('def ')")
     command.add_argument("--tokens", type=int, default=400, metavar="N", help="bytes to generate (400)")

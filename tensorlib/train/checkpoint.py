@@ -19,13 +19,14 @@ from tensorlib.errors import CheckpointError
 from tensorlib.io.safetensors import load_file, save_file
 
 FILE = "checkpoint.safetensors"
-FORMAT = "tensorlib.train.gpt/1"
+_FORMAT = "tensorlib.train.{kind}/1"
 
 
 @dataclass
 class Checkpoint:
-    """The state of a run between two steps. The step is also the position in the data (see Corpus.batch)."""
+    """The state of a run between two steps. The step is also the position in the data."""
 
+    kind: str  # of `tensorlib train <kind>`
     step: int
     config: dict[str, Any]
     model: dict[str, np.ndarray]
@@ -34,15 +35,15 @@ class Checkpoint:
     losses: np.ndarray  # (step,) float64: the training loss of every step
     history: list[dict[str, Any]]  # one entry an evaluation, as in log.jsonl
     seconds: float  # spent in training steps
-    corpus: str  # digest of the text
+    data: str  # digest of the data
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, whole or not at all; CheckpointError when it cannot be written."""
         tensors = {"losses": self.losses, "random": self.random}
         for part in ("model", "optimizer"):
             tensors |= {f"{part}.{name}": array for name, array in getattr(self, part).items()}
-        state = {name: getattr(self, name) for name in ("step", "config", "history", "seconds", "corpus")}
-        metadata = {"format": FORMAT, "state": json.dumps(state)}
+        state = {name: getattr(self, name) for name in ("step", "config", "history", "seconds", "data")}
+        metadata = {"format": _FORMAT.format(kind=self.kind), "state": json.dumps(state)}
         try:
             save_file(tensors, path, metadata | {"sha256": _digest(tensors, metadata)})
         except OSError as error:
@@ -50,16 +51,17 @@ class Checkpoint:
             raise CheckpointError(f"cannot write {path}: {error.strerror or error}{kept}") from error
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Checkpoint:
+    def load(cls, path: str | os.PathLike[str], kind: str = "gpt") -> Checkpoint:
         """Read a file, or the one in a run's directory; CheckpointError when it is missing, damaged or another's."""
+        wanted = _FORMAT.format(kind=kind)
         path = Path(path)
         if path.is_dir():
             path = path / FILE
         if not path.exists():
             raise CheckpointError(f"there is no checkpoint at {path}")
         tensors, metadata = load_file(path)
-        if metadata.get("format") != FORMAT:
-            raise CheckpointError(f"{path} is not a checkpoint of `tensorlib train gpt` ({FORMAT}): "
+        if metadata.get("format") != wanted:
+            raise CheckpointError(f"{path} is not a checkpoint of `tensorlib train {kind}` ({wanted}): "
                                   f"its format is {metadata.get('format', 'not given')}")  # fmt: skip
         if metadata.pop("sha256", None) != _digest(tensors, metadata):
             raise CheckpointError(f"{path} is damaged: its content does not have the checksum it was written with")
@@ -70,7 +72,8 @@ class Checkpoint:
                 part, _, rest = name.partition(".")
                 parts[part][rest] = array
             state: dict[str, Any] = json.loads(metadata["state"])
-            return cls(losses=losses, random=random, model=parts["model"], optimizer=parts["optimizer"], **state)
+            state |= {"kind": kind, "losses": losses, "random": random, **parts}
+            return cls(**state)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} was written by another version of tensorlib: {error}") from error
 

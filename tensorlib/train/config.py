@@ -1,48 +1,39 @@
-"""What a run is made of: the flags of `tensorlib train gpt`, checked once."""
+"""What a run is made of: the flags that every `tensorlib train` command has, checked once."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import tensorlib as tl
 from tensorlib.errors import ArgumentError, CheckpointError
-from tensorlib.train.gpt import GPT, GPTConfig
 
 DTYPES = ("float32", "float64", "bfloat16")  # float16 needs loss scaling and gains nothing over bfloat16
-#: What may differ between a run and its resumption. The rest shapes the model, or the losses that were recorded.
-CHANGEABLE = frozenset({"data", "device", "threads", "steps", "eval_interval", "checkpoint_interval"})
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """The settings of a run. The defaults learn Python's own source on two CPU cores in about two minutes."""
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The settings that every run has. A subclass adds those of its model and its data, and changes defaults."""
 
     data: tuple[str, ...] = ()
-    layers: int = GPTConfig.layers
-    heads: int = GPTConfig.heads
-    width: int = GPTConfig.width
-    block: int = GPTConfig.block
-    dropout: float = GPTConfig.dropout
-    batch: int = 8
-    steps: int = 1400
+    batch: int = 64
     lr: float = 3e-3
     warmup: int = 50
     weight_decay: float = 0.1
     clip: float = 1.0
-    eval_interval: int = 200
     checkpoint_interval: int = 200
     threads: int = 0
     device: str = "cpu"
     dtype: str = "float32"
     seed: int = 0
 
+    #: What may differ between a run and its resumption. The rest shapes the model, or the losses that were recorded.
+    changeable: ClassVar[frozenset[str]] = frozenset({"data", "device", "threads", "checkpoint_interval"})
+
     def __post_init__(self) -> None:
-        for name in ("batch", "steps", "eval_interval", "checkpoint_interval"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(f"{flag(name)} is {getattr(self, name)}: expected 1 or more")
+        self._at_least_one("batch", "checkpoint_interval")
         for name in ("lr", "clip"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ArgumentError(f"{flag(name)} is {getattr(self, name)}: expected a number above 0")
@@ -57,25 +48,22 @@ class TrainConfig:
             raise ArgumentError(f"--seed is {self.seed}: expected 0 to {2**63 - 1}")
         if self.dtype not in DTYPES:
             raise ArgumentError(f"--dtype is {self.dtype!r}: expected one of {', '.join(DTYPES)}")
-        if self.batch * self.model.block > 2**31:
-            raise ArgumentError(f"--batch {self.batch} of --block {self.block} bytes is more than a step can hold")
+
+    def _at_least_one(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ArgumentError(f"{flag(name)} is {getattr(self, name)}: expected 1 or more")
 
     @property
-    def model(self) -> GPTConfig:
-        """The part that shapes the model, checked on its own."""
-        return GPTConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(GPTConfig)})
+    def weights(self) -> tl.dtype:
+        """The dtype of weights: float32 under bfloat16 as well, in which small updates would round away."""
+        return tl.float64 if self.dtype == "float64" else tl.float32
 
-    def build(self, device: Any) -> GPT:
-        """An untrained model: weights in float32 (float64 if that is the dtype), products in ``dtype``."""
-        wide = self.dtype == "float64"
-        model = GPT(self.model, dtype=tl.bfloat16 if self.dtype == "bfloat16" else None)
-        return model.to(device=device, dtype=tl.float64 if wide else tl.float32)
-
-    def learning_rate(self, step: int) -> float:
-        """lr (step + 1)/warmup while warming up, then a half cosine from lr down to lr/10 at the last step."""
+    def learning_rate(self, step: int, steps: int) -> float:
+        """lr (step + 1)/warmup while warming up, then a half cosine from lr down to lr/10 at the last of ``steps``."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        done = (step - self.warmup) / max(1, steps - self.warmup)
         return self.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done))))
 
     def as_dict(self) -> dict[str, Any]:
@@ -83,7 +71,7 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+    def from_dict(cls, values: dict[str, Any]) -> Self:
         """The settings that ``as_dict`` gave."""
         try:
             return cls(**{**values, "data": tuple(values["data"])})
@@ -92,10 +80,10 @@ class TrainConfig:
                 f"the settings in the checkpoint are of another version of tensorlib: {error}"
             ) from error
 
-    def resumed(self, given: dict[str, Any]) -> TrainConfig:
+    def resumed(self, given: dict[str, Any]) -> Self:
         """These settings with the ``given`` ones in their place; CheckpointError where the run cannot take them."""
         for name, value in given.items():
-            if name not in CHANGEABLE and value != getattr(self, name):
+            if name not in self.changeable and value != getattr(self, name):
                 raise CheckpointError(
                     f"the checkpoint is of a run with {flag(name)} {getattr(self, name)} and "
                     f"{flag(name)} {value} was given: leave it out, or start anew in another --out"

@@ -64,22 +64,14 @@ def rotate(x: tl.Tensor, cos: tl.Tensor, sin: tl.Tensor) -> tl.Tensor:
     return x * cos + tl.cat([x[..., half:], x[..., :half]], dim=-1) * sin
 
 
-class Linear(nn.Linear):
-    """x weight^T + bias in x's dtype: bfloat16 products of float32 weights, whose small updates would round away."""
-
-    def forward(self, x: tl.Tensor) -> tl.Tensor:
-        """(…, in) -> (…, out)."""
-        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
-
-
 class Attention(nn.Module):
     """Causal self-attention. (B, T, width) -> (B, T, width). Vaswani et al. 2017, section 3.2."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
-        self.qkv = Linear(config.width, 3 * config.width, bias=False)
-        self.out = Linear(config.width, config.width, bias=False)
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
+        self.out = nn.Linear(config.width, config.width, bias=False)
 
     def forward(self, x: tl.Tensor, cos: tl.Tensor, sin: tl.Tensor) -> tl.Tensor:
         """Mix each position with the ones before it."""
@@ -93,37 +85,31 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)). (B, T, width) -> (B, T, width).
-
-    The sum runs on in the dtype of the weights; what is added to it is computed in the dtype of ``cos``.
-    """
+    """x + attention(norm(x)), then x + mlp(norm(x)). (B, T, width) -> (B, T, width)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.norm1, self.attention = nn.LayerNorm(config.width), Attention(config)
         self.norm2 = nn.LayerNorm(config.width)
-        self.up, self.down = Linear(config.width, 4 * config.width), Linear(4 * config.width, config.width)
+        self.up, self.down = nn.Linear(config.width, 4 * config.width), nn.Linear(4 * config.width, config.width)
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, x: tl.Tensor, cos: tl.Tensor, sin: tl.Tensor) -> tl.Tensor:
         """One layer of the transformer."""
-        x = x + self.drop(self.attention(self.norm1(x).to(cos.dtype), cos, sin))
-        return x + self.drop(self.down(F.gelu(self.up(self.norm2(x).to(cos.dtype)), approximate="tanh")))
+        x = x + self.drop(self.attention(self.norm1(x), cos, sin))
+        return x + self.drop(self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh")))
 
 
 class GPT(nn.Module):
-    """Bytes (B, T) -> logits (B, T, 256) for the byte that follows each; T is at most ``config.block``.
+    """Bytes (B, T) -> logits (B, T, 256) for the byte that follows each; T is at most ``config.block``."""
 
-    ``dtype`` is what attention and products are computed in; None for that of the weights.
-    """
-
-    def __init__(self, config: GPTConfig, dtype: tl.dtype | None = None) -> None:
+    def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.config, self.dtype = config, dtype
+        self.config = config
         self.embedding = nn.Embedding(VOCABULARY, config.width)
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
         self.norm = nn.LayerNorm(config.width)
-        self.head = Linear(config.width, VOCABULARY, bias=False)
+        self.head = nn.Linear(config.width, VOCABULARY, bias=False)
         cos, sin = rotary_table(config.block, config.width // config.heads)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
@@ -140,8 +126,7 @@ class GPT(nn.Module):
         """Logits of the next byte at every position."""
         t = tokens.shape[1]
         x = self.embedding(tokens)
-        dtype = self.dtype or x.dtype
-        cos, sin = self.cos[:t].to(dtype), self.sin[:t].to(dtype)
+        cos, sin = self.cos[:t], self.sin[:t]
         for block in self.blocks:
             x = block(x, cos, sin)
-        return self.head(self.norm(x).to(dtype)).to(x.dtype)
+        return self.head(self.norm(x))

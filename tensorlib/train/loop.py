@@ -7,8 +7,9 @@ import json
 import math
 import sys
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, Self, TextIO
 
 import numpy as np
 
@@ -16,14 +17,11 @@ import tensorlib as tl
 from tensorlib import _blas, nn, optim
 from tensorlib.errors import ArgumentError, CheckpointError, DeviceError, TensorlibError
 from tensorlib.io.safetensors import replacing
-from tensorlib.nn import functional as F
 from tensorlib.train.checkpoint import FILE, Checkpoint
-from tensorlib.train.config import TrainConfig
-from tensorlib.train.gpt import GPT, VOCABULARY
+from tensorlib.train.config import RunConfig
 from tensorlib.train.plot import loss_curve
 from tensorlib.train.progress import Progress
 from tensorlib.train.signals import StopRequest
-from tensorlib.train.text import Corpus
 
 LOG, CURVE = "log.jsonl", "loss.png"
 
@@ -32,20 +30,33 @@ class DivergenceError(TensorlibError, ArithmeticError):
     """The loss or a gradient stopped being a finite number."""
 
 
-class Run:
-    """A model in training, with all that makes it the same run tomorrow.
+class Run(ABC):
+    """A model in training, with all that makes it the same run tomorrow. A subclass says what is learnt and from what.
 
     ``out`` holds checkpoint.safetensors (see Checkpoint), log.jsonl (one line an evaluation) and loss.png.
     """
 
-    def __init__(self, config: TrainConfig, out: Path, stream: TextIO | None = None) -> None:
+    kind: ClassVar[str]  # the command that makes it: `tensorlib train <kind>`
+    unit: ClassVar[str]  # what ``units_a_step`` counts
+    curve_label: ClassVar[str]  # the unit of the loss
+    config_class: ClassVar[type[RunConfig]]
+    artefacts: ClassVar[tuple[str, ...]] = (FILE, LOG, CURVE)
+
+    # What _prepare gives, from the settings and the data.
+    steps: int
+    eval_interval: int
+    units_a_step: int
+    digest: str  # of the data: a resumed run has to read the same
+    data_name: str
+
+    def __init__(self, config: RunConfig, out: Path, stream: TextIO | None = None) -> None:
         # Decided once and kept in the checkpoint: sums may round otherwise on another number of threads.
         self.config = dataclasses.replace(config, threads=config.threads or _blas.free_processors())
         self.out, self.stream = out, stream or sys.stdout
-        self.corpus = Corpus.read(config.data, config.block)
         self.device = usable_device(config.device)
+        self._prepare()
         tl.manual_seed(config.seed)
-        self.model = config.build(self.device)
+        self.model = self._build()
         weights = [p for p in self.model.parameters() if p.ndim >= 2]
         others = [p for p in self.model.parameters() if p.ndim < 2]  # biases and norms are not pulled towards zero
         self.optimizer = optim.AdamW(
@@ -58,12 +69,44 @@ class Run:
         self.losses: list[float] = []
         self.history: list[dict[str, Any]] = []
         self._unread: list[tuple[tl.Tensor, tl.Tensor]] = []  # loss and gradient norm of steps not looked at yet
-        self._held_out = [
-            tl.from_numpy(batch).to(self.device) for batch in self.corpus.validation_batches(config.batch, config.block)
-        ]
+
+    # ---- what a subclass defines
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Read the data and decide the attributes declared above."""
+
+    @abstractmethod
+    def _build(self) -> nn.Module:
+        """An untrained model of these settings, on the device."""
+
+    @abstractmethod
+    def _loss(self, step: int) -> tl.Tensor:
+        """The training loss of a step, whose data is a function of the seed and the step alone."""
+
+    @abstractmethod
+    def _measure(self) -> dict[str, float]:
+        """``validation_loss`` and whatever else is worth a column in the log; the model is in eval mode."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Two lines: the model and the data."""
+
+    @abstractmethod
+    def headline(self) -> str:
+        """The latest evaluation in a few characters, for the progress line."""
+
+    @abstractmethod
+    def summary(self) -> str:
+        """How the run ended."""
+
+    def _precision(self) -> tl.amp.autocast:
+        return tl.amp.autocast(self.device.type, dtype=tl.bfloat16, enabled=self.config.dtype == "bfloat16")
+
+    # ---- the life of a run
 
     @classmethod
-    def start(cls, config: TrainConfig, out: Path, *, overwrite: bool = False, stream: TextIO | None = None) -> Run:
+    def start(cls, config: RunConfig, out: Path, *, overwrite: bool = False, stream: TextIO | None = None) -> Self:
         """A run from its first step. CheckpointError when ``out`` holds one already and ``overwrite`` is not given."""
         run = cls(config, out, stream)
         run._occupy(overwrite)
@@ -79,11 +122,11 @@ class Run:
         *,
         overwrite: bool = False,
         stream: TextIO | None = None,
-    ) -> Run:
+    ) -> Self:
         """The run that ``path`` (a checkpoint or a run's directory) holds, to go on in ``out`` or where it was."""
-        checkpoint = Checkpoint.load(path)
+        checkpoint = Checkpoint.load(path, cls.kind)
         home = path if path.is_dir() else path.parent
-        run = cls(TrainConfig.from_dict(checkpoint.config).resumed(given), out or home, stream)
+        run = cls(cls.config_class.from_dict(checkpoint.config).resumed(given), out or home, stream)
         run._restore(checkpoint)
         if run.out.resolve() != home.resolve():
             run._occupy(overwrite)
@@ -95,7 +138,7 @@ class Run:
 
     def _occupy(self, overwrite: bool) -> None:
         """Make ``out`` this run's, refusing to write over another run that nobody said may go."""
-        held = [self.out / name for name in (FILE, LOG, CURVE) if (self.out / name).exists()]
+        held = [self.out / name for name in self.artefacts if (self.out / name).exists()]
         if held and not overwrite:
             raise CheckpointError(
                 f"{self.out} holds a run already: continue it with --resume, replace it with --overwrite, "
@@ -119,16 +162,6 @@ class Run:
         """The latest validation loss."""
         return self.history[-1]["validation_loss"] if self.history else None
 
-    def describe(self) -> str:
-        """Two lines: the model and the text."""
-        c = self.config
-        return (
-            f"{c.layers} layers, {c.heads} heads, width {c.width}, block {c.block}: "
-            f"{_short(c.model.parameters)} parameters, {c.dtype} on {self._place()}\n"
-            f"{self.corpus.name}: {_short(len(self.corpus.train))}B to train on, "
-            f"{_short(len(self.corpus.validation))}B to validate with"
-        )
-
     def _place(self) -> str:
         threads = self.config.threads
         return (
@@ -138,14 +171,14 @@ class Run:
     def fit(self) -> int | None:
         """Train to the last step, or to the step in which SIGINT or SIGTERM came: then return the signal's number."""
         config = self.config
-        progress = Progress(self.stream, config.steps, config.batch * config.block)
+        progress = Progress(self.stream, self.steps, self.units_a_step, self.unit)
         try:
             with _blas.threads(config.threads), StopRequest() as stop:
-                while self.step < config.steps and stop.signal is None:
+                while self.step < self.steps and stop.signal is None:
                     begun = time.perf_counter()
                     self._train_step()
-                    evaluating = self.step % config.eval_interval == 0 or self.step == config.steps
-                    saving = self.step % config.checkpoint_interval == 0 or self.step == config.steps
+                    evaluating = self.step % self.eval_interval == 0 or self.step == self.steps
+                    saving = self.step % config.checkpoint_interval == 0 or self.step == self.steps
                     due = progress.due(time.perf_counter() - begun) or evaluating
                     if due or saving:
                         self._read_losses()
@@ -153,7 +186,7 @@ class Run:
                     if evaluating:
                         self._evaluate(progress.rate)
                     if due:
-                        progress.show(self.step, self.losses[-1], self.validation_loss)
+                        progress.show(self.step, self.losses[-1], self.headline())
                     if saving:
                         self.save()
                 if stop.signal is not None:
@@ -166,20 +199,15 @@ class Run:
     def _train_step(self) -> None:
         config = self.config
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate(self.step)
-        tokens = tl.from_numpy(self.corpus.batch(self.step, config.seed, config.batch, config.block)).to(self.device)
+            group["lr"] = config.learning_rate(self.step, self.steps)
         self.optimizer.zero_grad()
-        loss = self._loss(tokens)
+        with self._precision():
+            loss = self._loss(self.step)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimizer.step()
         self._unread.append((loss.detach(), norm))
         self.step += 1
-
-    def _loss(self, tokens: tl.Tensor) -> tl.Tensor:
-        """Mean cross-entropy in nats a byte: each byte of the window from those before it."""
-        logits = self.model(tokens[:, :-1])
-        return F.cross_entropy(logits.reshape(-1, VOCABULARY), tokens[:, 1:].reshape(-1))
 
     def _read_losses(self) -> None:
         """Fetch what the last steps left on the device, which waits for it; DivergenceError at the first non-finite."""
@@ -198,16 +226,16 @@ class Run:
     def _evaluate(self, rate: float) -> None:
         """Measure the validation loss, note it in the history and the log, and redraw the curve."""
         self.model.eval()
-        with tl.no_grad():
-            sums = [self._loss(tokens).double() * len(tokens) for tokens in self._held_out]
+        with tl.no_grad(), self._precision():
+            measured = self._measure()
         self.model.train()
         since = self.history[-1]["step"] if self.history else 0
         entry = {
             "step": self.step,
             "train_loss": float(np.mean(self.losses[since:])),
-            "validation_loss": sum(loss.item() for loss in sums) / sum(map(len, self._held_out)),
-            "learning_rate": self.config.learning_rate(self.step - 1),
-            "tokens_per_second": round(rate, 1),
+            **measured,
+            "learning_rate": self.config.learning_rate(self.step - 1, self.steps),
+            f"{self.unit}_per_second": round(rate, 1),
             "seconds": round(self.seconds, 3),
         }
         self.history.append(entry)
@@ -215,7 +243,8 @@ class Run:
             with open(self.out / LOG, "a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
             with replacing(self.out / CURVE) as file:
-                file.write(loss_curve(self.losses, [(e["step"], e["validation_loss"]) for e in self.history]))
+                points = [(e["step"], e["validation_loss"]) for e in self.history]
+                file.write(loss_curve(self.losses, points, self.curve_label))
         except OSError as error:
             raise CheckpointError(
                 f"cannot write to {self.out}: {error.strerror or error}; the last checkpoint is intact, "
@@ -225,6 +254,7 @@ class Run:
     def save(self) -> None:
         """Write the checkpoint."""
         Checkpoint(
+            kind=self.kind,
             step=self.step,
             config=self.config.as_dict(),
             model={name: tensor.detach().cpu().numpy() for name, tensor in self.model.state_dict().items()},
@@ -237,18 +267,18 @@ class Run:
             losses=np.array(self.losses, np.float64),
             history=self.history,
             seconds=self.seconds,
-            corpus=self.corpus.digest,
+            data=self.digest,
         ).save(self.out / FILE)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        if checkpoint.corpus != self.corpus.digest:
+        if checkpoint.data != self.digest:
             raise CheckpointError(
-                f"the text is not the one the checkpoint was trained on (now {self.corpus.name}): "
+                f"the data is not what the checkpoint was trained on (now {self.data_name}): "
                 f"give the same files with --data, or start anew in another --out"
             )
-        if checkpoint.step > self.config.steps:
+        if checkpoint.step > self.steps:
             raise CheckpointError(
-                f"the checkpoint is at step {checkpoint.step} already: --steps {self.config.steps} is behind it"
+                f"the checkpoint is at step {checkpoint.step} already: a run of {self.steps} steps is behind it"
             )
         load_model(self.model, checkpoint)
         self._load_optimizer(checkpoint.optimizer)
@@ -273,7 +303,7 @@ class Run:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
 
-def load_model(model: GPT, checkpoint: Checkpoint) -> None:
+def load_model(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Put a checkpoint's weights into a model; CheckpointError where a name, a shape or a dtype differs."""
     wanted = {name: (tuple(t.shape), t.detach().cpu().numpy().dtype) for name, t in model.state_dict().items()}
     found = {name: (array.shape, array.dtype) for name, array in checkpoint.model.items()}
@@ -290,7 +320,8 @@ def _described(entry: tuple[tuple[int, ...], np.dtype[Any]] | None) -> str:
     return "missing" if entry is None else f"{entry[1]} of shape {entry[0]}"
 
 
-def _short(n: int) -> str:
+def short(n: int) -> str:
+    """A count in a few characters."""
     return f"{n / 1e6:.2f} M" if n >= 1e6 else f"{n / 1e3:.1f} k"
 
 

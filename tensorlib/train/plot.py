@@ -13,6 +13,7 @@ WIDTH, HEIGHT = 960, 540
 LEFT, RIGHT, TOP, BOTTOM = 74, 926, 58, 484  # the plotting area
 _BACKGROUND, _GRID, _TEXT = (255, 255, 255), (228, 231, 236), (71, 80, 96)
 _TRAIN, _VALIDATION = (126, 170, 222), (208, 74, 44)
+_COLUMNS, _ROWS, _CELL, _TILE = 10, 6, 92, 56  # of a mosaic, in pixels the last two
 _BINS = 300  # training losses are averaged down to so many points
 
 #: A 5 x 7 font: each row of a glyph is a base-32 digit of five pixels; two more rows where it goes below the line.
@@ -21,12 +22,12 @@ _GLYPHS = {
     "7": "v122444", "8": "ehhehhe", "9": "ehhf12c", ".": "00000cc", "-": "000v000", "/": "122488g", "a": "00e1fhf",
     "b": "gguhhhu", "d": "11fhhhf", "e": "00ehvge", "g": "00fhhhf1e", "i": "40c444e", "k": "ggikoki", "l": "c44444e",
     "n": "00uhhhh", "o": "00ehhhe", "p": "00uhhhugg", "r": "00mpggg", "s": "00fge1u", "t": "88u8896", "v": "00hhha4",
-    "y": "00hhhhf1e", "M": "hrllhhh", " ": "0000000",
+    "c": "00eggge", "f": "698s888", "m": "00qlllh", ":": "00c0c00", "y": "00hhhhf1e", "M": "hrllhhh", " ": "0000000",
 }  # fmt: skip
 _SIZE = 2  # pixels a pixel of the font
 
 
-def loss_curve(train: Sequence[float], validation: Sequence[tuple[int, float]]) -> bytes:
+def loss_curve(train: Sequence[float], validation: Sequence[tuple[int, float]], unit: str = "nats/byte") -> bytes:
     """A PNG: the training loss of every step, averaged to a readable number of points, and (step, validation loss)."""
     image = np.full((HEIGHT, WIDTH, 3), _BACKGROUND, np.float64)
     training = _averaged(train)
@@ -48,7 +49,7 @@ def loss_curve(train: Sequence[float], validation: Sequence[tuple[int, float]]) 
         column = round(place([(tick, y_ticks[0])])[0, 0])
         image[BOTTOM : BOTTOM + 6, column] = _GRID
         _write(image, _number(tick, x_ticks), column, BOTTOM + 20, align=0.5)
-    _write(image, "loss  nats/byte", LEFT - 52, 26, align=0.0)
+    _write(image, f"loss  {unit}", LEFT - 52, 26, align=0.0)
     _write(image, "step", RIGHT, HEIGHT - 14, align=1.0)
 
     _line(image, place(training), 2.0, _TRAIN)
@@ -59,6 +60,21 @@ def loss_curve(train: Sequence[float], validation: Sequence[tuple[int, float]]) 
     for column, colour, name in ((RIGHT - 430, _TRAIN, "training"), (RIGHT - 240, _VALIDATION, end)):
         _line(image, np.array([[column, 26.0], [column + 28, 26.0]]), 4.0, colour)
         _write(image, name, column + 42, 26, align=0.0)
+    return _png(np.rint(image).astype(np.uint8))
+
+
+def mosaic(pictures: np.ndarray, captions: Sequence[str], title: str) -> bytes:
+    """A PNG of the first 60 of some uint8 pictures (N, H, W) in rows of ten, each over its caption, under a title."""
+    shown = list(zip(pictures, captions, strict=True))[: _COLUMNS * _ROWS]
+    height = 52 + -(-len(shown) // _COLUMNS) * (_CELL - 11)
+    image = np.full((height, WIDTH, 3), _BACKGROUND, np.float64)
+    _write(image, title, 24, 26, align=0.0)
+    for i, (picture, caption) in enumerate(shown):
+        row, column = divmod(i, _COLUMNS)
+        left, top = 24 + column * _CELL, 46 + row * (_CELL - 11)
+        rows, columns = (np.arange(_TILE) * n // _TILE for n in picture.shape)
+        image[top : top + _TILE, left : left + _TILE] = 255.0 - picture[rows][:, columns, None]
+        _write(image, caption, left + _TILE / 2, top + _TILE + 10, align=0.5)
     return _png(np.rint(image).astype(np.uint8))
 
 

@@ -13,10 +13,10 @@ _TEXT = 67  # columns of the longest usual text, so that the bar does not change
 
 
 class Progress:
-    """The live line of a run of ``total`` steps, each of ``tokens`` tokens."""
+    """The live line of a run of ``total`` steps, each of ``count`` units: tokens, images."""
 
-    def __init__(self, stream: TextIO, total: int, tokens: int) -> None:
-        self.stream, self.total, self.tokens = stream, total, tokens
+    def __init__(self, stream: TextIO, total: int, count: int, unit: str) -> None:
+        self.stream, self.total, self.count, self.unit = stream, total, count, unit
         self.live = stream.isatty()
         self.bar = _bar_characters(stream)
         self.durations: deque[float] = deque(maxlen=50)
@@ -25,22 +25,21 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Tokens a second over the last steps."""
-        return self.tokens * len(self.durations) / max(sum(self.durations), 1e-9)
+        """Units a second over the last steps."""
+        return self.count * len(self.durations) / max(sum(self.durations), 1e-9)
 
     def due(self, duration: float) -> bool:
         """Note a step of that many seconds; True when it is time to bring the line up to date."""
         self.durations.append(duration)
         return time.monotonic() >= self.next
 
-    def show(self, step: int, loss: float, validation: float | None) -> None:
+    def show(self, step: int, loss: float, headline: str) -> None:
         """Bring the line up to date; away from a terminal, print one."""
         self.next = time.monotonic() + (_REFRESH if self.live else _SPARSE)
         left = (self.total - step) * sum(self.durations) / max(1, len(self.durations))
         text = (
             f"step {step:>{len(str(self.total))}}/{self.total}  loss {loss:.3f}  "
-            f"val {'  -  ' if validation is None else format(validation, '.3f')}  "
-            f"{_short(self.rate):>5} tokens/s  ETA {_clock(left)}"
+            f"{headline}  {_short(self.rate):>5} {self.unit}/s  ETA {_clock(left)}"
         )
         if self.live:
             room = shutil.get_terminal_size().columns - 1

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from optim_cases import OPTIMIZERS, SCHEDULES, follow, kinds, train
+from optim_cases import AVERAGES, LBFGS, OPTIMIZERS, PLAIN, SCHEDULES, average, follow, kinds, minimise, train
 
 if __name__ == "__main__":
     arrays = {}
@@ -12,6 +12,15 @@ if __name__ == "__main__":
         for dtype in ("float32", "float64"):
             for key, value in train(torch, name, options, dtype).items():
                 arrays[f"{number}/{dtype}/{key}"] = value
+    for number, (name, options, shapes) in enumerate(PLAIN):
+        for key, value in train(torch, name, options, "float32", shapes).items():
+            arrays[f"plain{number}/{key}"] = value
+    for number, options in enumerate(LBFGS):
+        for key, value in minimise(torch, options).items():
+            arrays[f"lbfgs{number}/{key}"] = value
+    for name in AVERAGES:
+        for key, value in average(torch, name).items():
+            arrays[f"average/{name}/{key}"] = value
     for name in SCHEDULES:
         for kind in kinds(name):
             arrays[f"{name}/{kind}"] = follow(torch, name, kind)

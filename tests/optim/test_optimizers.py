@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from optim_cases import OPTIMIZERS, train
+from optim_cases import AVERAGES, LBFGS, OPTIMIZERS, PLAIN, average, minimise, train
 
 import tensorlib
 from tensorlib import nn, optim
@@ -30,6 +30,64 @@ def test_runs_follow_pytorch(number, dtype):
             assert value.shape == want.shape and value.dtype == want.dtype, key
             tolerance = 2e-6 if dtype == "float32" else 1e-13
             np.testing.assert_allclose(value, want, rtol=tolerance, atol=tolerance, err_msg=key)
+
+
+@pytest.mark.parametrize("number", range(len(PLAIN)))
+def test_rprop_and_muon_follow_pytorch(number):
+    """As above; Muon's products are in bfloat16, whose rounding depends on the order of sums."""
+    name, options, shapes = PLAIN[number]
+    for key, value in train(tensorlib, name, options, "float32", shapes).items():
+        want = EXPECTED[f"plain{number}/{key}"]
+        if value.dtype.kind in "US":
+            assert value.item() == want.item()
+        else:
+            tolerance = 2e-2 if name == "Muon" and key.startswith("param") else 2e-6
+            np.testing.assert_allclose(value, want, rtol=tolerance, atol=tolerance, err_msg=key)
+
+
+@pytest.mark.parametrize("number", range(len(LBFGS)))
+def test_lbfgs_follows_pytorch(number):
+    """Every loss that the closure was asked for, and where it ends."""
+    for key, value in minimise(tensorlib, LBFGS[number]).items():
+        want = EXPECTED[f"lbfgs{number}/{key}"]
+        assert value.shape == want.shape, key
+        np.testing.assert_allclose(value, want, rtol=1e-6, atol=1e-9, err_msg=key)
+
+
+@pytest.mark.parametrize("name", AVERAGES)
+def test_averages_follow_pytorch(name):
+    """Averaged weights, renewed statistics, the rates of SWALR and the averaged model's result."""
+    for key, value in average(tensorlib, name).items():
+        want = EXPECTED[f"average/{name}/{key}"]
+        np.testing.assert_allclose(value, want, rtol=2e-5, atol=1e-6, err_msg=key)
+
+
+@pytest.mark.parametrize("name", ["RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "Rprop", "ASGD"])
+def test_options_out_of_range(name):
+    """ValueError, and nothing made."""
+    make = getattr(optim, name)
+    bad = [{"lr": -0.1}]
+    bad += [{"etas": (1.2, 0.5)}] if name == "Rprop" else [{"weight_decay": -1.0}]
+    if name in ("Adamax", "NAdam", "RAdam"):
+        bad.append({"betas": (0.9, 1.0)})
+    for options in bad:
+        with pytest.raises(ValueError, match="Invalid"):
+            make([param(1.0)], **options)
+
+
+def test_each_takes_complex_parameters_as_pairs():
+    """A complex parameter moves as its real and imaginary parts do."""
+    values = np.array([1 + 2j, -0.5j], np.complex64)
+    for name in ("RMSprop", "Adadelta", "Adamax", "Rprop"):
+        z = nn.Parameter(tensorlib.tensor(values))
+        pair = nn.Parameter(tensorlib.view_as_real(tensorlib.tensor(values)).clone())
+        both = [getattr(optim, name)([p], lr=0.1) for p in (z, pair)]
+        for scale in (1.0, -0.5, 2.0):
+            z.grad = tensorlib.tensor(values * scale)
+            pair.grad = tensorlib.view_as_real(z.grad).clone()
+            for opt in both:
+                opt.step()
+        np.testing.assert_allclose(tensorlib.view_as_real(z.detach()).numpy(), pair.detach().numpy(), rtol=1e-6)
 
 
 def param(*values, dtype=tensorlib.float32):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 import tensorlib
 from tensorlib import _blas, cli, doctor
+from tensorlib.train import LanguageRun, Run, VisionRun
 
 
 def test_without_arguments_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,11 +29,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"tensorlib {tensorlib.__version__}\n"
 
 
-def test_help_shows_the_defaults_that_hold(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("made", [LanguageRun, VisionRun])
+def test_help_shows_the_defaults_that_hold(made: type[Run], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        cli.main(["train", "gpt", "--help"])
+        cli.main(["train", made.kind, "--help"])
     shown = " ".join(capsys.readouterr().out.partition("examples:")[0].split())
-    for name, field in cli.TrainConfig.__dataclass_fields__.items():
+    for field in dataclasses.fields(made.config_class):
+        name = field.name
         if name != "data":
             described = shown.rpartition(f" --{name.replace('_', '-')} ")[2].partition(" --")[0]
             assert f"({field.default})" in described, name

@@ -25,11 +25,11 @@ class _Terminal(io.StringIO):
 def test_a_terminal_gets_one_line_rewritten_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     stream = _Terminal()
-    progress = Progress(stream, total=100, tokens=1000)
+    progress = Progress(stream, total=100, count=1000, unit="tokens")
     for step in (1, 2, 50):
         progress.due(0.5)
-        progress.show(step, 2.0, None)
-    progress.show(50, 1.5, 1.75)
+        progress.show(step, 2.0, "val   -  ")
+    progress.show(50, 1.5, "val 1.750")
     progress.end()
     shown = stream.getvalue().split("\r\x1b[K")
     assert stream.getvalue().count("\n") == 1
@@ -41,15 +41,15 @@ def test_a_terminal_gets_one_line_rewritten_in_place(monkeypatch: pytest.MonkeyP
 def test_a_narrow_terminal_gets_a_line_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "30")
     stream = _Terminal()
-    Progress(stream, total=100, tokens=1).show(5, 2.0, None)
+    Progress(stream, total=100, count=1, unit="tokens").show(5, 2.0, "val   -  ")
     assert len(stream.getvalue().split("\x1b[K")[1]) == 29
 
 
 def test_elsewhere_there_are_few_plain_lines() -> None:
     stream = io.StringIO()
-    progress = Progress(stream, total=10, tokens=10)
+    progress = Progress(stream, total=10, count=10, unit="tokens")
     assert not any(progress.due(0.1) for _ in range(4))  # not before half a minute has passed
-    progress.show(5, 3.0, 2.5)
+    progress.show(5, 3.0, "val 2.500")
     progress.end()
     assert stream.getvalue() == "step  5/10  loss 3.000  val 2.500    100 tokens/s  ETA 0:00\n"
 

@@ -22,7 +22,7 @@ import pytest
 
 from tensorlib.cli import main
 from tensorlib.errors import CheckpointError
-from tensorlib.train import Checkpoint, Run, TrainConfig
+from tensorlib.train import Checkpoint, LanguageConfig, LanguageRun, Run
 
 Train = Callable[..., int]
 
@@ -92,8 +92,8 @@ def test_the_live_line_follows_the_loss(text: Path, out: Path, monkeypatch: pyte
 
     monkeypatch.setattr("tensorlib.train.progress._REFRESH", 0.0)
     stream = Terminal()
-    config = TrainConfig(data=(str(text),), layers=1, heads=2, width=16, block=16, batch=2, steps=9, eval_interval=6)
-    run = Run.start(config, out, stream=stream)
+    config = LanguageConfig(data=(str(text),), layers=1, heads=2, width=16, block=16, batch=2, steps=9, eval_interval=6)
+    run = LanguageRun.start(config, out, stream=stream)
     assert run.fit() is None
     lines = stream.getvalue().split("\x1b[K")[1:]
     assert len(lines) == 9
@@ -159,7 +159,7 @@ def test_resume_elsewhere_and_longer(
     assert (out / "checkpoint.safetensors").read_bytes() == before
     assert main(["train", "gpt", "--resume", str(other / "checkpoint.safetensors"), "--sample", "0"]) == 0  # at its end
     assert main(["train", "gpt", "--resume", str(other), "--steps", "4"]) == 1
-    assert "at step 5 already: --steps 4 is behind it" in _sentence(capsys)
+    assert "at step 5 already: a run of 4 steps is behind it" in _sentence(capsys)
 
 
 def _spawn(*flags: str, **options: object) -> subprocess.Popen[str]:
@@ -315,7 +315,7 @@ def test_resume_with_other_text(train: Train, out: Path, tmp_path: Path, capsys:
     other = tmp_path / "other.txt"
     other.write_bytes(b"other text, " * 300)
     assert train("--resume", data=other) == 1
-    assert "the text is not the one the checkpoint was trained on" in _sentence(capsys)
+    assert "the data is not what the checkpoint was trained on" in _sentence(capsys)
 
 
 def test_a_damaged_checkpoint(train: Train, out: Path, capsys: pytest.CaptureFixture[str]) -> None:

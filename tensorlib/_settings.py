@@ -1,0 +1,155 @@
+"""What is set for the whole process: threads, determinism, the precision of float32 products, warnings."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from tensorlib import _blas
+from tensorlib._core import Tensor
+from tensorlib._promotion import set_default_dtype
+from tensorlib.errors import ArgumentError
+from tensorlib.runtime import determinism
+
+_PRECISIONS = ("highest", "high", "medium")
+_state: dict[str, Any] = {"precision": "highest", "interop": 1, "warn": False}
+
+
+@cache
+def _library() -> Any:
+    return _blas.openblas()
+
+
+def get_num_threads() -> int:
+    """How many threads matrix products run on. All other CPU operators run on one."""
+    used = _library()
+    return 1 if used is None else used.threads
+
+
+def set_num_threads(num: int) -> None:
+    """Set how many threads matrix products on the CPU run on. ValueError below 1."""
+    if not isinstance(num, int) or isinstance(num, bool):
+        raise TypeError(f"set_num_threads expects an int, but got {type(num).__name__}")
+    if num < 1:
+        raise ArgumentError(f"set_num_threads expects a positive integer, got {num}")
+    used = _library()
+    if used is not None:
+        used.set_threads(num)
+
+
+def get_num_interop_threads() -> int:
+    """How many operators run side by side: always 1 here, whatever was set."""
+    return 1
+
+
+def set_num_interop_threads(num: int) -> None:
+    """Accepted and without effect: operators run one after the other."""
+    if num < 1:
+        raise ArgumentError(f"set_num_interop_threads expects a positive integer, got {num}")
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """"highest", "high" or "medium". Kept and answered; float32 products are computed in float32 for all three."""
+    if precision not in _PRECISIONS:
+        raise ArgumentError(f"set_float32_matmul_precision: got {precision!r}: expected one of {_PRECISIONS}")
+    _state["precision"] = precision
+
+
+def get_float32_matmul_precision() -> str:
+    """What ``set_float32_matmul_precision`` set."""
+    return str(_state["precision"])
+
+
+def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
+    """Reruns give the same bits, or an error names the operator that cannot (``warn_only``: a warning).
+
+    On the CPU every operator is deterministic. On a GPU those are not that add floating-point numbers at repeated
+    places: ``index_add``, ``scatter_add``, ``index_put(accumulate=True)`` and the gradients of indexing.
+    """
+    determinism.level[0] = "off" if not mode else "warn" if warn_only else "error"
+
+
+def are_deterministic_algorithms_enabled() -> bool:
+    """Whether ``use_deterministic_algorithms`` is on."""
+    return determinism.level[0] != "off"
+
+
+def is_deterministic_algorithms_warn_only_enabled() -> bool:
+    """Whether ``use_deterministic_algorithms`` is on and only warns."""
+    return determinism.level[0] == "warn"
+
+
+_DEBUG = {"default": "off", "warn": "warn", "error": "error", 0: "off", 1: "warn", 2: "error"}
+
+
+def set_deterministic_debug_mode(debug_mode: int | str) -> None:
+    """0 or "default", 1 or "warn", 2 or "error"."""
+    if debug_mode not in _DEBUG:
+        raise RuntimeError(f"invalid value of debug_mode, expected one of `default`, `warn`, `error`, got {debug_mode}")
+    determinism.level[0] = _DEBUG[debug_mode]
+
+
+def get_deterministic_debug_mode() -> int:
+    """0, 1 or 2."""
+    return ("off", "warn", "error").index(determinism.level[0])
+
+
+def set_flush_denormal(mode: bool) -> bool:
+    """False: the processor's mode is left as it is, since it would change the user's other code."""
+    return False
+
+
+def set_warn_always(b: bool, /) -> None:
+    """Whether warnings that come once are to come every time."""
+    _state["warn"] = bool(b)
+
+
+def is_warn_always_enabled() -> bool:
+    """What ``set_warn_always`` set."""
+    return bool(_state["warn"])
+
+
+def typename(obj: Any, /) -> str:
+    """The name of an object's type: "tensorlib.FloatTensor" of a float32 tensor, else module and class."""
+    if isinstance(obj, Tensor):
+        return obj.type()  # type: ignore[attr-defined, no-any-return]
+    kind = type(obj)
+    named = (getattr(obj, "__qualname__", None) and obj) or kind
+    module = getattr(named, "__module__", None)
+    name = getattr(named, "__qualname__", kind.__qualname__)
+    return name if module in (None, "builtins") else f"{module}.{name}"
+
+
+def set_default_tensor_type(t: Any, /) -> None:
+    """``set_default_dtype`` under the name of a tensor type: "torch.DoubleTensor", "FloatTensor", ..."""
+    kinds = {"FloatTensor": "float32", "DoubleTensor": "float64", "HalfTensor": "float16", "BFloat16Tensor": "bfloat16"}
+    name = t if isinstance(t, str) else getattr(t, "__name__", str(t))
+    kind = kinds.get(name.rpartition(".")[2])
+    if kind is None or ".cuda." in name:
+        raise TypeError(f"set_default_tensor_type: got {name}: expected one of {', '.join(kinds)}")
+    set_default_dtype(kind)
+
+
+def compile(
+    model: Any = None,
+    *,
+    fullgraph: bool = False,
+    dynamic: bool | None = None,
+    backend: Any = "inductor",
+    mode: str | None = None,
+    options: Any = None,
+    disable: bool = False,
+) -> Any:
+    """The model or function as it is, with a warning: this version has no compiler, and operators run one by one."""
+    if model is None:
+        def decorate(model: Callable[..., Any]) -> Any:
+            return compile(model, disable=disable)
+
+        return decorate
+    if not callable(model):
+        raise TypeError(f"compile() expected a callable, got {type(model).__name__}")
+    if not disable and backend != "eager":
+        warnings.warn("compile: this version has no compiler: what was given runs eagerly", stacklevel=2)
+    return model

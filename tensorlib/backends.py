@@ -1,0 +1,75 @@
+"""The switches of PyTorch's backends: what programs set at their start. They say here what is so.
+
+A value may be set and read back. None changes a result: float32 products are computed in float32, kernels are chosen
+without a search, and attention has one implementation a device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+from tensorlib import _blas
+from tensorlib.amp.autocast_mode import gpu_is_available
+
+
+class _Switches:
+    """Settings of one backend; an unknown one is an AttributeError, so that a misspelling is seen."""
+
+    def __init__(self, available: bool, **values: object) -> None:
+        self.__dict__.update(values, _available=available)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name not in self.__dict__:
+            known = ", ".join(n for n in self.__dict__ if not n.startswith("_"))
+            raise AttributeError(f"this backend has no setting {name!r}; it has {known}")
+        self.__dict__[name] = value
+
+    def is_available(self) -> bool:
+        """Whether the backend can be used."""
+        return bool(self._available)  # type: ignore[attr-defined]
+
+    def is_built(self) -> bool:
+        """Whether the backend is part of this installation."""
+        return bool(self._available)  # type: ignore[attr-defined]
+
+    def version(self) -> None:
+        """None: the backend is not part of this library."""
+
+    @contextlib.contextmanager
+    def flags(self, **values: object) -> Iterator[None]:
+        """Settings for the block."""
+        before = {name: self.__dict__.get(name) for name in values}
+        for name, value in values.items():
+            setattr(self, name, value)
+        try:
+            yield
+        finally:
+            self.__dict__.update(before)
+
+
+def _sdp(name: str) -> dict[str, object]:
+    return {
+        f"{name}_sdp_enabled": lambda: bool(_attention[name]),
+        f"enable_{name}_sdp": lambda enabled: _attention.update({name: bool(enabled)}),
+    }
+
+
+_attention = {"flash": True, "mem_efficient": True, "math": True, "cudnn": True}
+
+cudnn = _Switches(False, enabled=False, benchmark=False, benchmark_limit=10, deterministic=False, allow_tf32=False)
+cuda = _Switches(
+    gpu_is_available(),
+    matmul=_Switches(
+        gpu_is_available(), allow_tf32=False, allow_fp16_reduced_precision_reduction=False,
+        allow_bf16_reduced_precision_reduction=False,
+    ),
+    **{key: value for name in _attention for key, value in _sdp(name).items()},
+)  # fmt: skip
+mps = _Switches(False)
+mkl = _Switches(False)
+mkldnn = _Switches(False, enabled=False, deterministic=False)
+openmp = _Switches(False)
+opt_einsum = _Switches(True, enabled=True, strategy="auto")
+cpu = SimpleNamespace(get_cpu_capability=lambda: getattr(_blas.openblas(), "core", "default"))
