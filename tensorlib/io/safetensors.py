@@ -16,7 +16,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,7 +36,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     }.items()
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_LONGEST_HEADER = 100_000_000  # the reference implementation's limit
+LONGEST_HEADER = 100_000_000  # the reference implementation's limit
 
 
 def save_file(
@@ -50,6 +50,13 @@ def save_file(
     tensors: any shape and memory layout, dtypes as in DTYPES. metadata: text to text. Raises CheckpointError for a
     dtype or a name the format cannot hold, OSError when the file cannot be written.
     """
+    write = prepared(tensors, metadata)
+    with replacing(path) as file:
+        write(file)
+
+
+def prepared(tensors: dict[str, np.ndarray], metadata: dict[str, str] | None) -> Callable[[BinaryIO], None]:
+    """What writes the arrays to a file. CheckpointError, before one is touched, where the format cannot hold them."""
     # Widest elements first, so that each array begins at a multiple of its element's size; then by name.
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
@@ -63,11 +70,17 @@ def save_file(
         end += array.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # the data begins at a multiple of 8
-    with replacing(path) as file:
+    if len(text) > LONGEST_HEADER:
+        raise CheckpointError(f"save_file: the names, shapes and metadata take {len(text)} bytes: expected at most "
+                              f"{LONGEST_HEADER}")  # fmt: skip
+
+    def write(file: BinaryIO) -> None:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for name in order:
             file.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
+
+    return write
 
 
 @contextlib.contextmanager
@@ -103,23 +116,35 @@ def load_file(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            with _naming(path):
-                entries, metadata = _read_header(file, size)
-                tensors = {}
-                for name, dtype, shape in entries:
-                    array = np.empty(math.prod(shape), dtype)
-                    if file.readinto(array.view(np.uint8).data) != array.nbytes:
-                        raise ValueError(f"tensor {name!r} ends early")
-                    if dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
-                        raise ValueError(f"tensor {name!r} holds a byte that is neither true nor false")
-                    tensors[name] = array.reshape(shape)
+            with naming(path):
+                entries, metadata = read_header(file, size)
+                tensors = {name: read_array(file, name, dtype, shape) for name, dtype, shape in entries}
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     return tensors, metadata
 
 
+def read_array(file: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+    """The next array of a file, in memory of its own; ValueError where the file ends early."""
+    array = np.empty(math.prod(shape), dtype)
+    rest = array.view(np.uint8).data
+    while len(rest):  # a file may give less than it was asked for
+        count = file.readinto(rest)
+        if not count:
+            raise ValueError(f"tensor {name!r} ends early")
+        rest = rest[count:]
+    return check_bools(array.reshape(shape), name)
+
+
+def check_bools(array: np.ndarray, name: str) -> np.ndarray:
+    """The array; ValueError where a bool is neither 0 nor 1, which NumPy would compute with."""
+    if array.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
+        raise ValueError(f"tensor {name!r} holds a byte that is neither true nor false")
+    return array
+
+
 @contextlib.contextmanager
-def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+def naming(path: Any) -> Iterator[None]:
     """Turn what a damaged file makes the parser say into a CheckpointError that names the file."""
     try:
         yield
@@ -128,15 +153,13 @@ def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
         raise CheckpointError(f"{path} is not a whole safetensors file: {reason}") from error
 
 
-def _read_header(file: BinaryIO, size: int) -> tuple[list[tuple[str, np.dtype[Any], tuple[int, ...]]], dict[str, str]]:
+def read_header(file: Any, size: int) -> tuple[list[tuple[str, np.dtype[Any], tuple[int, ...]]], dict[str, str]]:
     """(name, dtype, shape) of each array in the order of the data, and the metadata."""
     if size < 8:
         raise ValueError(f"it has {size} bytes, fewer than the 8 that give its header's length")
     length = int.from_bytes(file.read(8), "little")
-    if length > min(size - 8, _LONGEST_HEADER):
-        raise ValueError(
-            f"it states a header of {length} bytes and has {size - 8} (at most {_LONGEST_HEADER} are read)"
-        )
+    if length > min(size - 8, LONGEST_HEADER):
+        raise ValueError(f"it states a header of {length} bytes and has {size - 8} (at most {LONGEST_HEADER} are read)")
     text = file.read(length)
     if not text.startswith(b"{"):
         raise ValueError("its header does not begin with '{'")
