@@ -75,38 +75,28 @@ def _matmul_spec(input: Any, other: Any) -> Any:
     return (*_lead("matmul", a[:-2], b[:-2]), *rows, *columns), input.dtype
 
 
-def _adjoint(x: Tensor) -> Tensor:
-    """The conjugate transpose of the last two dimensions; a view for real numbers."""
-    t: Any = x.transpose(-1, -2)  # type: ignore[attr-defined]
-    return t.conj() if x._array.dtype.kind == "c" else t
-
-
-def _conjugate(x: Any) -> Any:
-    return x.conj() if x._array.dtype.kind == "c" else x
-
-
 def _to_shape(x: Any, shape: tuple[int, ...]) -> Any:
     return x if x._array.shape == shape else x.sum_to_size(shape)
 
 
 def _matmul_grad_input(g: Any, input_shape: Any, other: Any) -> Any:
     if len(other.shape) == 1:  # every row of input met the one vector
-        return g.unsqueeze(-1) * _conjugate(other)
+        return g.unsqueeze(-1) * other
     if len(input_shape) == 1:  # the one row met every matrix: (…, k, n) by (…, n, 1)
-        return _to_shape(matmul(_conjugate(other), g.unsqueeze(-1)).squeeze(-1), input_shape)
-    return _to_shape(matmul(g, _adjoint(other)), input_shape)
+        return _to_shape(matmul(other, g.unsqueeze(-1)).squeeze(-1), input_shape)
+    return _to_shape(matmul(g, other.mT), input_shape)
 
 
 def _matmul_grad_other(g: Any, input: Any, other_shape: Any) -> Any:
     if len(other_shape) == 1:
         if input._array.ndim == 1:
-            return g * _conjugate(input)
-        return _gram(_conjugate(input), g.unsqueeze(-1)).squeeze(-1)
+            return g * input
+        return _gram(input, g.unsqueeze(-1)).squeeze(-1)
     if input._array.ndim == 1:
-        return _to_shape(_conjugate(input).unsqueeze(-1) * g.unsqueeze(-2), other_shape)
+        return _to_shape(input.unsqueeze(-1) * g.unsqueeze(-2), other_shape)
     if len(other_shape) == 2:
-        return _gram(_conjugate(input), g)
-    return _to_shape(matmul(_adjoint(input), g), other_shape)
+        return _gram(input, g)
+    return _to_shape(matmul(input.mT, g), other_shape)
 
 
 def _matmul_flops(input: Any, other: Any) -> float:
@@ -116,6 +106,7 @@ def _matmul_flops(input: Any, other: Any) -> float:
 @op(
     spec=_matmul_spec,
     promote=FLOATS,
+    complex=True,
     kernel=kernels.matmul,
     vjp=dict(input=_matmul_grad_input, other=_matmul_grad_other),
     samples=each(
@@ -153,10 +144,11 @@ def _gram_spec(input: Any, other: Any) -> Any:
 @op(
     spec=_gram_spec,
     promote=FLOATS,
+    complex=True,
     kernel=kernels.gram,
     vjp=dict(
-        input=lambda g, other: matmul(_conjugate(other), _adjoint(g)),
-        other=lambda g, input: matmul(_conjugate(input), g),
+        input=lambda g, other: matmul(other, g.mT),
+        other=lambda g, input: matmul(input, g),
     ),
     on="",
     samples=each(
@@ -202,7 +194,7 @@ def _linear_spec(input: Any, weight: Any, bias: Any) -> Any:
 
 
 def _linear_grad_input(g: Any, weight: Any) -> Any:
-    return matmul(g, _conjugate(weight)) if weight._array.ndim == 2 else g.unsqueeze(-1) * _conjugate(weight)
+    return matmul(g, weight) if weight._array.ndim == 2 else g.unsqueeze(-1) * weight
 
 
 def _linear_grad_bias(g: Any, bias_shape: Any) -> Any:
@@ -214,13 +206,14 @@ def _linear_grad_bias(g: Any, bias_shape: Any) -> Any:
 
 def _linear_grad_weight(g: Any, input: Any, weight_shape: Any) -> Any:
     if len(weight_shape) == 1:
-        return _gram(g.unsqueeze(-1), _conjugate(input)).squeeze(0)
-    return _gram(g, _conjugate(input))
+        return _gram(g.unsqueeze(-1), input).squeeze(0)
+    return _gram(g, input)
 
 
 @op(
     spec=_linear_spec,
     promote=FLOATS,
+    complex=True,
     kernel=kernels.linear,
     vjp=dict(
         input=_linear_grad_input,
