@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from tensorlib._core import Tensor
@@ -26,11 +25,13 @@ __all__ = [
     "LogSoftmax",
     "Mish",
     "PReLU",
+    "RReLU",
     "ReLU",
     "ReLU6",
     "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softmax2d",
     "Softmin",
     "Softplus",
     "Softshrink",
@@ -189,6 +190,22 @@ class LeakyReLU(Module):
         return f"negative_slope={self.negative_slope}{', inplace=True' if self.inplace else ''}"
 
 
+class RReLU(Module):
+    """x where positive, a x elsewhere: a uniform in [lower, upper] in training, else their mean. Xu et al. 2015."""
+
+    def __init__(self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False) -> None:
+        super().__init__()
+        self.lower, self.upper, self.inplace = lower, upper, inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.rrelu(input, self.lower, self.upper, self.training, self.inplace)
+
+    def extra_repr(self) -> str:
+        """Its bounds."""
+        return f"lower={self.lower}, upper={self.upper}{', inplace=True' if self.inplace else ''}"
+
+
 class PReLU(Module):
     """max(x, 0) + weight min(x, 0) with a learned slope for all channels (1) or for each of dim 1."""
 
@@ -325,11 +342,21 @@ class Softmax(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """The same shape; sums to 1 over ``dim``."""
-        return F.softmax(input, dim=_chosen("softmax", self.dim, input))
+        return F.softmax(input, self.dim, _stacklevel=5)
 
     def extra_repr(self) -> str:
         """The dim."""
         return f"dim={self.dim}"
+
+
+class Softmax2d(Module):
+    """softmax over the channels of (n, c, h, w) or (c, h, w)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape; sums to 1 over the channels."""
+        if input.ndim not in (3, 4):
+            raise ValueError(f"Softmax2d: expected input to be 3D or 4D, got {input.ndim}D instead")
+        return F.softmax(input, -3, _stacklevel=5)
 
 
 class Softmin(Module):
@@ -341,7 +368,7 @@ class Softmin(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """The same shape; sums to 1 over ``dim``."""
-        return F.softmax(-input, dim=_chosen("softmin", self.dim, input))
+        return F.softmin(input, self.dim, _stacklevel=5)
 
     def extra_repr(self) -> str:
         """The dim."""
@@ -357,23 +384,11 @@ class LogSoftmax(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """The same shape."""
-        return F.log_softmax(input, dim=_chosen("log_softmax", self.dim, input))
+        return F.log_softmax(input, self.dim, _stacklevel=5)
 
     def extra_repr(self) -> str:
         """The dim."""
         return f"dim={self.dim}"
-
-
-def _chosen(name: str, dim: int | None, input: Tensor) -> int:
-    """The dim, or PyTorch's implicit one, of which it warns: 0 for 0-D, 1-D and 3-D inputs, 1 otherwise."""
-    if dim is None:
-        warnings.warn(
-            f"Implicit dimension choice for {name} has been deprecated. "
-            "Change the call to include dim=X as an argument.",
-            stacklevel=4,
-        )
-        dim = 0 if input.ndim in (0, 1, 3) else 1
-    return dim
 
 
 class GLU(Module):

@@ -1,4 +1,4 @@
-"""Normalisation a channel: BatchNorm1d, BatchNorm2d, InstanceNorm1d, InstanceNorm2d."""
+"""Normalisation a channel at a time: by the batch (BatchNorm1d …) and by the sample (InstanceNorm1d …)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from tensorlib.nn.module import Module
 from tensorlib.nn.parameter import Parameter
 from tensorlib.ops import empty, ones, zeros
 
-__all__ = ["BatchNorm1d", "BatchNorm2d", "InstanceNorm1d", "InstanceNorm2d"]
+__all__ = [
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "SyncBatchNorm",
+]  # fmt: skip
 
 
 class _ChannelNorm(Module):
@@ -94,10 +96,13 @@ class _BatchNorm(_ChannelNorm):
     _ndims: tuple[int, ...]
     _expected: str
 
-    def forward(self, input: Tensor) -> Tensor:
-        """The same shape."""
+    def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim not in self._ndims:
             raise ValueError(f"expected {self._expected} input (got {input.ndim}D input)")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        self._check_input_dim(input)
         momentum = 0.0 if self.momentum is None else self.momentum
         training, tracks = self.training, self.track_running_stats
         if training and tracks and self.num_batches_tracked is not None:
@@ -129,6 +134,57 @@ class BatchNorm2d(_BatchNorm):
 
     __doc__ += "\n" + (_BatchNorm.__doc__ or "")
     _ndims, _expected = (4,), "4D"
+
+
+class BatchNorm3d(_BatchNorm):
+    """Batch normalisation of (n, c, d, h, w), a channel at a time."""
+
+    __doc__ += "\n" + (_BatchNorm.__doc__ or "")
+    _ndims, _expected = (5,), "5D"
+
+
+class SyncBatchNorm(_BatchNorm):
+    """Batch normalisation of (n, c, …) with the statistics of all processes: in one process, those of its batch."""
+
+    __doc__ += "\n" + (_BatchNorm.__doc__ or "")
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        process_group: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        self.process_group = process_group
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"expected at least 2D input (got {input.ndim}D input)")
+        if not input.shape[1]:
+            raise ValueError("SyncBatchNorm number of input channels should be non-zero")
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
+        """The module with each BatchNorm in it made a SyncBatchNorm of the same parameters and statistics."""
+        made = module
+        if isinstance(module, _BatchNorm):
+            made = cls(
+                module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats,
+                process_group, bias=module.bias is not None,
+            )  # fmt: skip
+            made.weight, made.bias = module.weight, module.bias
+            made.running_mean, made.running_var = module.running_mean, module.running_var
+            made.num_batches_tracked, made.training = module.num_batches_tracked, module.training
+        for name, child in module.named_children():
+            made.add_module(name, cls.convert_sync_batchnorm(child, process_group))
+        return made
 
 
 class _InstanceNorm(_ChannelNorm):
@@ -196,3 +252,10 @@ class InstanceNorm2d(_InstanceNorm):
 
     __doc__ += "\n" + (_InstanceNorm.__doc__ or "")
     _without_batch = 3
+
+
+class InstanceNorm3d(_InstanceNorm):
+    """Instance normalisation of (n, c, d, h, w) or (c, d, h, w)."""
+
+    __doc__ += "\n" + (_InstanceNorm.__doc__ or "")
+    _without_batch = 4

@@ -6,7 +6,7 @@ from tensorlib._core import Tensor
 from tensorlib.nn import functional as F
 from tensorlib.nn.module import Module
 
-__all__ = ["AlphaDropout", "Dropout", "Dropout1d", "Dropout2d"]
+__all__ = ["AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"]
 
 
 class _Dropout(Module):
@@ -45,6 +45,22 @@ class Dropout2d(_Dropout):
     def forward(self, input: Tensor) -> Tensor:
         """The same shape; the input itself in evaluation mode."""
         return F.dropout2d(input, self.p, self.training, self.inplace)
+
+
+class Dropout3d(_Dropout):
+    """Dropout of whole channels: (n, c, d, h, w) or (c, d, h, w). Tompson et al. 2015."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape; the input itself in evaluation mode."""
+        return F.dropout3d(input, self.p, self.training, self.inplace)
+
+
+class FeatureAlphaDropout(_Dropout):
+    """AlphaDropout of whole channels: (n, c, …)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape; the input itself in evaluation mode."""
+        return F.feature_alpha_dropout(input, self.p, self.training, self.inplace)
 
 
 class AlphaDropout(_Dropout):

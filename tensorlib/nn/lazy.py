@@ -95,9 +95,11 @@ class LazyLinear(LazyModuleMixin, Linear):
             self.in_features = input.shape[-1]
         if self.has_uninitialized_params():
             with no_grad():
-                self.weight.materialize((self.out_features, self.in_features))
-                if self.bias is not None:
-                    self.bias.materialize((self.out_features,))
+                weight: Any = self.weight
+                bias: Any = self.bias
+                weight.materialize((self.out_features, self.in_features))
+                if bias is not None:
+                    bias.materialize((self.out_features,))
                 self.reset_parameters()
 
 

@@ -1,4 +1,4 @@
-"""LayerNorm, RMSNorm, GroupNorm."""
+"""LayerNorm, RMSNorm, GroupNorm, and normalisation by neighbouring channels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tensorlib.nn.module import Module
 from tensorlib.nn.parameter import Parameter
 from tensorlib.ops import empty
 
-__all__ = ["GroupNorm", "LayerNorm", "RMSNorm"]
+__all__ = ["CrossMapLRN2d", "GroupNorm", "LayerNorm", "LocalResponseNorm", "RMSNorm"]
 
 
 class LayerNorm(Module):
@@ -141,3 +141,35 @@ class GroupNorm(Module):
             f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
             f"bias={self.bias is not None}"
         )
+
+
+class LocalResponseNorm(Module):
+    """x / (k + alpha mean of x^2 over ``size`` neighbouring channels)^beta. (n, c, *) -> the same.
+
+    Krizhevsky et al. 2012.
+    """
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        """Its constants."""
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+
+class CrossMapLRN2d(LocalResponseNorm):
+    """LocalResponseNorm of images (n, c, h, w): the older layer's name. The window is centred on each channel."""
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1) -> None:
+        super().__init__(size, alpha, beta, k)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        if input.ndim != 4:
+            raise ShapeError(f"CrossMapLRN2d: Expected input to be 4D, got {input.ndim}D instead.")
+        return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)

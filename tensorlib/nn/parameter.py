@@ -7,7 +7,7 @@ from typing import Any
 from tensorlib._core import KINDS, Tensor, new, version_of
 from tensorlib.ops import empty
 
-__all__ = ["Buffer", "Parameter"]
+__all__ = ["Buffer", "Parameter", "UninitializedBuffer", "UninitializedParameter", "is_lazy"]
 
 
 def _alias(cls: Any, data: Tensor | None, requires_grad: bool) -> Any:
@@ -94,3 +94,73 @@ def _rebuild_buffer(cls: type[Buffer], data: Tensor, persistent: bool) -> Buffer
 
 # The operators' fast paths take these as they take plain tensors; results are plain tensors.
 KINDS.update((Parameter, Buffer))
+
+
+class _Uninitialized:
+    """A parameter or buffer whose shape is not known yet: it can be moved and cast, and ``materialize``d."""
+
+    _becomes: type[Tensor]
+
+    def materialize(self: Any, shape: Any, device: Any = None, dtype: Any = None) -> None:
+        """Turn into a plain parameter or tensor of that shape, its elements undefined, still the same object."""
+        self._array = empty(
+            tuple(shape), device=device or Tensor.device.__get__(self), dtype=dtype or Tensor.dtype.__get__(self)
+        )._array
+        self.__class__ = self._becomes
+
+    @property
+    def shape(self) -> Any:
+        """Not known: RuntimeError."""
+        raise RuntimeError(
+            "Can't access the shape of an uninitialized parameter or buffer. This error usually happens in "
+            "`load_state_dict` when trying to load an uninitialized parameter into an initialized module. Call "
+            "`forward` to initialize the parameters before accessing their attributes."
+        )
+
+    def detach(self) -> Any:
+        """Itself: there is nothing to detach."""
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    def __deepcopy__(self: Any, memo: dict[int, Any]) -> Any:
+        found = memo.get(id(self))
+        if found is None:
+            kind, place = Tensor.dtype.__get__(self), Tensor.device.__get__(self)
+            found = memo[id(self)] = type(self)(requires_grad=self._needs, device=place, dtype=kind)
+        return found
+
+    def __reduce_ex__(self: Any, protocol: Any) -> Any:
+        return type(self), (self._needs, Tensor.device.__get__(self), Tensor.dtype.__get__(self))
+
+
+class UninitializedParameter(_Uninitialized, Parameter):
+    """A Parameter whose shape the first forward of a lazy module decides. device, dtype: of what it will be."""
+
+    _becomes = Parameter
+
+    def __new__(cls, requires_grad: bool = True, device: Any = None, dtype: Any = None) -> UninitializedParameter:
+        """An uninitialised parameter."""
+        return _alias(cls, empty(0, device=device, dtype=dtype), requires_grad)
+
+    def __init__(self, requires_grad: bool = True, device: Any = None, dtype: Any = None) -> None:
+        """All is done in ``__new__``."""
+
+
+class UninitializedBuffer(_Uninitialized, Tensor):
+    """A buffer whose shape the first forward of a lazy module decides. device, dtype: of what it will be."""
+
+    _becomes = Tensor
+
+    def __new__(cls, requires_grad: bool = False, device: Any = None, dtype: Any = None) -> UninitializedBuffer:
+        """An uninitialised buffer."""
+        return _alias(cls, empty(0, device=device, dtype=dtype), requires_grad)
+
+    def __init__(self, requires_grad: bool = False, device: Any = None, dtype: Any = None) -> None:
+        """All is done in ``__new__``."""
+
+
+def is_lazy(value: Any) -> bool:
+    """Whether a parameter or buffer has no shape yet."""
+    return isinstance(value, _Uninitialized)

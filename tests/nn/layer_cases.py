@@ -154,6 +154,85 @@ add("MultiheadAttention", 8, 4, batch_first=True, inputs=(_x, _x, _x),
 _y = normal(4, 8)
 add("MultiheadAttention", 8, 2, inputs=(_y, _y, _y))
 
+for mode in ("reflect", "replicate", "circular"):
+    add("Conv1d", 2, 4, 3, padding="same", padding_mode=mode, dilation=2, inputs=(normal(2, 2, 6),))
+    add("Conv2d", 2, 3, (3, 2), 2, (2, 1), padding_mode=mode, inputs=(normal(2, 5, 4),))
+add("Conv3d", 4, 6, (2, 1, 3), (1, 2, 1), (1, 0, 2), (1, 1, 2), groups=2, inputs=(normal(2, 4, 3, 4, 5),))
+add("Conv3d", 2, 3, 2, padding="same", padding_mode="circular", bias=False, inputs=(normal(2, 3, 3, 2),))
+add("ConvTranspose1d", 2, 4, 3, inputs=(normal(2, 2, 5),))
+add("ConvTranspose1d", 4, 6, 3, 2, 1, 1, 2, False, 2, inputs=(normal(4, 5),))
+add("ConvTranspose2d", 2, 3, (3, 2), (2, 3), inputs=(normal(2, 2, 3, 4),), call={"output_size": [8, 11]})
+add("ConvTranspose2d", 4, 2, 4, 2, 1, groups=2, inputs=(normal(4, 3, 2),), call={"output_size": [2, 7, 5]})
+add("ConvTranspose3d", 2, 4, 2, 2, 1, 1, inputs=(normal(1, 2, 2, 3, 2),))
+for dims in (1, 2, 3):
+    _image = normal(2, 3, *(7, 6, 5)[:dims])
+    add(f"MaxPool{dims}d", 3, 2, 1, 1, True, True, inputs=(_image,))
+    add(f"AvgPool{dims}d", 2, ceil_mode=True, count_include_pad=False, padding=1, inputs=(_image,))
+    add(f"LPPool{dims}d", 2, 2, ceil_mode=True, inputs=(_image,))
+    add(f"AdaptiveAvgPool{dims}d", 3, inputs=(_image,))
+    add(f"AdaptiveMaxPool{dims}d", 3, return_indices=True, inputs=(_image[0],))
+    add(f"MaxUnpool{dims}d", 2, inputs=(normal(1, 2, *(2,) * dims), np.arange(2 << dims).reshape(1, 2, *(2,) * dims)))
+add("MaxUnpool2d", 3, 2, 1, inputs=(normal(1, 2, 2), integers([[0, 3], [7, 8]])), call={"output_size": (3, 3)})
+add("AvgPool3d", 2, divisor_override=3, inputs=(normal(1, 2, 4, 3, 2),))
+add("FractionalMaxPool2d", 2, (3, 2), return_indices=True, _random_samples=uniform(2, 3, 2),
+    inputs=(normal(2, 3, 6, 5),))  # fmt: skip
+add("FractionalMaxPool3d", (2, 1, 2), output_ratio=0.6, _random_samples=uniform(1, 2, 3), inputs=(normal(2, 5, 6, 4),))
+_later = np.triu(np.ones((4, 4), bool), 1)  # what a causal mask hides
+_padded = np.array([[False, False, False, True], [False, False, True, True]])
+add("TransformerEncoderLayer", 8, 2, 16, 0.0, inputs=(normal(4, 2, 8),))
+add("TransformerEncoderLayer", 8, 2, 16, 0.0, "gelu", norm_first=True, bias=False, inputs=(normal(4, 8),))
+add("TransformerEncoderLayer", 8, 4, 16, 0.0, batch_first=True, layer_norm_eps=1e-3, inputs=(normal(2, 4, 8),),
+    call={"src_mask": _later, "src_key_padding_mask": _padded})  # fmt: skip
+add("TransformerDecoderLayer", 8, 2, 16, 0.0, inputs=(normal(4, 2, 8), normal(3, 2, 8)))
+add("TransformerDecoderLayer", 8, 2, 16, 0.0, "gelu", batch_first=True, norm_first=True,
+    inputs=(normal(2, 3, 8), normal(2, 4, 8)), call={"memory_key_padding_mask": _padded})  # fmt: skip
+add("Transformer", 8, 2, 2, 2, 16, 0.0, inputs=(normal(4, 2, 8), normal(3, 2, 8)))
+add("Transformer", 8, 2, 1, 1, 16, 0.0, "gelu", batch_first=True, norm_first=True, bias=False,
+    inputs=(normal(2, 4, 8), normal(2, 4, 8)),
+    call={"tgt_mask": _later, "src_key_padding_mask": _padded, "memory_key_padding_mask": _padded})  # fmt: skip
+
+for dims in (1, 2, 3):
+    shape = (2, 3, 4)[:dims]
+    for kind in ("Reflection", "Replication", "Circular", "Zero"):
+        add(f"{kind}Pad{dims}d", 1, inputs=(normal(1, 2, *(n + 1 for n in shape)),))
+    add(f"ConstantPad{dims}d", (1, 2, 0, -1, 2, 1)[: 2 * dims], 1.5, inputs=(normal(1, 2, *shape),))
+add("ReflectionPad2d", (1, 0, 2, 1), inputs=(normal(2, 3, 4),))
+add("Upsample", 7, inputs=(normal(1, 2, 4),))
+add("Upsample", scale_factor=(2, 1.5), mode="bilinear", inputs=(normal(1, 2, 3, 4),))
+add("UpsamplingNearest2d", scale_factor=2, inputs=(normal(1, 2, 3, 2),))
+add("UpsamplingBilinear2d", (4, 5), inputs=(normal(1, 2, 3, 2),))
+add("Fold", (4, 5), (2, 3), inputs=(normal(1, 12, 9),))
+add("Unfold", 2, stride=2, padding=1, inputs=(normal(1, 2, 4, 4),))
+add("PixelShuffle", 2, inputs=(normal(1, 4, 2, 3),))
+add("PixelUnshuffle", 2, inputs=(normal(1, 1, 4, 6),))
+add("ChannelShuffle", 2, inputs=(normal(1, 4, 2),))
+add("CosineSimilarity", inputs=(normal(3, 4), normal(3, 4)))
+add("PairwiseDistance", 1.0, keepdim=True, inputs=(normal(3, 4), normal(3, 4)))
+add("RReLU", 0.25, 0.25, inputs=(normal(3, 4),))
+add("Softmax2d", inputs=(normal(2, 3, 2, 2),))
+add("LocalResponseNorm", 3, 0.1, inputs=(normal(2, 5, 3),))
+add("BatchNorm3d", 3, inputs=(normal(2, 3, 2, 2, 2),))
+add("InstanceNorm3d", 3, affine=True, track_running_stats=True, inputs=(normal(2, 3, 2, 2, 2),))
+add("EmbeddingBag", 7, 3, inputs=(integers([1, 2], [6, 1]),))
+add("EmbeddingBag", 7, 3, mode="sum", padding_idx=1, include_last_offset=True,
+    inputs=(integers(1, 2, 6, 1), integers(0, 1, 4), normal(4)))  # fmt: skip
+add("EmbeddingBag", 7, 3, mode="max", inputs=(integers(1, 2, 6, 1), integers(0, 3)))
+add("PoissonNLLLoss", inputs=(normal(3, 2), integers([1, 2], [0, 1], [4, 3])))
+add("GaussianNLLLoss", full=True, inputs=(normal(3, 2), normal(3, 2), uniform(3, 2)))
+add("HingeEmbeddingLoss", 0.5, inputs=(normal(3), integers(1, -1, 1)))
+add("SoftMarginLoss", inputs=(normal(3), integers(1, -1, 1)))
+add("MultiLabelMarginLoss", inputs=(normal(2, 3), integers([0, -1, 1], [2, 1, -1])))
+add("MultiLabelSoftMarginLoss", weight=np.float32([1, 2, 0.5]), inputs=(normal(2, 3), integers([0, 1, 1], [1, 1, 0])))
+add("CosineEmbeddingLoss", 0.1, inputs=(normal(3, 4), normal(3, 4), integers(1, -1, 1)))
+add("MarginRankingLoss", 0.5, reduction="none", inputs=(normal(3), normal(3), integers(1, -1, 1)))
+add("MultiMarginLoss", 2, 0.7, inputs=(normal(2, 3), integers(0, 2)))
+add("TripletMarginLoss", swap=True, inputs=(normal(3, 4), normal(3, 4), normal(3, 4)))
+add("TripletMarginWithDistanceLoss", margin=2.0, inputs=(normal(3, 4), normal(3, 4), normal(3, 4)))
+add("CTCLoss", reduction="sum", inputs=(normal(6, 2, 4), integers([1, 2], [3, 1]), integers(6, 5), integers(2, 1)))
+add("NLLLoss2d", inputs=(normal(2, 3, 2, 2), integers([[0, 1], [2, 0]], [[1, 1], [2, 2]])))
+add("LinearCrossEntropyLoss", 4, 5, out_features=(2,), bias=True, inputs=(normal(2, 4), integers([0, 4], [2, 2])))
+add("AdaptiveLogSoftmaxWithLoss", 16, 20, [5, 10], inputs=(normal(6, 16), integers(0, 4, 5, 9, 10, 19)))
+
 
 def name_of(number: int) -> str:
     """The test's name."""

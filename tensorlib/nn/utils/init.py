@@ -11,7 +11,7 @@ from tensorlib.nn.module import Module
 __all__ = ["skip_init"]
 
 
-def skip_init(module_cls: type[Module], *args: Any, **kwargs: Any) -> Module:
+def skip_init(module_cls: Any, *args: Any, **kwargs: Any) -> Module:
     """A module whose parameters keep whatever memory held: for those that are loaded at once.
 
     RuntimeError for a class that is no Module or takes no ``device``.
