@@ -1,5 +1,7 @@
 """Automatic differentiation: backward and grad, modes, custom functions, saved values, gradient checks."""
 
+from tensorlib._core import Tensor
+from tensorlib.autograd import forward_ad, functional, graph
 from tensorlib.autograd.engine import backward, grad
 from tensorlib.autograd.function import Function, once_differentiable
 from tensorlib.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
@@ -11,18 +13,26 @@ from tensorlib.autograd.modes import (
     no_grad,
     set_detect_anomaly,
     set_grad_enabled,
+    set_multithreading_enabled,
 )
 from tensorlib.autograd.saved import saved_tensors_hooks
+
+#: The name that Tensor had in the first versions of PyTorch.
+Variable = Tensor
 
 __all__ = [
     "Function",
     "GradcheckError",
+    "Variable",
     "backward",
     "detect_anomaly",
     "enable_grad",
+    "forward_ad",
+    "functional",
     "grad",
     "gradcheck",
     "gradgradcheck",
+    "graph",
     "inference_mode",
     "is_anomaly_enabled",
     "no_grad",
@@ -30,4 +40,5 @@ __all__ = [
     "saved_tensors_hooks",
     "set_detect_anomaly",
     "set_grad_enabled",
+    "set_multithreading_enabled",
 ]

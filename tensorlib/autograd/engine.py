@@ -7,16 +7,20 @@ is freed as soon as its last tensor is.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
 
 from tensorlib import _array
-from tensorlib._core import Node, Packed, Tensor, listening, modes, wrap
+from tensorlib._core import LIFTED, Node, Packed, Tensor, listening, modes, wrap
 from tensorlib._dispatch import execute, sync
+from tensorlib._dtypes import OF_NUMPY
+from tensorlib.autograd.batched import vmap_flat
 from tensorlib.errors import AutogradError, ShapeError
-from tensorlib.op import Op, Vjp, registry
+from tensorlib.op import Conjugated, Op, Vjp, registry
 
 ndarray = np.ndarray
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -73,11 +77,12 @@ def with_history(edge: Any) -> Any:
 class _Values:
     """What the names of a vjp stand for in one pull; each is unpacked once."""
 
-    __slots__ = ("cache", "create", "grads", "node", "op")
+    __slots__ = ("cache", "create", "edges", "grads", "node", "op")
 
-    def __init__(self, op: Op, node: Node, grads: list[Any], create: bool) -> None:
+    def __init__(self, op: Op, node: Node, grads: list[Any], create: bool, edges: Sequence[Any]) -> None:
         self.op = op
         self.node = node
+        self.edges = edges
         self.grads = grads
         self.create = create
         self.cache: dict[str, Any] = {}
@@ -131,7 +136,7 @@ class _Values:
         out, at = {}, 0
         for param, n in zip(self.op.tensors, self._counts() or [-1] * len(self.op.tensors), strict=True):
             width = n if n >= 0 else 1
-            out[param.name] = any(e is not None for e in self.node.edges[at : at + width])
+            out[param.name] = any(e is not None for e in self.edges[at : at + width])
             at += width
         return out
 
@@ -160,11 +165,31 @@ def raw(node: Node, rule: Vjp, g: Tensor) -> Tensor | None:
     return None if type(r) is not ndarray or r.dtype is not d else wrap(r)
 
 
-def pull(node: Node, grads: list[Any], create: bool) -> Sequence[Any]:
-    """Gradients for a node's edges from those of its outputs."""
-    op = node.rule
+def conjugate(g: Any) -> Any:
+    """The complex conjugate; real tensors and None as they are."""
+    return g if g is None or g._array.dtype.kind != "c" else g.conj()
+
+
+def _decomposes(op: Op, g: Any) -> bool:
+    return g is not None and type(g._array) in LIFTED and g._array.decomposes(op)
+
+
+def pull(node: Node, grads: list[Any], create: bool, op: Any = None, edges: Any = None) -> Sequence[Any]:
+    """Gradients for a node's edges from those of its outputs, by the node's rule or by ``op``.
+
+    ``edges``: the node's, with None in place of those whose gradient nobody wants.
+    """
+    if op is None:
+        op = node.rule
+    if edges is None:
+        edges = node.edges
     if type(op) is not Op:
-        return op.backward(node, grads, create)
+        if type(op) is not Conjugated:
+            return op.backward(node, grads, create)
+        plain = registry[op.name]
+        if create and op.composite is not None:  # its own operators conjugate
+            return pull(node, grads, create, plain, edges)
+        return [conjugate(r) for r in pull(node, [conjugate(g) for g in grads], create, plain, edges)]
     if node.saved is None:
         raise AutogradError(
             f"{op.name}: Trying to backward through the graph a second time: its saved values were freed by the first "
@@ -174,12 +199,12 @@ def pull(node: Node, grads: list[Any], create: bool) -> Sequence[Any]:
     if vjps is None:
         raise AutogradError(f"{op.name}: the derivative for '{op.name}' is not implemented")
     values = None
-    if create and op.composite is not None:
-        results = _through_composite(op, node, _Values(op, node, grads, create))
+    if op.composite is not None and (create or any(map(_decomposes, (op,) * len(grads), grads))):
+        results = _through_composite(op, node, _Values(op, node, grads, create, edges))
     elif type(vjps) is dict and not op.variadic:
         results = []
         bare = len(grads) == 1 and not create
-        for param, e in zip(op.tensors, node.edges, strict=True):
+        for param, e in zip(op.tensors, edges, strict=True):
             r = None
             if e is not None:
                 rule = vjps.get(param.name)
@@ -188,16 +213,16 @@ def pull(node: Node, grads: list[Any], create: bool) -> Sequence[Any]:
                         r = raw(node, rule, grads[0])
                     if r is None:
                         if values is None:
-                            values = _Values(op, node, grads, create)
+                            values = _Values(op, node, grads, create, edges)
                         r = rule.function(*[values.get(*p) for p in rule.plan])
             results.append(r)
     elif type(vjps) is dict:
-        values = _Values(op, node, grads, create)
+        values = _Values(op, node, grads, create, edges)
         results = []
         at = 0
         for param, n in zip(op.tensors, node.outputs[0], strict=True):
             width = n if n >= 0 else 1
-            if param.name not in vjps or all(e is None for e in node.edges[at : at + width]):
+            if param.name not in vjps or all(e is None for e in edges[at : at + width]):
                 results.extend([None] * width)
             else:
                 rule = vjps[param.name]
@@ -205,7 +230,7 @@ def pull(node: Node, grads: list[Any], create: bool) -> Sequence[Any]:
                 results.extend(r if param.kind == "arrays" else [r])
             at += width
     else:
-        values = _Values(op, node, grads, create)
+        values = _Values(op, node, grads, create, edges)
         returned = vjps.function(*[values.get(*p) for p in vjps.plan])
         if not isinstance(returned, (tuple, list)):
             returned = (returned,)
@@ -217,7 +242,7 @@ def pull(node: Node, grads: list[Any], create: bool) -> Sequence[Any]:
                 results.append(r)
     if node.inputs is not None:
         for i, r in enumerate(results):
-            if r is not None and node.edges[i] is not None:
+            if r is not None and edges[i] is not None:
                 shape, dtype = node.inputs[i]
                 if shape is not None and r._array.shape != shape:
                     r = r.sum_to_size(shape)
@@ -230,16 +255,20 @@ def pull(node: Node, grads: list[Any], create: bool) -> Sequence[Any]:
 def _through_composite(op: Op, node: Node, values: _Values) -> list[Any]:
     """Differentiable gradients of a fused operator: those of the composite it is equal to."""
     inputs = [values.get(p.name, "input", i) for i, p in enumerate(op.tensors)]
+    if not values.create:  # for the sake of gradients that only its parts can compute with
+        for t, e in zip(_flat(inputs), node.edges, strict=True):
+            if e is not None:
+                t._needs = True
     modes_grad, modes.grad = modes.grad, True
     try:
         outs = op.composite(*inputs, **node.attrs)  # type: ignore[misc]
     finally:
         modes.grad = modes_grad
     outs = outs if isinstance(outs, tuple) else (outs,)
-    wanted = [t for t in _flat(inputs) if isinstance(t, Tensor) and t._needs]
+    wanted = [t for t, e in zip(_flat(inputs), values.edges, strict=True) if e is not None]
     pairs = [(o, values.grad(i)) for i, o in enumerate(outs) if o._needs]
-    found = iter(run([o for o, _ in pairs], [g for _, g in pairs], True, True, wanted))
-    return [next(found) if isinstance(t, Tensor) and t._needs else None for t in _flat(inputs)]
+    found = iter(run([o for o, _ in pairs], [g for _, g in pairs], True, values.create, wanted))
+    return [None if e is None else next(found) for e in values.edges]
 
 
 def _flat(values: Sequence[Any]) -> list[Any]:
@@ -267,10 +296,43 @@ def _seq(node: Node) -> int:
     return node.seq
 
 
+class _Run(threading.local):
+    """The backward that a thread is in: its number, and the nodes it goes through."""
+
+    number = 0
+    order: Sequence[Node] = ()
+
+
+_run = _Run()
+_next_number = count(1).__next__
+
+
+def current() -> int:
+    """The number of the backward that this thread is in."""
+    return _run.number
+
+
+def reached(tensors: Sequence[Tensor]) -> list[bool]:
+    """Which tensors get a gradient from the backward that this thread is in."""
+    nodes = set(_run.order)
+    leaves = {id(e) for node in nodes for e in node.edges if isinstance(e, Tensor)}
+    return [t._node in nodes if t._node is not None else id(t) in leaves for t in tensors]
+
+
 def run(
     outputs: Sequence[Tensor], grads: Sequence[Tensor], retain: bool, create: bool, inputs: Sequence[Tensor] | None
 ) -> list[Tensor | None]:
     """Send ``grads`` of ``outputs`` back. ``inputs`` None: into ``.grad`` of the leaves; else return theirs."""
+    number, order = _run.number, _run.order
+    try:
+        return _send(outputs, grads, retain, create, inputs)
+    finally:
+        _run.number, _run.order = number, order
+
+
+def _send(
+    outputs: Sequence[Tensor], grads: Sequence[Tensor], retain: bool, create: bool, inputs: Sequence[Tensor] | None
+) -> list[Tensor | None]:
     pending: dict[Node, list[Any]] = {}
     leaves: dict[int, tuple[Tensor, Tensor]] = {}
     shared: dict[int, Tensor] = {id(g): g for g in grads}  # gradients that something else holds as well
@@ -298,7 +360,8 @@ def run(
             give(t, g)
 
     order = reachable(roots)
-    useful: set[Node] | None = None
+    _run.number, _run.order = _next_number(), order
+    useful: dict[Node, Any] | None = None  # what leads to an input, with the edges that do where not all of them do
     captured: dict[Any, Tensor] = {}
     at_node: dict[Node, list[Tensor]] = {}
     if inputs is not None:
@@ -308,14 +371,20 @@ def run(
                 wanted_leaves.add(id(t))
             else:
                 at_node.setdefault(t._node, []).append(t)
-        useful = set()
+        useful = {}
         for node in reversed(order):
-            for e in node.edges:
-                if (type(e) is tuple and (e[0] in useful or e[0] in at_node)) or id(e) in wanted_leaves:
-                    useful.add(node)
-                    break
+            leads = [
+                e is not None and (e[0] in useful or e[0] in at_node if type(e) is tuple else id(e) in wanted_leaves)
+                for e in node.edges
+            ]
+            if True in leads:
+                if all(ok or e is None for ok, e in zip(leads, node.edges, strict=True)):
+                    useful[node] = None
+                else:
+                    useful[node] = tuple([e if ok else None for ok, e in zip(leads, node.edges, strict=True)])
 
     before, modes.grad = modes.grad, create
+    autocast, modes.autocast = modes.autocast, None  # gradients are in the dtype of what they are gradients of
     try:
         for node in order:
             slots = pending.pop(node, None)
@@ -330,13 +399,13 @@ def run(
                         shared[id(slots[t._index])] = slots[t._index]
             if useful is not None and node not in useful:
                 continue
+            edges = node.edges if useful is None else useful[node] or node.edges
             if node.hooks is None and not listening[0]:
-                results = pull(node, slots, create)
+                results = pull(node, slots, create, None, edges)
             else:
-                results = _pull_hooked(node, slots, create)
+                results = _pull_hooked(node, slots, create, edges)
             if not retain:
                 node.saved = None
-            edges = node.edges
             if len(results) != len(edges):
                 raise AutogradError(f"{node.rule.name}: backward gave {len(results)} gradients for {len(edges)} inputs")
             kept = None
@@ -352,7 +421,7 @@ def run(
                         kept.add(id(r))
                 give(e, r)
     finally:
-        modes.grad = before
+        modes.grad, modes.autocast = before, autocast
 
     if inputs is None:
         for leaf, g in leaves.values():
@@ -368,7 +437,7 @@ def run(
     return out
 
 
-def _pull_hooked(node: Node, slots: list[Any], create: bool) -> Sequence[Any]:
+def _pull_hooked(node: Node, slots: list[Any], create: bool, edges: Any) -> Sequence[Any]:
     hooks = node.hooks
     if hooks is not None:
         for hook in list(hooks.get("pre", {}).values()):
@@ -376,9 +445,9 @@ def _pull_hooked(node: Node, slots: list[Any], create: bool) -> Sequence[Any]:
             if replaced is not None:
                 slots = list(replaced) if isinstance(replaced, (tuple, list)) else [replaced]
     if listening[0] and modes.anomaly:
-        results = _pull_watched(node, slots, create)
+        results = _pull_watched(node, slots, create, edges)
     else:
-        results = pull(node, slots, create)
+        results = pull(node, slots, create, None, edges)
     if hooks is not None:
         for hook in list(hooks.get("post", {}).values()):
             replaced = hook(tuple(results), tuple(slots))
@@ -387,10 +456,10 @@ def _pull_hooked(node: Node, slots: list[Any], create: bool) -> Sequence[Any]:
     return results
 
 
-def _pull_watched(node: Node, slots: list[Any], create: bool) -> Sequence[Any]:
+def _pull_watched(node: Node, slots: list[Any], create: bool, edges: Any) -> Sequence[Any]:
     """Anomaly mode: an error, or a NaN, names the forward operation and where it was called."""
     try:
-        results = pull(node, slots, create)
+        results = pull(node, slots, create, None, edges)
     except Exception as error:
         error.add_note(_where(node))
         raise
@@ -461,6 +530,8 @@ def accumulate(leaf: Tensor, g: Tensor, create: bool, shared: bool) -> None:
     g = hooked
     if g._array.shape != leaf._array.shape:
         raise ShapeError(f"backward: a gradient of shape {g._array.shape} came for a leaf of shape {leaf._array.shape}")
+    if type(g._array) in LIFTED:
+        g = g._array.accumulated(g)
     have = leaf._grad
     if create:
         leaf._grad = g if have is None else have + g
@@ -486,7 +557,29 @@ def accumulate(leaf: Tensor, g: Tensor, create: bool, shared: bool) -> None:
 
 
 def _sequence(value: Any) -> tuple[Any, ...]:
-    return (value,) if isinstance(value, Tensor) or value is None else tuple(value)
+    if isinstance(value, Tensor) or value is None:
+        return (value,)
+    if hasattr(value, "output_nr"):
+        return (_at_edge(value),)
+    return tuple([_at_edge(v) if hasattr(v, "output_nr") and not isinstance(v, Tensor) else v for v in value])
+
+
+class _Edge:
+    """Stands among the inputs of ``grad`` for a tensor of which only its place in the graph is known."""
+
+    __slots__ = ("_index", "_node")
+
+    _needs = True
+    _view = None
+
+    def __init__(self, node: Node, index: int) -> None:
+        self._node = node
+        self._index = index
+
+
+def _at_edge(edge: Any) -> Any:
+    """The input that a ``GradientEdge`` names."""
+    return edge.node.variable if hasattr(edge.node, "variable") else _Edge(edge.node, edge.output_nr)
 
 
 def _one(x: Any) -> Tensor:
@@ -513,6 +606,11 @@ def _seeds(name: str, outputs: tuple[Tensor, ...], given: Any) -> list[Tensor]:
                 raise AutogradError(
                     f"{name}: grad can be implicitly created only for scalar outputs, got shape "
                     f"{tuple(t._array.shape)}: reduce it, as in .sum(), or pass its gradient"
+                )
+            if t._array.dtype.kind == "c":
+                raise AutogradError(
+                    f"{name}: grad can be implicitly created only for real scalar outputs but got "
+                    f"{OF_NUMPY[t._array.dtype]}: take a real one, as in .abs(), or pass its gradient"
                 )
             g = _one(t._array)
         elif g._array.shape != t._array.shape:
@@ -569,9 +667,11 @@ def grad(
 
     ``create_graph`` makes the result differentiable again. An input that was not used is an AutogradError, unless
     ``allow_unused`` (None comes for it) or ``materialize_grads`` (zeros). ``only_inputs`` changes nothing.
+    ``is_grads_batched``: ``grad_outputs`` have a dimension more in front, and so have the gradients, one row for each
+    of theirs, computed at once by ``vmap``; the graph is kept.
     """
     if is_grads_batched:
-        raise AutogradError("grad: is_grads_batched is not supported: call grad once for each row of grad_outputs")
+        return _batched_grads(outputs, inputs, grad_outputs, create_graph, allow_unused, materialize_grads)
     results, targets = _sequence(outputs), _sequence(inputs)
     for t in (*results, *targets):
         sync(t)
@@ -592,3 +692,26 @@ def grad(
                     f"Set allow_unused=True if this is the desired behavior."
                 )
     return tuple(found)
+
+
+def _batched_grads(
+    outputs: Any, inputs: Any, grad_outputs: Any, create: bool, allow_unused: bool | None, materialize: bool
+) -> tuple[Any, ...]:
+    """A gradient for each row of ``grad_outputs``."""
+    seeds = _sequence(grad_outputs)
+    given = [g for g in seeds if g is not None]
+    if not given or any(g._array.ndim == 0 or g._array.shape[0] != given[0]._array.shape[0] for g in given):
+        raise AutogradError(
+            "grad: is_grads_batched needs grad_outputs whose first dimension is the batch, of one size for all"
+        )
+    unused: list[bool] = []
+
+    def rows(*gs: Any) -> list[Any]:
+        left = iter(gs)
+        found = grad(outputs, inputs, [None if g is None else next(left) for g in seeds], True, create,
+                     allow_unused=allow_unused, materialize_grads=materialize)  # fmt: skip
+        unused[:] = [g is None for g in found]
+        return [g for g in found if g is not None]
+
+    found = iter(vmap_flat(rows, given, [0] * len(given), 0, given[0]._array.shape[0], "error"))
+    return tuple([None if absent else next(found) for absent in unused])

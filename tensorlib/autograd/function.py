@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tensorlib import _array
 from tensorlib._core import Node, Tensor, modes, version_of, wrap
 from tensorlib._dispatch import edge, make_node, saved, sync
+from tensorlib.autograd import dual
+from tensorlib.autograd.batched import BatchedArray, enter, leave
 from tensorlib.autograd.engine import unpack, with_history, zeros
+from tensorlib.autograd.lifted import highest, levels_of, lift_edge, state
 from tensorlib.errors import AutogradError
 
 
@@ -22,6 +25,7 @@ class FunctionCtx:
 
     def __init__(self) -> None:
         self._to_save: tuple[Any, ...] = ()
+        self._for_forward: tuple[Any, ...] = ()
         self._kept: Any = None
         self._dirty: tuple[Any, ...] = ()
         self._constant: tuple[Any, ...] = ()
@@ -35,6 +39,13 @@ class FunctionCtx:
             if t is not None and not isinstance(t, Tensor):
                 raise TypeError(f"save_for_backward can only save variables, but got {type(t).__name__}")
         self._to_save = tensors
+
+    def save_for_forward(self, *tensors: Any) -> None:
+        """Keep tensors for ``jvp``, where ``saved_tensors`` gives them."""
+        for t in tensors:
+            if t is not None and not isinstance(t, Tensor):
+                raise TypeError(f"save_for_forward can only save tensors, but argument is of type {type(t).__name__}")
+        self._for_forward = tensors
 
     def mark_dirty(self, *tensors: Tensor) -> None:
         """Say that forward wrote these inputs in place; it must return them."""
@@ -115,7 +126,13 @@ class Function:
     ``forward(ctx, *args)`` computes under ``no_grad``; or ``forward(*args)`` with
     ``setup_context(ctx, inputs, output)``.
     ``backward(ctx, *grad_outputs)`` returns a gradient, or None, for each argument of forward.
+
+    For forward mode, ``jvp(ctx, *grad_inputs)`` returns a tangent for each output. Under ``vmap`` a class with
+    ``generate_vmap_rule = True`` runs on batches as it is; or ``vmap(info, in_dims, *args)`` computes with the tensors
+    that hold them (``info.batch_size``, ``info.randomness``), and returns (outputs, out_dims).
     """
+
+    generate_vmap_rule = False
 
     @staticmethod
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -131,9 +148,92 @@ class Function:
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> Any:
         """Fill ctx after a forward without ctx."""
 
+    @staticmethod
+    def jvp(ctx: Any, *grad_inputs: Any) -> Any:
+        """The tangents of the outputs."""
+        raise AutogradError("You must implement the jvp function for custom autograd.Function to use it with forward "
+                            "mode AD.")  # fmt: skip
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+        """The outputs of tensors that hold a batch, and where it is in each output."""
+        raise AutogradError("You must implement the vmap staticmethod of a custom autograd.Function, or set "
+                            "generate_vmap_rule = True, to use it with vmap.")  # fmt: skip
+
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Run forward and record it."""
+        top = highest(*[a._array for a in args if isinstance(a, Tensor)])
+        if top is not None:
+            if type(top) is not BatchedArray:
+                return cls._forward_mode(top.level, args, kwargs)
+            if cls.vmap is not Function.vmap:
+                return cls._over_batch(top.level, args)
+            if not cls.generate_vmap_rule:
+                raise AutogradError(
+                    f"You tried to vmap over {cls.__name__}, but it does not have vmap support. Please override and "
+                    f"implement the vmap staticmethod or set generate_vmap_rule=True."
+                )
+        return cls._run(args, kwargs)[0]
+
+    @classmethod
+    def _over_batch(cls, level: Any, args: tuple[Any, ...]) -> Any:
+        """``vmap`` of the tensors that hold the batch of a level."""
+        held, dims = [], []
+        for a in args:
+            batched = isinstance(a, Tensor) and level in levels_of(a._array)
+            held.append(leave(a, level) if batched else a)
+            dims.append(0 if batched else None)
+        before, state.active = state.active, tuple([other for other in state.active if other.order < level.order])
+        try:
+            out, out_dims = cls.vmap(VmapInfo(level.count, level.randomness), tuple(dims), *held)
+        finally:
+            state.active = before
+        single = not isinstance(out, (tuple, list))
+        outs = [out] if single else list(out)
+        places = list(out_dims) if isinstance(out_dims, (tuple, list)) else [out_dims] * len(outs)
+        found = [
+            o if d is None else enter(o.movedim(d, 0) if d else o, level) for o, d in zip(outs, places, strict=True)
+        ]
+        return found[0] if single else tuple(found)
+
+    @classmethod
+    def _forward_mode(cls, level: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The outputs with the tangents that ``jvp`` gives."""
+        primals = [dual.primal_of(a, level) if isinstance(a, Tensor) else a for a in args]
+        tangents = []
+        for a in args:
+            live = isinstance(a, Tensor) and dual.tangent_in(a._array, level) is not None
+            tangents.append(dual.tangent_of(a, level) if live else None)
+        if all(t is None for t in tangents):
+            return cls._run(tuple(args), kwargs)[0]
+        if cls.jvp is Function.jvp:
+            cls.jvp(None)
+        before, state.active = state.active, tuple([other for other in state.active if other.order < level.order])
+        grad, modes.grad = modes.grad, False
+        try:
+            value, ctx = cls._run(tuple(primals), kwargs)
+            ctx._to_save = ctx._for_forward or ctx._to_save
+            pushed = cls.jvp(ctx, *tangents)
+        finally:
+            state.active, modes.grad = before, grad
+        single = isinstance(value, Tensor)
+        outs, ahead = ([value], [pushed]) if single and not isinstance(pushed, tuple) else (
+            [value] if single else list(value), list(pushed))  # fmt: skip
+        if modes.grad and any(isinstance(a, Tensor) and a._needs for a in args):
+            # Its own backward meets dual numbers, and so gives their derivatives.
+            recorded = cls._run(tuple(args), kwargs)[0]
+            found = [recorded] if single else list(recorded)
+        else:
+            found = list(outs)
+        for t, o, along in zip(found, outs, ahead, strict=True):
+            if isinstance(t, Tensor) and along is not None:
+                t._array = dual.joined(o._array, along._array, level)
+        return found[0] if single else type(value)(found)
+
+    @classmethod
+    def _run(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, FunctionCtx]:
+        """(outputs, what forward kept)."""
         ctx = FunctionCtx()
         tensors = [(i, a) for i, a in enumerate(args) if isinstance(a, Tensor)]
         for _, t in tensors:
@@ -159,6 +259,11 @@ class Function:
         origins = {id(o): i for i, o in enumerate(outputs) if isinstance(o, Tensor)}
         rule = _Rule(cls, ctx, [i for i, _ in tensors], len(args))
         edges = tuple(edge(t) for _, t in tensors)
+        levels = {other for o in outputs if isinstance(o, Tensor) for other in levels_of(o._array)}
+        if levels:
+            latest = sorted(levels, key=lambda other: -other.order)
+            edges = tuple([e if e is None else lift_edge(e, t, latest)
+                           for e, (_, t) in zip(edges, tensors, strict=True)])  # fmt: skip
         if wanted:
             node = make_node(rule, edges, kept=())
             ctx._kept = [
@@ -180,7 +285,14 @@ class Function:
                 o._node, o._index, o._needs = node, i, True
         if wanted:
             node.outputs = (None, rule.metas)
-        return outputs[0] if single else type(result)(outputs)
+        return (outputs[0] if single else type(result)(outputs)), ctx
+
+
+class VmapInfo(NamedTuple):
+    """What a Function's ``vmap`` is told of the transform."""
+
+    batch_size: int
+    randomness: str
 
 
 def once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:

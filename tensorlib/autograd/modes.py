@@ -167,3 +167,16 @@ class detect_anomaly(set_detect_anomaly):
 def is_anomaly_enabled() -> bool:
     """Whether this thread is in anomaly mode."""
     return modes.anomaly
+
+
+class set_multithreading_enabled:
+    """Accepted for PyTorch's sake: backward runs in the thread that calls it, whatever the mode."""
+
+    def __init__(self, mode: bool) -> None:
+        self.mode = bool(mode)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass

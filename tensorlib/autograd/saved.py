@@ -18,6 +18,8 @@ class saved_tensors_hooks:
         self._before: list[Any] = []
 
     def __enter__(self) -> None:
+        if modes.pack_disabled is not None:
+            raise AutogradError(modes.pack_disabled)
         self._before.append(modes.pack)
         modes.pack = self._hooks
         listening[0] += 1  # the fast paths do not look for hooks

@@ -47,7 +47,33 @@ def test_no_gradient_where_one_is_due() -> None:
 def test_arguments() -> None:
     with pytest.raises(ValueError, match="at least one input tensor to require gradient"):
         gradcheck(lambda a: a, tensorlib.ones(2))
-    with pytest.raises(ValueError, match="check_forward_ad=True is not supported"):
-        gradcheck(lambda a: a * 2, leaf(2), check_forward_ad=True)
+    with pytest.raises(ValueError, match="requires check_forward_ad"):
+        gradcheck(lambda a: a * 2, leaf(2), check_batched_forward_grad=True)
     with pytest.warns(UserWarning, match="double precision"):
         gradcheck(lambda a: a * 2, leaf(2, dtype=np.float32), eps=1e-2)
+
+
+class Wrong(tensorlib.autograd.Function):
+    """x squared, with a tangent of half the size."""
+
+    @staticmethod
+    def forward(ctx, x):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, g):  # type: ignore[no-untyped-def]
+        return 2 * g * ctx.saved_tensors[0]
+
+    @staticmethod
+    def jvp(ctx, t):  # type: ignore[no-untyped-def]
+        return t * ctx.saved_tensors[0]
+
+
+def test_forward_mode_and_batches() -> None:
+    everything = dict(check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True)
+    assert gradcheck(lambda a, b: ((a @ b).softmax(0), a.sum() * b), (leaf(2, 3), leaf(3, 2)), **everything)
+    assert gradgradcheck(lambda a: (a * a).cumsum(0).sin(), leaf(3), check_fwd_over_rev=True, check_batched_grad=True)
+    assert gradcheck(Wrong.apply, leaf(2))
+    with pytest.raises(GradcheckError, match="forward mode"):
+        gradcheck(Wrong.apply, leaf(2), check_forward_ad=True)

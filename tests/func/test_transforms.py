@@ -1,0 +1,223 @@
+"""Transforms of functions beside PyTorch's stored numbers, and what they refuse. By operator: test_operators.py."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from func_programs import leaves, programs
+
+import tensorlib as tl
+from tensorlib import func
+from tensorlib.autograd.batch_rules import rule_of
+from tensorlib.func import grad, jacfwd, jacrev, jvp, vmap
+from tensorlib.op import registry
+from tensorlib.testing import assert_close
+from tensorlib.utils import _pytree
+
+EXPECTED = dict(np.load(Path(__file__).with_name("torch.npz")))
+PROGRAMS = programs(tl, func, vmap)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_as_pytorch(name):
+    found = leaves(PROGRAMS[name]())
+    wanted = [EXPECTED[f"{name} {i}"] for i in range(len(found))]
+    assert f"{name} {len(found)}" not in EXPECTED
+    for got, want in zip(found, wanted, strict=True):
+        got = got.detach().numpy()
+        assert got.dtype == want.dtype and got.shape == want.shape
+        np.testing.assert_allclose(got, want, rtol=1e-6 if want.dtype == np.float64 else 1e-4, atol=1e-9)
+
+
+def x():
+    return tl.arange(6.0).reshape(2, 3) + 1
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda: vmap(lambda a: a.sum().item())(x()), RuntimeError, "item"),
+        (lambda: vmap(lambda a: a if a.sum() > 0 else -a)(x()), RuntimeError, "where"),
+        (lambda: vmap(lambda a: a.nonzero())(x()), RuntimeError, "dynamic"),
+        (lambda: vmap(lambda a: a[a > 2])(x()), RuntimeError, "dynamic"),
+        (lambda: vmap(lambda a: tl.zeros(3).add_(a))(x()), RuntimeError, "inplace"),
+        (lambda: vmap(lambda a: tl.rand(2) + a.sum())(x()), RuntimeError, "randomness"),
+        (lambda: vmap(lambda a: a, in_dims=(0, 0))(x()), ValueError, "structure"),
+        (lambda: vmap(lambda a: a, in_dims=2)(x()), ValueError, "dimensionality 2"),
+        (lambda: vmap(lambda a, b: a)(x(), x().mT), ValueError, r"\[2, 3\]"),
+        (lambda: vmap(lambda a: 5)(x()), ValueError, "must only return Tensors"),
+        (lambda: vmap(lambda a, n: a, in_dims=(0, 0))(x(), 3), ValueError, "type int"),
+        (lambda: vmap(lambda a: a, out_dims=None)(x()), ValueError, "depends on the batch"),
+        (lambda: vmap(lambda a: a, chunk_size=0)(x()), ValueError, "chunk_size"),
+        (lambda: grad(lambda a: a)(x()), RuntimeError, "scalar"),
+        (lambda: grad(lambda a: a.sum(), argnums=2)(x()), RuntimeError, "argnum=2"),
+        (lambda: grad(lambda a: a.sum())(tl.ones(3, dtype=tl.int64)), RuntimeError, "floating point"),
+        (lambda: jvp(lambda a: a, x(), x()), RuntimeError, "tuple"),
+        (lambda: jvp(lambda a: tl.ones(2), (x(),), (x(),), strict=True), RuntimeError, "independent"),
+    ],
+)
+def test_errors(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
+
+
+def test_random_numbers():
+    different = vmap(lambda a: tl.rand(50) + 0 * a, randomness="different")(tl.zeros(2))
+    same = vmap(lambda a: tl.rand(50) + 0 * a, randomness="same")(tl.zeros(2))
+    assert not (different[0] == different[1]).any() and (same[0] == same[1]).all()
+    order = vmap(lambda a: tl.randperm(50) + a.long(), randomness="different")(tl.zeros(2))
+    assert (order[0] != order[1]).any() and order.sort(1)[0].tolist() == [list(range(50))] * 2
+
+
+@pytest.mark.parametrize("randomness", ["different", "same"])
+def test_a_gradient_meets_the_numbers_that_were_drawn(randomness):
+    def dropped(w, a):
+        out = tl.nn.functional.dropout(w * a, 0.5)
+        return out.sum(), out
+
+    gradient, out = vmap(grad(dropped, has_aux=True), (None, 0), randomness=randomness)(tl.ones(40), tl.ones(3, 40))
+    assert (gradient == out).all()
+    assert (out[0] == out[1]).all() == (randomness == "same")
+
+
+def test_captured_tensors_keep_their_gradients():
+    w = tl.ones(3).requires_grad_()
+    out = vmap(lambda a: (w * a).sum())(x())
+    out.sum().backward()
+    assert w.grad.tolist() == x().sum(0).tolist()
+    inner = grad(lambda a: (w * a**2).sum())(tl.ones(3))
+    assert tl.autograd.grad(inner.sum(), w)[0].tolist() == [2.0] * 3
+
+
+def test_no_graph_where_nothing_outside_wants_one():
+    assert not grad(lambda a: (a**2).sum())(x()).requires_grad
+    with tl.no_grad():
+        assert grad(lambda a: (a**2).sum())(x()).tolist() == (2 * x()).tolist()
+
+
+def test_chunks_and_rows_agree():
+    def f(a):
+        return (a**2).cumsum(1)
+
+    assert_close(jacrev(f, chunk_size=4)(x()), jacrev(f)(x()))
+    assert_close(jacrev(f, chunk_size=1)(x()), jacfwd(f)(x()))
+
+
+def test_batched_gradients():
+    a = tl.arange(3.0).requires_grad_()
+    rows = tl.autograd.grad(a**2, a, tl.eye(3), is_grads_batched=True)[0]
+    assert rows.tolist() == tl.diag(2 * a).tolist()
+
+
+def test_writing_what_came_from_outside():
+    a = x()
+    assert vmap(lambda r: r.mul_(2))(a).tolist() == (x() * 2).tolist() == a.tolist()
+    b = x().requires_grad_() * 1
+    with pytest.raises(RuntimeError, match="requires grad outside"):
+        vmap(lambda r: r[0].mul_(2))(b)
+
+
+def test_trees():
+    class Pair:
+        def __init__(self, a, b):
+            self.a, self.b = a, b
+
+    _pytree.register_pytree_node(Pair, lambda p: ([p.a, p.b], None), lambda parts, _: Pair(*parts))
+    out = vmap(lambda p: Pair(p.a + p.b, {"c": (p.a,)}))(Pair(x(), x()))
+    assert out.a.tolist() == (x() * 2).tolist() and out.b["c"][0].tolist() == x().tolist()
+    leaves, spec = _pytree.tree_flatten([1, (2, {"a": 3}), None])
+    assert leaves == [1, 2, 3, None] and _pytree.tree_unflatten(leaves, spec) == [1, (2, {"a": 3}), None]
+
+
+def test_stacked_modules():
+    models = [tl.nn.Linear(3, 2) for _ in range(4)]
+    params, buffers = func.stack_module_state(models)
+    assert params["weight"].shape == (4, 2, 3) and not buffers
+    out = vmap(lambda p: func.functional_call(models[0], p, (x(),)))(params)
+    assert_close(out, tl.stack([m(x()) for m in models]))
+
+
+def test_tied_weights_are_replaced_together():
+    net = tl.nn.Sequential(tl.nn.Linear(3, 3), tl.nn.Linear(3, 3))
+    net[1].weight = net[0].weight
+    eye = tl.eye(3)
+    out = func.functional_call(net, {"0.weight": eye, "0.bias": tl.zeros(3), "1.bias": tl.zeros(3)}, (x(),))
+    assert out.tolist() == x().tolist()
+    assert net[0].weight is net[1].weight and net[0].weight is not eye
+    with pytest.raises(ValueError, match="tied"):
+        func.functional_call(net, {"0.weight": eye, "1.weight": eye * 2}, (x(),))
+
+
+class Sine(tl.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x.sin()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * ctx.saved_tensors[0].cos()
+
+    @staticmethod
+    def jvp(ctx, t):
+        return t * ctx.saved_tensors[0].cos()
+
+
+class Doubled(tl.autograd.Function):
+    @staticmethod
+    def forward(x):
+        return x * 2
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * 2
+
+    @staticmethod
+    def vmap(info, in_dims, x):
+        assert info.batch_size == 2 and in_dims == (0,) and x.shape == (2, 3)
+        return x * 2, 0
+
+
+class Plain(tl.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * 2
+
+
+def test_custom_functions():
+    def f(a):
+        return Sine.apply(a).sum()
+
+    a = x()
+    assert_close(vmap(grad(f))(a), a.cos())
+    assert_close(jvp(Sine.apply, (a,), (a,))[1], a * a.cos())
+    assert_close(jvp(grad(f), (a,), (a,))[1], -a * a.sin())
+    assert_close(grad(lambda a: jvp(Sine.apply, (a,), (tl.ones(2, 3),))[1].sum())(a), -a.sin())
+    assert vmap(Doubled.apply)(a).tolist() == (a * 2).tolist()
+    assert vmap(grad(lambda r: Doubled.apply(r).sum()))(a).tolist() == [[2.0] * 3] * 2
+    with pytest.raises(RuntimeError, match="vmap support"):
+        vmap(Plain.apply)(a)
+    with pytest.raises(RuntimeError, match="jvp"):
+        jvp(Plain.apply, (a,), (a,))
+
+
+def test_the_page_names_nothing_that_has_a_rule():
+    page = (Path(__file__).parents[2] / "docs" / "func.md").read_text()
+    named = re.findall(r"`(\w+)`", page[page.index("These are") : page.index("Operators whose")])
+    named = [name for name in named if name != "randomness"]
+    assert len(named) > 10 and [name for name in named if rule_of(registry[name]) is not None] == []
