@@ -14,6 +14,25 @@ from tensorlib._dlpack import from_dlpack, to_dlpack
 from tensorlib._dtypes import dtype, finfo, iinfo
 from tensorlib._printing import set_printoptions
 from tensorlib._promotion import set_default_dtype
+from tensorlib._settings import (
+    are_deterministic_algorithms_enabled,
+    compile,
+    get_deterministic_debug_mode,
+    get_float32_matmul_precision,
+    get_num_interop_threads,
+    get_num_threads,
+    is_deterministic_algorithms_warn_only_enabled,
+    is_warn_always_enabled,
+    set_default_tensor_type,
+    set_deterministic_debug_mode,
+    set_float32_matmul_precision,
+    set_flush_denormal,
+    set_num_interop_threads,
+    set_num_threads,
+    set_warn_always,
+    typename,
+    use_deterministic_algorithms,
+)
 from tensorlib._tensor import Size, get_default_dtype, is_tensor, promote_types, result_type, set_default_device
 from tensorlib._version import __version__
 from tensorlib.autograd.modes import (
@@ -46,15 +65,29 @@ for _made in _declared():
             globals()[f"{_name}_"] = getattr(Tensor, f"{_name}_")
 
 
-_SUBMODULES = ("fft", "io", "linalg", "nn", "ops", "optim", "special", "testing", "utils")
+_SUBMODULES = ("amp", "backends", "fft", "func", "io", "linalg", "nn", "ops", "optim", "special", "testing", "utils")
+#: Functions and classes of this namespace that live in a submodule.
+_LATE: dict[str, tuple[str, ...]] = {
+    "io": ("load", "save"),
+    "func": ("vmap",),
+    "amp": ("autocast", "GradScaler"),
+    "_legacy": ("BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor", "HalfTensor",
+                "IntTensor", "LongTensor", "ShortTensor"),
+    "amp.autocast_mode": ("is_autocast_enabled", "get_autocast_dtype", "set_autocast_dtype", "clear_autocast_cache",
+                          "is_autocast_cache_enabled", "set_autocast_cache_enabled"),
+}  # fmt: skip
+_HOME = {name: module for module, names in _LATE.items() for name in names}
 
 
 def __getattr__(name: str) -> _Any:
     """Submodules load when they are first named, so that ``import tensorlib`` stays quick."""
     if name in _SUBMODULES:
         return _importlib.import_module(f"tensorlib.{name}")
+    if name in _HOME:
+        value = globals()[name] = getattr(_importlib.import_module(f"tensorlib.{_HOME[name]}"), name)
+        return value
     raise AttributeError(f"module 'tensorlib' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_SUBMODULES})
+    return sorted({*globals(), *_SUBMODULES, *_HOME})

@@ -14,7 +14,7 @@ import numpy as np
 
 from tensorlib._device import cpu
 from tensorlib._device import device as Device
-from tensorlib.errors import DeviceError
+from tensorlib.errors import DeviceError, DtypeError
 from tensorlib.runtime.memory import allocator, poison_value
 
 # For striding only: stands in for an element of that many bytes, as the array interface cannot name ml_dtypes' types.
@@ -174,6 +174,11 @@ def empty(shape: Sequence[int], dtype: Any, device: Device = cpu) -> Any:
     shape, dtype = tuple(shape), np.dtype(dtype)
     if device is cpu:
         return np.full(shape, poison_value(dtype), dtype) if _poisoned else np.empty(shape, dtype)
+    if dtype.kind == "c":
+        raise DtypeError(
+            f"complex numbers are on the CPU only, not on {str(device)!r}: compute there, or keep the real "
+            f"and imaginary parts, as view_as_real(x) gives them"
+        )
     memory = allocator(device)
     ptr, owner = memory.allocate(math.prod(shape) * dtype.itemsize)
     if _poisoned:
@@ -194,6 +199,8 @@ def to_host(array: Array) -> np.ndarray:
     """A C-contiguous NumPy copy. DeviceError from a compile-only target: nothing was run there."""
     if isinstance(array, np.ndarray):
         return array.copy()
+    if not isinstance(array, DeviceArray):  # of one of the classes in LIFTED
+        return array.read()
     memory = allocator(array.device)
     if array.device.compile_only:
         raise DeviceError(
@@ -209,6 +216,13 @@ def to_host(array: Array) -> np.ndarray:
     memory.read(array.ptr + below * array.itemsize, array.owner, extent.view(np.uint8))
     strided: np.ndarray = as_strided(extent, array.shape, array.strides, -below)
     return strided.copy()
+
+
+def numbers(array: Any) -> np.ndarray:
+    """All the numbers of an array on the host, those of a batch or a tangent's value too: for checks of values."""
+    if isinstance(array, np.ndarray):
+        return array
+    return to_host(array) if isinstance(array, DeviceArray) else array.numbers()
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
@@ -273,4 +287,4 @@ def as_strided(array: Any, shape: Sequence[int], strides: Sequence[int], offset:
 
 def device_of(array: Array) -> Device:
     """The device an array is on: the CPU for a NumPy array."""
-    return array.device if isinstance(array, DeviceArray) else cpu
+    return cpu if isinstance(array, np.ndarray) else array.device

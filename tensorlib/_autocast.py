@@ -21,8 +21,9 @@ from tensorlib._dtypes import HALF, bfloat16, dtype, float16, float32
 
 _PRODUCTS = """linear matmul mm bmm addmm baddbmm addbmm linalg_vecdot prelu conv1d conv2d conv3d conv_tbc
     conv_transpose1d conv_transpose2d conv_transpose3d scaled_dot_product_attention
-    rnn_tanh rnn_relu lstm gru""".split()
-_GPU_PRODUCTS = """mv addmv addr chain_matmul linalg_multi_dot rnn_tanh_cell rnn_relu_cell lstm_cell gru_cell""".split()
+    rnn_tanh rnn_relu lstm""".split()
+_GPU_PRODUCTS = """mv addmv addr chain_matmul linalg_multi_dot gru rnn_tanh_cell rnn_relu_cell lstm_cell
+    gru_cell""".split()
 _LOSSES = """mse_loss l1_loss smooth_l1_loss huber_loss nll_loss cross_entropy kl_div poisson_nll_loss ctc_loss
     binary_cross_entropy_with_logits cosine_embedding_loss hinge_embedding_loss margin_ranking_loss soft_margin_loss
     triplet_margin_loss multi_margin_loss multilabel_margin_loss gaussian_nll_loss""".split()

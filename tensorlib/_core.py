@@ -72,10 +72,19 @@ class Modes(threading.local):
     inference = False
     anomaly = False
     pack: Any = None  # (pack, unpack) hooks for what Nodes keep
+    pack_disabled: str | None = None  # why no such hooks may be set
     device: Any = None  # default device of factories; None is the CPU
+    autocast: Any = None  # the Autocast that is switched on
 
 
 modes = Modes()
+
+#: The classes of arrays that stand for more than their numbers: the batch of a ``vmap``, a value with its tangent. Each
+#: computes an operator (``compute``) and a view (``viewed``) itself; to all above they are arrays on some device.
+LIFTED: set[type] = set()
+
+#: What ``random.draw`` asks while ``vmap`` hides dimensions: called as ``mark(offset)``, it gives the offset to use.
+draw_marks: list[Any] = []
 
 #: Counts what needs to see every operation (autocast, anomaly mode, recorders, profilers), in all threads.
 #: While it is zero the fast paths need not look at anything else.

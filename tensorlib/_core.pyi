@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from builtins import bool as _bool
+from builtins import complex as _complex
 from builtins import float as _float
 from builtins import int as _int
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from tensorlib._array import Array
 
 
-Number = _bool | _int | _float | complex
+Number = _bool | _int | _float | _complex
 
 class Tensor:
     _array: Any
@@ -32,7 +33,7 @@ class Tensor:
     @property
     def T(self) -> Any: ...
     def __abs__(self) -> Any:
-        """|input|, elementwise; the gradient at 0 is 0. DtypeError for bools."""
+        """|input|, elementwise, real of complex numbers; the gradient at 0 is 0. DtypeError for bools."""
     def __add__(self, other: Any) -> Tensor: ...
     def __and__(self, other: Any) -> Tensor: ...
     def __array__(self, dtype: Any = None, copy: _bool | None = None) -> Any: ...
@@ -112,11 +113,11 @@ class Tensor:
     def __truediv__(self, other: Any) -> Tensor: ...
     def __xor__(self, other: Any) -> Tensor: ...
     def abs(self, *, out: Any = None) -> Tensor:
-        """|input|, elementwise; the gradient at 0 is 0. DtypeError for bools."""
+        """|input|, elementwise, real of complex numbers; the gradient at 0 is 0. DtypeError for bools."""
     def abs_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place abs."""
     def absolute(self, *, out: Any = None) -> Tensor:
-        """|input|, elementwise; the gradient at 0 is 0. DtypeError for bools."""
+        """|input|, elementwise, real of complex numbers; the gradient at 0 is 0. DtypeError for bools."""
     def absolute_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place absolute."""
     def acos(self, *, out: Any = None) -> Tensor:
@@ -131,6 +132,10 @@ class Tensor:
         """input + alpha * other, elementwise, broadcast and promoted. DtypeError for a float alpha of integers."""
     def add_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place add."""
+    def addbmm(self, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1, out: Any = None) -> Tensor:
+        """beta * input + alpha * Σ_b batch1_b @ batch2_b: input broadcast to (m, n), (b, m, k), (b, k, n) -> (m, n)."""
+    def addbmm_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place addbmm."""
     def addcdiv(self, tensor1: Tensor | Number, tensor2: Tensor | Number, *, value: Number = 1, out: Any = None) -> Tensor:
         """input + value tensor1 / tensor2, elementwise and broadcast. DtypeError for integers."""
     def addcdiv_(self, *args: Any, **kwargs: Any) -> Self:
@@ -147,6 +152,10 @@ class Tensor:
         """beta * input + alpha * (mat @ vec): input broadcast to (m,), mat (m, k), vec (k,) -> (m,)."""
     def addmv_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place addmv."""
+    def addr(self, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1, out: Any = None) -> Tensor:
+        """beta * input + alpha * vec1 vec2ᵀ: input broadcast to (m, n), vec1 (m,), vec2 (n,) -> (m, n)."""
+    def addr_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place addr."""
     def adjoint(self) -> Tensor:
         """The last two dimensions transposed, complex numbers conjugated."""
     def all(self, dim: _int | Sequence[_int] | None = None, keepdim: Any = False, *, out: Any = None) -> Tensor:
@@ -157,8 +166,14 @@ class Tensor:
         """The maximum over ``dim`` (one, several, or all). NaN wins. The gradient is divided evenly among equal maxima."""
     def amin(self, dim: _int | Sequence[_int] | None = ..., keepdim: Any = False, *, out: Any = None) -> Tensor:
         """The minimum over ``dim`` (one, several, or all). NaN wins. The gradient is divided evenly among equal minima."""
+    def aminmax(self, *, dim: _int | None = None, keepdim: _bool = False, out: Any = None) -> Any:
+        """(amin, amax) along ``dim``, or of all elements for None. NaN wins; see ``amin`` for the gradient."""
+    def angle(self, *, out: Any = None) -> Tensor:
+        """The angle of each complex number in (-π, π]; of real numbers π below 0, else 0. NaN of NaN."""
     def any(self, dim: _int | Sequence[_int] | None = None, keepdim: Any = False, *, out: Any = None) -> Tensor:
         """Whether any element over ``dim`` (one, several, or all for None) is not 0; bool, uint8 of uint8."""
+    def apply_(self, callable: Any) -> Tensor:
+        """Replace each element by ``callable(element)``, one by one in Python. CPU only."""
     def arccos(self, *, out: Any = None) -> Tensor:
         """The inverse cosine in [0, π], elementwise; NaN outside [-1, 1]."""
     def arccos_(self, *args: Any, **kwargs: Any) -> Self:
@@ -191,10 +206,16 @@ class Tensor:
         """The int64 index of the maximum along ``dim``, or in the flattened tensor for None."""
     def argmin(self, dim: _int | None = None, keepdim: Any = False, *, out: Any = None) -> Tensor:
         """The int64 index of the minimum along ``dim``, or in the flattened tensor for None."""
+    def argsort(self, dim: _int = -1, descending: _bool = False, *, stable: _bool = False, out: Any = None) -> Tensor:
+        """The indices that sort input along ``dim``: the second result of ``sort``."""
     def argwhere(self) -> Tensor:
         """The coordinates of the elements that are not 0, in C order: (count, ndim) in int64."""
     def as_strided(self, *size: Any, stride: _int | Sequence[_int], storage_offset: _int | None = None) -> Tensor:
         """The view of ``size`` and ``stride`` (in elements) over input's memory, from element ``storage_offset`` of it."""
+    def as_strided_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place as_strided."""
+    def as_strided_scatter(self, src: Tensor, size: Any, stride: Any, storage_offset: _int | None = None, *, out: Any = None) -> Tensor:
+        """A copy of input with ``src`` where ``as_strided`` looks. ShapeError where src is not of ``size``."""
     def asin(self, *, out: Any = None) -> Tensor:
         """The inverse sine in [-π/2, π/2], elementwise; NaN outside [-1, 1]."""
     def asin_(self, *args: Any, **kwargs: Any) -> Self:
@@ -227,6 +248,8 @@ class Tensor:
         """Fill with 1 with probability ``p`` (a number, or a tensor that broadcasts), else 0."""
     def bfloat16(self, memory_format: Any = None) -> Tensor:
         """As tensorlib.bfloat16."""
+    def bincount(self, weights: Tensor | None = None, minlength: _int = 0, *, out: Any = None) -> Tensor:
+        """out[n] = the number of elements of input that are n (or the sum of their weights), for n up to the largest."""
     def bitwise_and(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """input & other, bit by bit, of integers; logical and of bools."""
     def bitwise_and_(self, *args: Any, **kwargs: Any) -> Self:
@@ -263,6 +286,8 @@ class Tensor:
         """The view in which input repeats to ``size``, with stride 0."""
     def byte(self, memory_format: Any = None) -> Tensor:
         """As tensorlib.uint8."""
+    def cauchy_(self, median: _float = 0.0, sigma: _float = 1.0, *, generator: Any = None) -> Tensor:
+        """Fill with numbers of Cauchy's distribution: median + sigma tan(π (u - ½))."""
     def cdouble(self, memory_format: Any = None) -> Tensor:
         """As tensorlib.complex128."""
     def ceil(self, *, out: Any = None) -> Tensor:
@@ -273,6 +298,12 @@ class Tensor:
         """As tensorlib.complex64."""
     def char(self, memory_format: Any = None) -> Tensor:
         """As tensorlib.int8."""
+    def cholesky(self, upper: _bool = False, *, out: Any = None) -> Tensor:
+        """L with input = L L^H, lower triangular (``upper``: U with input = U^H U): ``linalg.cholesky``."""
+    def cholesky_inverse(self, upper: _bool = False, *, out: Any = None) -> Tensor:
+        """(L L^H)^-1 of L = input, lower triangular (``upper``: (L^H L)^-1): (…, n, n)."""
+    def cholesky_solve(self, L: Tensor, upper: _bool = False, *, out: Any = None) -> Tensor:
+        """X with L L^H X = input (``upper``: L^H L X = input): input (…, n, k), L (…, n, n) triangular."""
     def chunk(self, chunks: _int, dim: _int = 0) -> Any:
         """At most ``chunks`` consecutive views along ``dim`` of ceil(n / chunks) each; the last may be smaller."""
     def clamp(self, min: Tensor | Number | None = None, max: Tensor | Number | None = None, *, out: Any = None) -> Tensor:
@@ -293,6 +324,12 @@ class Tensor:
         """In-place clip."""
     def clone(self, *, memory_format: Any = None) -> Tensor:
         """A copy with its own memory; gradients flow through it."""
+    def conj(self) -> Tensor:
+        """The complex conjugate, elementwise: a copy; real tensors themselves."""
+    def conj_physical(self, *, out: Any = None) -> Tensor:
+        """The complex conjugate, elementwise; of real tensors the same numbers."""
+    def conj_physical_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place conj_physical."""
     def contiguous(self, memory_format: Any = None) -> Tensor:
         """Itself when contiguous, otherwise a contiguous copy."""
     def copy_(self, src: Any, non_blocking: _bool = False) -> Tensor:
@@ -301,6 +338,8 @@ class Tensor:
         """|input| with the sign of other, elementwise; that of -0.0 counts."""
     def copysign_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place copysign."""
+    def corrcoef(self) -> Tensor:
+        """The correlation coefficients of the rows of input: ``cov`` divided by the standard deviations, within -1 … 1."""
     def cos(self, *, out: Any = None) -> Tensor:
         """The cosine, elementwise, of radians."""
     def cos_(self, *args: Any, **kwargs: Any) -> Self:
@@ -311,10 +350,18 @@ class Tensor:
         """In-place cosh."""
     def count_nonzero(self, dim: _int | Sequence[_int] | None = None, *, out: Any = None) -> Tensor:
         """The number of elements over ``dim`` (one, several, or all for None) that are not 0, as int64."""
+    def cov(self, *, correction: _int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None) -> Tensor:
+        """Σ w (x - mean)(y - mean)ᵀ / (Σ w - correction): the covariances of the rows of input, variables by observations."""
     def cpu(self, memory_format: Any = None) -> Tensor:
         """On the CPU."""
+    def cross(self, other: Tensor, dim: _int | None = None, *, out: Any = None) -> Tensor:
+        """``linalg.cross`` along ``dim``, by default the first dimension of size 3."""
     def cuda(self, device: Any = None, non_blocking: _bool = False, memory_format: Any = None) -> Tensor:
         """On a GPU."""
+    def cummax(self, dim: _int, *, out: Any = None) -> tuple[Tensor, Tensor]:
+        """(max input[: i + 1], its index) along ``dim`` for every i: the index of the last of equal maxima. NaN wins."""
+    def cummin(self, dim: _int, *, out: Any = None) -> tuple[Tensor, Tensor]:
+        """(min input[: i + 1], its index) along ``dim`` for every i: the index of the last of equal minima. NaN wins."""
     def cumprod(self, dim: _int, *, dtype: Any = None, out: Any = None) -> Tensor:
         """Π input[: i + 1] along ``dim`` for every i. bool and integers are multiplied in int64, half types in float32."""
     def cumprod_(self, *args: Any, **kwargs: Any) -> Self:
@@ -333,6 +380,8 @@ class Tensor:
         """input π / 180, elementwise."""
     def deg2rad_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place deg2rad."""
+    def det(self, *, out: Any = None) -> Tensor:
+        """The determinant: ``linalg.det``."""
     def detach(self) -> Tensor:
         """The same memory without history; writes to it are counted."""
     def detach_(self) -> Tensor:
@@ -343,10 +392,22 @@ class Tensor:
         """The matrix with a vector on its diagonal, or the diagonal of a matrix, as a copy."""
     def diag_embed(self, offset: _int = 0, dim1: _int = -2, dim2: _int = -1) -> Tensor:
         """Zeros with the last dimension of input on the diagonal of the new dimensions ``dim1`` and ``dim2``."""
+    def diagflat(self, offset: _int = 0) -> Tensor:
+        """The matrix with the elements of input, in C order, on its diagonal ``offset``."""
     def diagonal(self, offset: _int = 0, dim1: _int = 0, dim2: _int = 1) -> Tensor:
         """input[..., i, ..., i + offset, ...] over ``dim1`` and ``dim2``, as a new last dimension."""
+    def diagonal_scatter(self, src: Tensor, offset: _int = 0, dim1: _int = 0, dim2: _int = 1, *, out: Any = None) -> Tensor:
+        """A copy of input with ``src`` on its diagonal. ShapeError where src has another shape than the diagonal."""
+    def diff(self, n: _int = 1, dim: _int = -1, prepend: Tensor | None = None, append: Tensor | None = None, *, out: Any = None) -> Tensor:
+        """input[i + 1] - input[i] along ``dim``, ``n`` times; of bool whether they differ."""
+    def digamma(self, *, out: Any = None) -> Tensor:
+        """Γ'(input) / Γ(input), elementwise; ∓infinity at ±0 and NaN at the negative integers."""
+    def digamma_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place digamma."""
     def dim(self) -> _int:
         """Number of dimensions."""
+    def dist(self, other: Tensor, p: Any = 2, *, out: Any = None) -> Tensor:
+        """(Σ |input - other|**p)**(1/p), the two broadcast against each other. DtypeError for integers."""
     def div(self, other: Any, *, rounding_mode: Any = None, out: Any = None) -> Tensor:
         """input / other, elementwise; rounded toward zero ('trunc') or down ('floor') by ``rounding_mode``."""
     def div_(self, *args: Any, **kwargs: Any) -> Self:
@@ -378,6 +439,10 @@ class Tensor:
         """1 - erf(input), elementwise, without cancellation."""
     def erfc_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place erfc."""
+    def erfinv(self, *, out: Any = None) -> Tensor:
+        """The x of erf(x) = input, elementwise; infinite at ±1, NaN beyond. Wichura 1988, Algorithm AS 241."""
+    def erfinv_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place erfinv."""
     def exp(self, *, out: Any = None) -> Tensor:
         """e**input, elementwise. Integers promote to the default float dtype; half types compute in float32."""
     def exp2(self, *, out: Any = None) -> Tensor:
@@ -392,10 +457,6 @@ class Tensor:
         """``input.expand(other.shape)``."""
     def expand_dims(self, dim: _int) -> Tensor:
         """The view with a dimension of size 1 inserted at ``dim``. DimError out of range."""
-    def expit(self, *, out: Any = None) -> Tensor:
-        """1 / (1 + e**-input), elementwise."""
-    def expit_(self, *args: Any, **kwargs: Any) -> Self:
-        """In-place expit."""
     def expm1(self, *, out: Any = None) -> Tensor:
         """e**input - 1, elementwise, accurate near 0."""
     def expm1_(self, *args: Any, **kwargs: Any) -> Self:
@@ -404,6 +465,8 @@ class Tensor:
         """Fill with numbers of density lambd e**(-lambd x): -log(1 - u) / lambd."""
     def fill_(self, value: Any) -> Tensor:
         """Write a number (or a 0-d tensor) into every element."""
+    def fill_diagonal_(self, fill_value: Any, wrap: _bool = False) -> Tensor:
+        """Write a number on the main diagonal; all sizes must be equal where there are more than two dimensions."""
     def fix(self, *, out: Any = None) -> Tensor:
         """input without its fraction, elementwise."""
     def fix_(self, *args: Any, **kwargs: Any) -> Self:
@@ -419,7 +482,9 @@ class Tensor:
     def float(self, memory_format: Any = None) -> Tensor:
         """As tensorlib.float32."""
     def float_power(self, exponent: Any, *, out: Any = None) -> Tensor:
-        """input**exponent in float64, elementwise and broadcast."""
+        """input**exponent in float64, or complex128, elementwise and broadcast."""
+    def float_power_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place float_power."""
     def floor(self, *, out: Any = None) -> Tensor:
         """The largest integer not above input, elementwise, in input's dtype."""
     def floor_(self, *args: Any, **kwargs: Any) -> Self:
@@ -440,14 +505,26 @@ class Tensor:
         """input - trunc(input), elementwise: the fraction, with input's sign."""
     def frac_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place frac."""
+    def frexp(self, *, out: Any = None) -> tuple[Tensor, Tensor]:
+        """(mantissa, exponent) with input = mantissa 2**exponent, ½ <= |mantissa| < 1, exponent int32; elementwise."""
     def gather(self, dim: _int, index: Tensor, *, sparse_grad: _bool = False, out: Any = None) -> Tensor:
         """out[i, j, k] = input[i, index[i, j, k], k] for ``dim`` 1, and so on: of the shape of ``index``."""
+    def gcd(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
+        """The greatest common divisor, elementwise, not negative; gcd(0, 0) = 0."""
+    def gcd_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place gcd."""
     def ge(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """input >= other, elementwise, broadcast; the result is bool."""
     def ge_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place ge."""
+    def geometric_(self, p: _float, *, generator: Any = None) -> Tensor:
+        """Fill with the number of trials up to the first success of probability p: ⌈log(1 - u) / log(1 - p)⌉, from 1."""
+    def geqrf(self, *, out: Any = None) -> tuple[Tensor, Tensor]:
+        """(a, tau): R on and above the diagonal of a, the Householder vectors below it, and their factors. No gradient."""
     def ger(self, vec2: Tensor, *, out: Tensor | None = None) -> Tensor:
         """out_ij = input_i vec2_j: (m,), (n,) -> (m, n). Promoted as mul."""
+    def get_device(self) -> _int:
+        """The number of the GPU it is on; -1 on the CPU."""
     @property
     def grad(self) -> Any: ...
     @grad.setter
@@ -470,25 +547,47 @@ class Tensor:
         """As tensorlib.float16."""
     def hardshrink(self, lambd: Number = 0.5, *, out: Any = None) -> Tensor:
         """input where its magnitude exceeds lambd, 0 elsewhere."""
+    def hash_tensor(self, dim: _int | Sequence[_int] | None = ..., keepdim: Any = False, *, mode: _int = 0, out: Any = None) -> Tensor:
+        """The exclusive or of the elements over ``dim``, as the bits of float64 or int64: uint64."""
     def heaviside(self, values: Tensor | Number, *, out: Any = None) -> Tensor:
         """0 below zero (and for NaN), 1 above, ``values`` at zero, elementwise."""
     def heaviside_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place heaviside."""
+    def histc(self, bins: _int = 100, min: _float = 0, max: _float = 0, *, out: Any = None) -> Tensor:
+        """How many elements lie in each of ``bins`` equal parts of min … max; of the elements' range where both are 0."""
+    def histogram(self, bins: Any, *, range: Any = None, weight: Tensor | None = None, density: _bool = False, out: Any = None) -> Any:
+        """(hist, bin_edges): how many elements (or their weights' sum) lie between each two neighbours of bin_edges."""
     def hsplit(self, indices_or_sections: Any) -> Any:
         """Equal parts, or cuts, along dimension 1; along 0 for a 1-D tensor."""
     def hypot(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """√(input² + other²), elementwise, without overflow in between."""
     def hypot_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place hypot."""
+    def i0(self, *, out: Any = None) -> Tensor:
+        """I0(input), the modified Bessel function of the first kind of order 0, elementwise."""
+    def i0_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place i0."""
+    def igamma(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
+        """P(a, x) = ∫ t^(a-1) e^-t dt from 0 to x over Γ(a), a = input, x = other, elementwise. Gradient: of ``other``."""
+    def igamma_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place igamma."""
+    def igammac(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
+        """Q(a, x) = 1 - igamma(a, x), elementwise, without cancellation. Gradient: of ``other``."""
+    def igammac_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place igammac."""
+    @property
+    def imag(self) -> Any: ...
+    @imag.setter
+    def imag(self, value: Any) -> None: ...
     def index_add(self, dim: _int, index: Tensor, source: Tensor, *, alpha: Any = 1, out: Any = None) -> Tensor:
         """A copy of input to which ``alpha * source[..., j, ...]`` is added at ``index[j]`` of ``dim``; repeats add up."""
     def index_add_(self, dim: _int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
         """``index_add`` in input's own memory."""
-    def index_copy(self, dim: _int, index: Tensor, source: Tensor) -> Tensor:
+    def index_copy(self, dim: _int, index: Tensor, source: Tensor, *, out: Any = None) -> Tensor:
         """A copy of input with ``source[..., j, ...]`` written at ``index[j]`` of ``dim``."""
     def index_copy_(self, dim: _int, index: Tensor, source: Tensor) -> Tensor:
         """``index_copy`` in input's own memory."""
-    def index_fill(self, dim: _int, index: Tensor, value: Any) -> Tensor:
+    def index_fill(self, dim: _int, index: Tensor, value: Any, *, out: Any = None) -> Tensor:
         """A copy of input with ``value`` (a number or a 0-d tensor) at ``index`` of ``dim``."""
     def index_fill_(self, dim: _int, index: Tensor, value: Any) -> Tensor:
         """``index_fill`` in input's own memory."""
@@ -496,20 +595,46 @@ class Tensor:
         """A copy of input with ``values`` put (or added) at ``input[indices]``; None stands for a whole dimension."""
     def index_put_(self, indices: Any, values: Tensor, accumulate: _bool = False) -> Tensor:
         """``input[indices] = values``, or ``+=`` with repeated places adding up; None stands for a whole dimension."""
+    def index_reduce(self, dim: _int, index: Tensor, source: Tensor, reduce: str, *, include_self: _bool = True, out: Any = None) -> Tensor:
+        """input joined with ``source[..., j, ...]`` at ``index[j]`` of ``dim`` by "prod", "mean", "amax" or "amin"."""
+    def index_reduce_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place index_reduce."""
     def index_select(self, dim: _int, index: Tensor, *, out: Any = None) -> Tensor:
         """input[..., index[j], ...] over ``dim``, for a vector of indices, none negative. DimError out of range."""
+    def inner(self, other: Tensor, *, out: Any = None) -> Tensor:
+        """Σ_k input[…, k] other[…, k]: (…a, k), (…b, k) -> (…a, …b); a product where one has no dimensions."""
     def int(self, memory_format: Any = None) -> Tensor:
         """As tensorlib.int32."""
+    def inverse(self, *, out: Any = None) -> Tensor:
+        """input^-1: ``linalg.inv``."""
     def is_complex(self) -> _bool:
         """Whether the dtype is a complex one."""
+    def is_conj(self) -> _bool:
+        """Whether the tensor is marked as conjugated: never, conjugates are computed at once."""
     def is_contiguous(self, memory_format: Any = None) -> _bool:
         """Whether the elements lie in C order without gaps."""
+    @property
+    def is_cpu(self) -> Any: ...
     @property
     def is_cuda(self) -> Any: ...
     def is_floating_point(self) -> _bool:
         """Whether the dtype is a floating-point one."""
+    def is_inference(self) -> _bool:
+        """False: inference mode makes ordinary tensors."""
     @property
     def is_leaf(self) -> Any: ...
+    def is_neg(self) -> _bool:
+        """Whether the tensor is marked as negated: never, negatives are computed at once."""
+    def is_nonzero(self) -> _bool:
+        """Whether the only element is not 0. ArgumentError where there are more, or none."""
+    def is_pinned(self, device: Any = None) -> _bool:
+        """False: page-locked memory belongs to the allocator, which stages copies through it, not to tensors."""
+    def is_same_size(self, other: Tensor) -> _bool:
+        """Whether the other tensor has the same shape."""
+    def is_set_to(self, tensor: Tensor) -> _bool:
+        """Whether the other tensor is the same view of the same memory."""
+    def is_shared(self) -> _bool:
+        """Whether other processes see its memory: on a GPU they can, on the CPU never."""
     def is_signed(self) -> _bool:
         """Whether the dtype holds negative numbers."""
     def isclose(self, other: Tensor, rtol: _float = 1e-05, atol: _float = 1e-08, equal_nan: _bool = False) -> Tensor:
@@ -524,10 +649,26 @@ class Tensor:
         """Whether each element is -∞."""
     def isposinf(self) -> Tensor:
         """Whether each element is +∞."""
+    def isreal(self) -> Tensor:
+        """Whether the imaginary part of each element is 0."""
+    def istft(self, n_fft: _int, hop_length: _int | None = None, win_length: _int | None = None, window: Tensor | None = None, center: _bool = True, normalized: _bool = False, onesided: _bool | None = None, length: _int | None = None, return_complex: _bool = False) -> Tensor:
+        """The signal of least squared distance to the frames of ``stft``: overlapping frames are added, over window²."""
     def item(self) -> Any:
         """The only element as a Python number."""
     @property
     def itemsize(self) -> Any: ...
+    def kron(self, other: Tensor, *, out: Any = None) -> Tensor:
+        """The Kronecker product: out[i s + k, …] = input[i, …] other[k, …], s the size of other. Promoted as mul."""
+    def kthvalue(self, k: _int, dim: _int = -1, keepdim: Any = False, *, out: Any = None) -> tuple[Tensor, Tensor]:
+        """(value, index) of the k-th smallest element along ``dim``, counted from 1; NaN is larger than every number."""
+    def lcm(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
+        """The least common multiple, elementwise, not negative; 0 where one of the two is."""
+    def lcm_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place lcm."""
+    def ldexp(self, other: Tensor, *, out: Any = None) -> Tensor:
+        """input 2**other, elementwise and broadcast."""
+    def ldexp_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place ldexp."""
     def le(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """input <= other, elementwise, broadcast; the result is bool."""
     def le_(self, *args: Any, **kwargs: Any) -> Self:
@@ -544,6 +685,10 @@ class Tensor:
         """input <= other, elementwise, broadcast; the result is bool."""
     def less_equal_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place less_equal."""
+    def lgamma(self, *, out: Any = None) -> Tensor:
+        """log|Γ(input)|, elementwise; infinite at 0 and the negative integers."""
+    def lgamma_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place lgamma."""
     def log(self, *, out: Any = None) -> Tensor:
         """The natural logarithm, elementwise: -inf at 0, NaN below."""
     def log10(self, *, out: Any = None) -> Tensor:
@@ -560,10 +705,18 @@ class Tensor:
         """In-place log2."""
     def log_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place log."""
-    def log_softmax(self, dim: _int, _stacklevel: Any = 3, dtype: Any = None, *, out: Any = None) -> Tensor:
+    def log_normal_(self, mean: _float = 1.0, std: _float = 2.0, *, generator: Any = None) -> Tensor:
+        """Fill with e**z, z normal of the given mean and standard deviation."""
+    def log_softmax(self, dim: _int, dtype: Any = None, *, out: Any = None) -> Tensor:
         """input - log Σ exp(input) along ``dim``, without overflow. Any shape -> the same."""
     def logaddexp(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """log(e**input + e**other), elementwise, without overflow."""
+    def logaddexp2(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
+        """log2(2**input + 2**other), elementwise, without overflow."""
+    def logcumsumexp(self, dim: _int, *, out: Any = None) -> Tensor:
+        """log Σ exp(input[: i + 1]) along ``dim`` for every i, without overflow. Half types compute in float32."""
+    def logdet(self) -> Tensor:
+        """log det input: (…, n, n) -> (…); NaN where the determinant is negative, -inf where it is 0."""
     def logical_and(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """Whether both are nonzero, elementwise."""
     def logical_and_(self, *args: Any, **kwargs: Any) -> Self:
@@ -592,10 +745,18 @@ class Tensor:
         """input < other, elementwise, broadcast; the result is bool."""
     def lt_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place lt."""
+    def lu(self, pivot: _bool = True, get_infos: _bool = False, *, out: Any = None) -> Any:
+        """(LU, pivots) of ``linalg.lu_factor_ex``, and its info with ``get_infos``."""
+    def lu_solve(self, LU_data: Tensor, LU_pivots: Tensor, *, out: Any = None) -> Tensor:
+        """X with A X = input of A factored by ``lu``: ``linalg.lu_solve`` in the order of old programs."""
     @property
     def mH(self) -> Any: ...
     @property
     def mT(self) -> Any: ...
+    def map2_(self, x: Tensor, y: Tensor, callable: Any) -> Tensor:
+        """Replace each element by ``callable(element, the one of x, the one of y)``, in Python. CPU only."""
+    def map_(self, tensor: Tensor, callable: Any) -> Tensor:
+        """Replace each element by ``callable(element, the one of tensor)``, one by one in Python. CPU only."""
     def masked_fill(self, mask: Tensor, value: Any) -> Tensor:
         """value where mask holds, input elsewhere, in input's dtype; ``value`` is a number or a 0-d tensor."""
     def masked_fill_(self, *args: Any, **kwargs: Any) -> Self:
@@ -608,38 +769,64 @@ class Tensor:
         """The elements of input where mask holds, broadcast against each other, in C order: 1-D."""
     def matmul(self, other: Tensor, *, out: Any = None) -> Tensor:
         """input @ other: (…, m, k) @ (…, k, n) -> (…, m, n), leading dimensions broadcast; 1-D as in NumPy."""
+    def matrix_exp(self, *, out: Any = None) -> Tensor:
+        """Σ input^k / k!: (…, n, n), float or complex. Scaling and squaring of a Padé approximant: Higham 2005."""
+    def matrix_power(self, n: _int, *, out: Any = None) -> Tensor:
+        """input @ input @ … n times, by repeated squaring; of the inverse for n < 0: (…, k, k). The identity for n = 0."""
     def max(self, dim: Any = None, keepdim: _bool = False, *, other: Any = None) -> Any:
         """The maximum of all elements; max(input, dim): (values, indices) along a dim; max(input, other): maximum."""
     def maximum(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """The larger of the two, elementwise; NaN where either is NaN. At a tie each gets half of the gradient."""
     def mean(self, dim: _int | Sequence[_int] | None = None, keepdim: Any = False, *, dtype: Any = None, out: Any = None) -> Tensor:
         """Σ input / n over ``dim`` (one, several, or all for None), n the number of elements reduced."""
+    def median(self, dim: _int | None = None, keepdim: _bool = False, *, out: Any = None) -> Any:
+        """The middle of all elements, the lower one of two; median(input, dim): (values, indices) along a dim."""
     def min(self, dim: Any = None, keepdim: _bool = False, *, other: Any = None) -> Any:
         """The minimum of all elements; min(input, dim): (values, indices) along a dim; min(input, other): minimum."""
     def minimum(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """The smaller of the two, elementwise; NaN where either is NaN. At a tie each gets half of the gradient."""
     def mm(self, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
         """input @ mat2 for two matrices: (m, k), (k, n) -> (m, n). No broadcasting; see matmul."""
+    def mode(self, dim: _int = -1, keepdim: Any = False, *, out: Any = None) -> tuple[Tensor, Tensor]:
+        """(value, index) of the most frequent element along ``dim``: the smallest of equally frequent ones, its last index."""
     def moveaxis(self, source: Any, destination: Any) -> Tensor:
         """The view with dimensions ``source`` moved to ``destination``, the others in their order."""
     def movedim(self, source: Any, destination: Any) -> Tensor:
         """The view with dimensions ``source`` moved to ``destination``, the others in their order."""
+    def msort(self, *, out: Any = None) -> Tensor:
+        """input in ascending order along its first dimension."""
     def mul(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """input * other, elementwise, broadcast and promoted."""
     def mul_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place mul."""
+    def multinomial(self, num_samples: _int, replacement: _bool = False, *, generator: Any = None, out: Any = None) -> Tensor:
+        """``num_samples`` indices of each row of input (n,) or (m, n), index i with a chance proportional to input[i]."""
     def multiply(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """input * other, elementwise, broadcast and promoted."""
     def multiply_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place multiply."""
     def mv(self, vec: Tensor, *, out: Tensor | None = None) -> Tensor:
         """input @ vec: (m, k), (k,) -> (m,). See matmul."""
+    def mvlgamma(self, p: _int, *, out: Any = None) -> Tensor:
+        """log Γ_p(input) = p (p - 1)/4 log π + Σ log Γ(input - i/2) over i < p, elementwise."""
+    def mvlgamma_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place mvlgamma."""
     def nan_to_num(self, nan: _float | None = 0.0, posinf: _float | None = None, neginf: _float | None = None, *, out: Any = None) -> Tensor:
         """input with NaN, ∞ and -∞ replaced: by 0 and the largest and smallest numbers of the dtype unless given."""
     def nan_to_num_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place nan_to_num."""
+    def nanmean(self, dim: Any = None, keepdim: _bool = False, *, dtype: Any = None, out: Any = None) -> Tensor:
+        """The mean of the elements over ``dim`` that are not NaN; NaN where there are none. DtypeError for integers."""
+    def nanmedian(self, dim: _int | None = None, keepdim: _bool = False, *, out: Any = None) -> Any:
+        """``median`` of the elements that are not NaN; NaN where all are."""
+    def nanquantile(self, q: Any, dim: _int | None = None, keepdim: _bool = False, *, interpolation: str = 'linear', out: Any = None) -> Tensor:
+        """``quantile`` of the elements that are not NaN; NaN where all are."""
+    def nansum(self, dim: Any = None, keepdim: _bool = False, *, dtype: Any = None, out: Any = None) -> Tensor:
+        """Σ input over ``dim`` (one, several, or all for None), NaN counting as 0: see ``sum``."""
     def narrow(self, dim: _int, start: Any, length: _int) -> Tensor:
         """input[..., start : start + length, ...]: a view of ``length`` elements of ``dim``. An error outside."""
+    def narrow_copy(self, dim: _int, start: Any, length: _int, *, out: Any = None) -> Tensor:
+        """A copy, in memory of its own, of what ``narrow`` shows as a view."""
     @property
     def nbytes(self) -> Any: ...
     @property
@@ -660,8 +847,12 @@ class Tensor:
         """In-place negative."""
     def nelement(self) -> _int:
         """Number of elements."""
+    def new(self, *args: Any, device: Any = None) -> Tensor:
+        """``new(2, 3)``: uninitialised memory; ``new(data)``: a copy; with this tensor's dtype and device."""
     def new_empty(self, *size: Any, **kwargs: Any) -> Tensor:
         """``empty(size)`` with this tensor's dtype and device."""
+    def new_empty_strided(self, size: Any, stride: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
+        """``empty_strided`` with this tensor's dtype and device."""
     def new_full(self, size: Any, fill_value: Any, **kwargs: Any) -> Tensor:
         """``full(size, fill_value)`` with this tensor's dtype and device."""
     def new_ones(self, *size: Any, **kwargs: Any) -> Tensor:
@@ -670,8 +861,14 @@ class Tensor:
         """``tensor(data)`` with this tensor's dtype and device."""
     def new_zeros(self, *size: Any, **kwargs: Any) -> Tensor:
         """``zeros(size)`` with this tensor's dtype and device."""
+    def nextafter(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
+        """The next number of the dtype after input toward other, elementwise."""
+    def nextafter_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place nextafter."""
     def nonzero(self, *, out: Any = None, as_tuple: _bool = False) -> Any:
         """The coordinates of the elements that are not 0, in C order: (count, ndim) in int64, or one tensor a dimension."""
+    def nonzero_static(self, *, size: _int, fill_value: _int = -1, out: Any = None) -> Tensor:
+        """The first ``size`` rows of ``nonzero``, with rows of ``fill_value`` behind them where there are fewer."""
     def norm(self, p: Any = 'fro', dim: Any = None, keepdim: _bool = False, out: Any = None, dtype: Any = None) -> Tensor:
         """(Σ |input|**p)**(1/p) over ``dim``, all elements for None: ``linalg.vector_norm``. "fro" is p = 2."""
     def normal_(self, mean: _float = 0.0, std: _float = 1.0, *, generator: Any = None) -> Tensor:
@@ -684,6 +881,10 @@ class Tensor:
         """Number of elements."""
     def numpy(self, *, force: _bool = False) -> Any:
         """The NumPy array over the same memory. With ``force`` a detached CPU copy of whatever it is."""
+    def orgqr(self, tau: Tensor, *, out: Any = None) -> Tensor:
+        """The first n columns of H_1 H_2 … H_k, H_i = I - tau_i v_i v_i^H: input (…, m, n), tau (…, k) -> (…, m, n)."""
+    def ormqr(self, tau: Tensor, other: Tensor, left: _bool = True, transpose: _bool = False, *, out: Any = None) -> Tensor:
+        """Q other (``left``) or other Q, Q = H_1 … H_k of input and tau, ``transpose``: its conjugate transpose."""
     def outer(self, vec2: Tensor, *, out: Tensor | None = None) -> Tensor:
         """out_ij = input_i vec2_j: (m,), (n,) -> (m, n). Promoted as mul."""
     @property
@@ -692,6 +893,12 @@ class Tensor:
         """The view whose dimension i is dimension ``dims[i]`` of input."""
     def permute_dims(self, *dims: Any) -> Tensor:
         """The view whose dimension i is dimension ``dims[i]`` of input."""
+    def pinverse(self, rcond: Any = 1e-15) -> Tensor:
+        """The Moore-Penrose inverse: ``linalg.pinv`` with singular values of at most rcond times the largest as 0."""
+    def polygamma(self, n: _int) -> Tensor:
+        """The n-th derivative of digamma at input, elementwise."""
+    def polygamma_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place polygamma."""
     def positive(self) -> Tensor:
         """input itself. DtypeError for bools."""
     def pow(self, exponent: Any, *, out: Any = None) -> Tensor:
@@ -702,6 +909,14 @@ class Tensor:
         """max(input, 0) + weight min(input, 0); weight has one element, or one for each channel (dim 1)."""
     def prod(self, dim: _int | None = None, keepdim: Any = False, *, dtype: Any = None, out: Any = None) -> Tensor:
         """Π input along ``dim``, or of all elements for None; 1 of nothing."""
+    def put(self, index: Tensor, source: Tensor, accumulate: _bool = False) -> Tensor:
+        """input with ``source`` put (or added) at ``index`` of its elements in C order; one source for each index."""
+    def put_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place put."""
+    def qr(self, some: _bool = True, *, out: Any = None) -> Any:
+        """(Q, R) with input = Q R; ``some``: of reduced size. ``linalg.qr``."""
+    def quantile(self, q: Any, dim: _int | None = None, keepdim: _bool = False, *, interpolation: str = 'linear', out: Any = None) -> Tensor:
+        """The q-th quantiles along ``dim`` (None: of all elements): the value at rank q (n - 1) of the sorted elements."""
     def rad2deg(self) -> Tensor:
         """input 180 / π, elementwise."""
     def rad2deg_(self, *args: Any, **kwargs: Any) -> Self:
@@ -710,6 +925,10 @@ class Tensor:
         """Fill with integers in [from, to); ``random_(to)`` from 0, ``random_()`` all that the dtype holds exactly."""
     def ravel(self) -> Tensor:
         """input.reshape(-1)."""
+    @property
+    def real(self) -> Any: ...
+    @real.setter
+    def real(self, value: Any) -> None: ...
     def reciprocal(self, *, out: Any = None) -> Tensor:
         """1 / input, elementwise; integers promote to the default float dtype."""
     def reciprocal_(self, *args: Any, **kwargs: Any) -> Self:
@@ -726,6 +945,10 @@ class Tensor:
         """input - ⌊input / other⌋ other, elementwise: the remainder with the sign of ``other``, as Python's %."""
     def remainder_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place remainder."""
+    def renorm(self, p: Any, dim: _int, maxnorm: Any, *, out: Any = None) -> Tensor:
+        """input with each slice of ``dim`` whose p-norm is larger than ``maxnorm`` scaled down to it."""
+    def renorm_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place renorm."""
     def repeat(self, *repeats: Any) -> Tensor:
         """A copy with input repeated ``repeats[d]`` times along each dimension; more repeats make dimensions in front."""
     def repeat_interleave(self, repeats: Any = None, dim: _int | None = None, *, output_size: _int | None = None) -> Tensor:
@@ -740,6 +963,14 @@ class Tensor:
         """The same elements in C order under another shape: a view where strides allow it, otherwise a copy."""
     def reshape_as(self, other: Tensor) -> Tensor:
         """``input.reshape(other.shape)``."""
+    def resize_(self, *size: Any, memory_format: Any = None) -> Tensor:
+        """Give this tensor another shape: the same memory where it is large enough, else a larger copy of it."""
+    def resize_as_(self, the_template: Tensor, memory_format: Any = None) -> Tensor:
+        """``resize_`` to the shape of another tensor."""
+    def resolve_conj(self) -> Tensor:
+        """The tensor itself: conjugates are computed at once, never marked for later."""
+    def resolve_neg(self) -> Tensor:
+        """The tensor itself: negatives are computed at once, never marked for later."""
     def retain_grad(self) -> None:
         """Have backward fill ``.grad`` although this is not a leaf."""
     @property
@@ -758,22 +989,28 @@ class Tensor:
         """In-place rsqrt."""
     def rsub(self, other: Any, *, alpha: Any = 1) -> Tensor:
         """other - alpha * input, elementwise."""
-    def scatter(self, dim: _int, index: Tensor, src: Any = None, *, value: Any = None, reduce: Any = None) -> Tensor:
+    def scatter(self, dim: _int, index: Tensor, src: Any = None, *, value: Any = None, reduce: Any = None, out: Any = None) -> Tensor:
         """A copy of input with out[i, index[i, j, k], k] = src[i, j, k] for ``dim`` 1, and so on."""
     def scatter_(self, dim: _int, index: Tensor, src: Any = None, *, value: Any = None, reduce: Any = None) -> Tensor:
         """``scatter`` in input's own memory."""
-    def scatter_add(self, dim: _int, index: Tensor, src: Tensor) -> Tensor:
+    def scatter_add(self, dim: _int, index: Tensor, src: Tensor, *, out: Any = None) -> Tensor:
         """A copy of input with out[i, index[i, j, k], k] += src[i, j, k] for ``dim`` 1, and so on."""
     def scatter_add_(self, dim: _int, index: Tensor, src: Tensor) -> Tensor:
         """``scatter_add`` in input's own memory."""
-    def scatter_reduce(self, dim: _int, index: Tensor, src: Tensor, reduce: str, *, include_self: _bool = True) -> Tensor:
+    def scatter_reduce(self, dim: _int, index: Tensor, src: Tensor, reduce: str, *, include_self: _bool = True, out: Any = None) -> Tensor:
         """input joined with src[i, j, k] at [i, index[i, j, k], k] for ``dim`` 1."""
     def scatter_reduce_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place scatter_reduce."""
     def select(self, dim: _int, index: Any) -> Tensor:
         """input[..., index, ...]: the view at one ``index`` of ``dim``, which disappears. DimError out of range."""
+    def select_scatter(self, src: Tensor, dim: _int, index: _int, *, out: Any = None) -> Tensor:
+        """A copy of input with ``src`` at ``index`` of ``dim``. ShapeError where src has another shape than that part."""
     def set_(self, source: Tensor) -> Tensor:
         """Use the memory of another tensor from now on."""
+    def sgn(self, *, out: Any = None) -> Tensor:
+        """input / |input|, elementwise, 0 at 0: ``sign`` for complex numbers too."""
+    def sgn_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place sgn."""
     @property
     def shape(self) -> Any: ...
     def short(self, memory_format: Any = None) -> Tensor:
@@ -792,14 +1029,24 @@ class Tensor:
         """The sine, elementwise, of radians."""
     def sin_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place sin."""
+    def sinc(self, *, out: Any = None) -> Tensor:
+        """sin(π input) / (π input), elementwise; 1 at 0."""
+    def sinc_(self, *args: Any, **kwargs: Any) -> Self:
+        """In-place sinc."""
     def sinh(self, *, out: Any = None) -> Tensor:
         """The hyperbolic sine, elementwise."""
     def sinh_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place sinh."""
     def size(self, dim: _int | None = None) -> Any:
         """The shape, or the size of one dimension."""
-    def softmax(self, dim: _int, _stacklevel: Any = 3, dtype: Any = None, *, out: Any = None) -> Tensor:
+    def slice_scatter(self, src: Tensor, dim: _int = 0, start: _int | None = None, end: _int | None = None, step: _int = 1, *, out: Any = None) -> Tensor:
+        """A copy of input with ``src`` at ``start : end : step`` of ``dim``. ShapeError where src has another shape."""
+    def slogdet(self, *, out: Any = None) -> Any:
+        """(sign, log |det input|): ``linalg.slogdet``."""
+    def softmax(self, dim: _int, dtype: Any = None, *, out: Any = None) -> Tensor:
         """exp(input) / Σ exp(input) along ``dim``, without overflow. Any shape -> the same."""
+    def sort(self, dim: _int = -1, descending: _bool = False, *, stable: Any = False, out: Any = None) -> tuple[Tensor, Tensor]:
+        """(values, indices) of input in ascending order along ``dim``: values = input.gather(dim, indices)."""
     def split(self, split_size_or_sections: Any, dim: _int = 0) -> Any:
         """Consecutive views along ``dim``: of a size each (the last may be smaller), or of the sizes in a list."""
     def split_with_sizes(self, split_sizes: Any, dim: _int = 0) -> Any:
@@ -818,6 +1065,10 @@ class Tensor:
         """In-place squeeze."""
     def std(self, dim: Any = None, unbiased: Any = None, keepdim: _bool = False, *, correction: Any = None) -> Any:
         """√(Σ (input - mean)² / max(n - correction, 0)) over ``dim``: the square root of ``var``, which see."""
+    def stft(self, n_fft: _int, hop_length: _int | None = None, win_length: _int | None = None, window: Tensor | None = None, center: _bool = True, pad_mode: str = 'reflect', normalized: _bool = False, onesided: _bool | None = None, return_complex: _bool | None = None, align_to_window: _bool | None = None) -> Tensor:
+        """Σ_k window[k] input[t hop_length + k] exp(-2πi jk / n_fft): frequency j of frame t, (…, frequencies, frames)."""
+    def storage_offset(self) -> _int:
+        """How many elements after the first of its memory it begins: 0 but for views."""
     def stride(self, dim: _int | None = None) -> Any:
         """Steps between neighbours of each dimension, in elements."""
     def sub(self, other: Tensor | Number, *, alpha: Number = 1, out: Any = None) -> Tensor:
@@ -832,6 +1083,8 @@ class Tensor:
         """Σ input over ``dim`` (one, several, or all for None)."""
     def sum_to_size(self, *size: Any) -> Tensor:
         """The sum over the dims in which a tensor of ``size`` would be broadcast to the shape of ``input``."""
+    def svd(self, some: _bool = True, compute_uv: _bool = True, *, out: Any = None) -> Any:
+        """(U, S, V) with input = U diag(S) V^H; ``some``: of reduced size. V, where ``linalg.svd`` returns V^H."""
     def swapaxes(self, dim0: _int, dim1: _int) -> Tensor:
         """The view with dimensions ``dim0`` and ``dim1`` interchanged. DimError out of range."""
     def swapaxes_(self, *args: Any, **kwargs: Any) -> Self:
@@ -844,9 +1097,9 @@ class Tensor:
         """The transpose of a matrix; tensors of fewer dimensions as they are."""
     def t_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place t."""
-    def take(self, index: Tensor) -> Tensor:
+    def take(self, index: Tensor, *, out: Any = None) -> Tensor:
         """input.reshape(-1)[index], of the shape of ``index``."""
-    def take_along_dim(self, indices: Tensor, dim: _int | None = None) -> Tensor:
+    def take_along_dim(self, indices: Tensor, dim: _int | None = None, *, out: Any = None) -> Tensor:
         """``gather`` with input and indices broadcast against each other but for ``dim``; None: both flattened."""
     def tan(self, *, out: Any = None) -> Tensor:
         """The tangent, elementwise, of radians."""
@@ -864,10 +1117,16 @@ class Tensor:
         """``to(dtype)``, ``to(device)``, ``to(device, dtype)``, ``to(other)``: itself when nothing changes."""
     def tolist(self) -> Any:
         """Nested lists of Python numbers; a number for a 0-d tensor."""
+    def topk(self, k: _int, dim: _int = -1, largest: _bool = True, sorted: _bool = True, *, out: Any = None) -> Any:
+        """(values, indices) of the k largest (or smallest) elements along ``dim``, the best first."""
+    def trace(self, *, out: Any = None) -> Tensor:
+        """Σ input[i, i] of a matrix. ShapeError for other than two dimensions."""
     def transpose(self, dim0: _int, dim1: _int) -> Tensor:
         """The view with dimensions ``dim0`` and ``dim1`` interchanged. DimError out of range."""
     def transpose_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place transpose."""
+    def triangular_solve(self, A: Tensor, upper: _bool = True, transpose: _bool = False, unitriangular: _bool = False, *, out: Any = None) -> Any:
+        """(X, A) with A X = input, or A^T X = input: ``linalg.solve_triangular`` in the order of old programs."""
     def tril(self, diagonal: _int = 0, *, out: Any = None) -> Tensor:
         """input where column - row <= ``diagonal``, 0 elsewhere, for each of a batch of matrices."""
     def tril_(self, *args: Any, **kwargs: Any) -> Self:
@@ -885,7 +1144,7 @@ class Tensor:
     def trunc_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place trunc."""
     def type(self, dtype: Any = None, non_blocking: _bool = False) -> Any:
-        """The dtype's name, or the tensor as another dtype."""
+        """"tensorlib.FloatTensor" and its like, or the tensor as another dtype, which may be named so too."""
     def type_as(self, other: Tensor) -> Tensor:
         """As the dtype and device of ``other``."""
     def unbind(self, dim: _int = 0) -> Any:
@@ -896,18 +1155,32 @@ class Tensor:
         """All windows of ``size`` along ``dimension``, every ``step``: a view (…, number of windows, …, size)."""
     def uniform_(self, from_: _float = 0.0, to: _float = 1.0, *, generator: Any = None) -> Tensor:
         """Fill with uniform numbers in [from, to)."""
+    def unique(self, sorted: _bool = True, return_inverse: _bool = False, return_counts: _bool = False, dim: _int | None = None) -> Any:
+        """The distinct elements of input in ascending order, or its distinct slices along ``dim``."""
+    def unique_consecutive(self, return_inverse: _bool = False, return_counts: _bool = False, dim: _int | None = None) -> Any:
+        """input without the elements (slices along ``dim``) that equal the one before: see ``unique``."""
     def unsafe_chunk(self, chunks: _int, dim: _int = 0) -> Any:
         """At most ``chunks`` consecutive views along ``dim`` of ceil(n / chunks) each; the last may be smaller."""
+    def unsafe_split(self, split_size: Any, dim: _int = 0) -> Any:
+        """``split`` by size; here the parts stay safe to write into."""
+    def unsafe_split_with_sizes(self, split_sizes: Any, dim: _int = 0) -> Any:
+        """Consecutive views along ``dim`` of the given sizes, which must sum to the size of the dimension."""
     def unsqueeze(self, dim: _int) -> Tensor:
         """The view with a dimension of size 1 inserted at ``dim``. DimError out of range."""
     def unsqueeze_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place unsqueeze."""
     def var(self, dim: Any = None, unbiased: Any = None, keepdim: _bool = False, *, correction: Any = None) -> Any:
         """Σ (input - mean)² / max(n - correction, 0) over ``dim`` (one, several, or all for None); ``correction`` is 1."""
+    def vdot(self, other: Tensor, *, out: Any = None) -> Tensor:
+        """Σ conj(input) other of two vectors: ``dot`` with the first one conjugated."""
     def view(self, *shape: Any, dtype: Any = None) -> Tensor:
         """The view of another shape with as many elements; one size may be -1. ShapeError where strides forbid it."""
     def view_as(self, other: Tensor) -> Tensor:
         """``input.view(other.shape)``."""
+    def view_as_complex(self) -> Tensor:
+        """The view of real numbers (…, 2) as complex ones: the inverse of ``view_as_real``."""
+    def view_as_real(self) -> Tensor:
+        """The view (…, 2) of complex numbers as their real and imaginary parts. DtypeError for real numbers."""
     def vsplit(self, indices_or_sections: Any) -> Any:
         """Equal parts, or cuts, along dimension 0 of a tensor with at least two."""
     def where(self, condition: Tensor, other: Any) -> Tensor:
@@ -964,10 +1237,19 @@ class Modes(threading.local):
     inference = False
     anomaly = False
     pack: Any = None  # (pack, unpack) hooks for what Nodes keep
+    pack_disabled: str | None = None  # why no such hooks may be set
     device: Any = None  # default device of factories; None is the CPU
+    autocast: Any = None  # the Autocast that is switched on
 
 
 modes = Modes()
+
+#: The classes of arrays that stand for more than their numbers: the batch of a ``vmap``, a value with its tangent. Each
+#: computes an operator (``compute``) and a view (``viewed``) itself; to all above they are arrays on some device.
+LIFTED: set[type] = set()
+
+#: What ``random.draw`` asks while ``vmap`` hides dimensions: called as ``mark(offset)``, it gives the offset to use.
+draw_marks: list[Any] = []
 
 #: Counts what needs to see every operation (autocast, anomaly mode, recorders, profilers), in all threads.
 #: While it is zero the fast paths need not look at anything else.

@@ -15,6 +15,7 @@ import numpy as np
 from tensorlib import _array
 from tensorlib._core import (
     KINDS,
+    LIFTED,
     Node,
     Packed,
     Tensor,
@@ -29,7 +30,8 @@ from tensorlib._core import (
 )
 from tensorlib._device import cpu
 from tensorlib._dtypes import HALF, OF_NUMPY, bool_, float32, float64
-from tensorlib.errors import DeviceError, DimError
+from tensorlib.errors import DeviceError, DimError, DtypeError, RangeError
+from tensorlib.runtime import determinism
 
 if TYPE_CHECKING:
     from tensorlib.op import Op
@@ -166,7 +168,7 @@ def wrap_dims(op: str, dims: Any, ndim: int) -> tuple[int, ...]:
     else:
         wrapped = (wrap_dim(op, dims, ndim),)
     if len(set(wrapped)) != len(wrapped):
-        raise DimError(f"{op}: dim {dims} names a dimension twice")
+        raise RangeError(f"{op}: dim {dims} names a dimension twice")
     return wrapped if ndim else ()
 
 
@@ -236,6 +238,16 @@ def common_device(op: Op, flat: list[Any]) -> Any:
     return device
 
 
+def refuse_complex(op: str, dtype: np.dtype[Any]) -> None:
+    """DtypeError where the dtype is a complex one."""
+    if dtype.kind == "c":
+        name = "ComplexFloat" if dtype.itemsize == 8 else "ComplexDouble"
+        raise DtypeError(
+            f"{op}: \"{op}\" not implemented for '{name}': takes real numbers; "
+            f"use the parts x.real and x.imag, or the size x.abs()"
+        )
+
+
 def promote(
     op: Op, flat: Sequence[Any], attrs: dict[str, Any], device: Any
 ) -> tuple[Sequence[Any], Sequence[Any], Any]:
@@ -243,12 +255,18 @@ def promote(
     arrays: list[Any] = [x._array if isinstance(x, Tensor) else x for x in flat]
     rule = op.promote
     if rule is None:
+        if not op.complex:
+            for x in arrays:
+                if type(x) is ndarray:
+                    refuse_complex(op.name, x.dtype)
         return arrays, arrays, None
     where = op.promoted if op.promoted is not None else range(len(arrays))
     chosen = [i for i in where if arrays[i] is not None]
     if not chosen:  # an empty sequence: spec has the message
         return arrays, arrays, None
     compute, out = rule(op.name, [arrays[i] for i in chosen], attrs)
+    if not op.complex:
+        refuse_complex(op.name, compute)
     work = _FLOAT32 if compute in HALF and not op.exact else compute
     seen = arrays
     for i in chosen:
@@ -304,12 +322,18 @@ def execute(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any, de
                 f"{op.name}: runs on the CPU only, and came with a tensor on {device}: "
                 f"move it with .cpu() and the result back with .to('{device}')"
             )
-        if specs is None:  # the shapes depend on the data: the host function makes its outputs
-            result = op.kernel(*arrays, **attrs)
-            outs = result if type(result) is tuple else (result,)
-        else:
-            outs = [] if op.mutates else [_array.empty(shape, dtype, device) for shape, dtype in specs]
-            op.kernel(*outs, *arrays, **attrs)
+        try:
+            if specs is None:  # the shapes depend on the data: the host function makes its outputs
+                result = op.kernel(*arrays, **attrs)
+                outs = result if type(result) is tuple else (result,)
+            else:
+                outs = [] if op.mutates else [_array.empty(shape, dtype, device) for shape, dtype in specs]
+                op.kernel(*outs, *arrays, **attrs)
+        except determinism.Unordered:
+            raise RuntimeError(
+                f"{op.name} does not have a deterministic implementation on {device}, and "
+                f"'use_deterministic_algorithms(True)' was called: call it with warn_only=True, or use the CPU"
+            ) from None
     if listening[0]:
         for observe in observers:
             observe(op, arrays, attrs, outs)
@@ -373,6 +397,8 @@ def make_node(rule: Any, edges: tuple[Any, ...], kept: Any = None, attrs: Any = 
 def record(op: Op, flat: Sequence[Any], counts: Any, attrs: dict[str, Any], outs: Sequence[Any]) -> Node:
     """The Node of one application: what the wanted gradients name is kept alive, and nothing else."""
     edges = tuple([edge(x) for x in flat])
+    if type(outs[0]) in LIFTED:
+        edges = outs[0].edges(edges, flat)
     if counts is None:
         inputs: Sequence[Any] = flat
         wanted = tuple([e is not None for e in edges])
@@ -417,6 +443,10 @@ def apply(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
         out = _apply_quick(op, operands, attrs)
         if out is not None:
             return out
+    if op.autocast is not None and modes.autocast is not None:
+        operands, touched = modes.autocast.cast(op.autocast, operands)
+        if touched and op.takes_dtype and attrs["dtype"] is None:  # a sum in float32 of what came narrow
+            attrs["dtype"] = np.dtype(np.float32)
     flat, counts = flatten(op, operands)
     for x in flat:
         if isinstance(x, Tensor) and x._view is not None:
@@ -425,6 +455,31 @@ def apply(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
         bind_attrs(op, flat, attrs)
         if op.lifts and isinstance(flat[0], Tensor) and flat[0]._array.ndim == 0:
             return _lifted(op, operands, attrs)
+    if op.composite is not None and not op.random:
+        for x in flat:
+            if isinstance(x, Tensor) and type(x._array) in LIFTED and x._array.decomposes(op):
+                return op.composite(*unflatten(flat, counts), **attrs)
+    outs = compute(op, flat, counts, attrs)
+    if op.mutates:
+        for i in op.mutates:
+            target = unflatten(flat, counts)[i]
+            for t in target if type(target) is list else (target,):
+                if t is not None:
+                    version_of(t)[0] += 1
+        return None
+    return results(op, flat, counts, attrs, outs)
+
+
+def compute(op: Op, flat: list[Any], counts: Any, attrs: dict[str, Any]) -> Sequence[Any]:
+    """The outputs and auxiliary outputs, as arrays, of one application to bound operands. No history."""
+    top = None
+    for x in flat:
+        if isinstance(x, Tensor) and type(x._array) in LIFTED and (top is None or x._array.order > top.order):
+            top = x._array
+    if "offset" in attrs and type(attrs["offset"]) in LIFTED:  # random numbers that differ along hidden dimensions
+        return attrs["offset"].compute(op, flat, counts, attrs, top)  # type: ignore[no-any-return]
+    if top is not None:
+        return top.compute(op, flat, counts, attrs)  # type: ignore[no-any-return]
     device = common_device(op, flat)
     if device is None:
         device = attrs.get("device") or modes.device or cpu
@@ -436,15 +491,7 @@ def apply(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
         specs = [(broadcast(op, seen), out_dtype)]
     else:
         specs = op.specs(seen, attrs)
-    outs = execute(op, arrays, attrs, specs, device)
-    if op.mutates:
-        for i in op.mutates:
-            target = unflatten(flat, counts)[i]
-            for t in target if type(target) is list else (target,):
-                if t is not None:
-                    version_of(t)[0] += 1
-        return None
-    return results(op, flat, counts, attrs, outs)
+    return execute(op, arrays, attrs, specs, device)
 
 
 def _apply_quick(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
@@ -514,9 +561,11 @@ def results(op: Op, flat: Sequence[Any], counts: Any, attrs: dict[str, Any], out
     if op.n_public == 1:
         out = outs[0]
         t = wrap(out)
-        if needs and modes.grad and op.differentiable and out.dtype.kind not in "iub":
+        if needs and modes.grad and op.differentiable and (kind := out.dtype.kind) not in "iub":
             t._node = node = record(op, flat, counts, attrs, outs)
             t._needs = True
+            if kind == "c":
+                node.rule = op.conjugated
             kept = node.saved
             for name, i in op.output_names.items():
                 if name in kept and kept[name] is None:
@@ -532,6 +581,8 @@ def results(op: Op, flat: Sequence[Any], counts: Any, attrs: dict[str, Any], out
             t._node = node
             t._index = i
             t._needs = True
+            if outs[i].dtype.kind == "c":
+                node.rule = op.conjugated
         kept = node.saved
         for name, i in op.output_names.items():
             if name in kept and kept[name] is None:
@@ -592,7 +643,7 @@ def apply_view(op: Op, input: Any, attrs: dict[str, Any]) -> Tensor:
         attrs = dict(attrs)
         bind_attrs(op, (input,), attrs)
     try:
-        out = op.reference(x, **attrs)
+        out = op.reference(x, **attrs) if type(x) not in LIFTED else x.viewed(op, attrs)
     except (ValueError, IndexError):
         if op.spec is not None:
             op.spec(x, **attrs)  # raises the message that every device gives

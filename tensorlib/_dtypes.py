@@ -35,6 +35,14 @@ class dtype:
         """True where negative values can be held."""
         return self.kind in ("float", "complex") or (self.kind == "int" and not self.name.startswith("u"))
 
+    def to_real(self) -> dtype:
+        """The dtype of a complex dtype's parts; any other itself."""
+        return {"complex64": float32, "complex128": float64}.get(self.name, self)
+
+    def to_complex(self) -> dtype:
+        """The complex dtype with parts of this dtype, complex64 for what is narrower than float32."""
+        return self if self.kind == "complex" else complex128 if self.name == "float64" else complex64
+
     def __repr__(self) -> str:
         return f"tensorlib.{self.name}"
 
@@ -99,6 +107,7 @@ class finfo:
         d = as_dtype(type if type is not None else float32)
         if d.kind not in ("float", "complex"):
             raise TypeError(f"finfo takes a floating-point dtype, got {d}; use iinfo")
+        d = d.to_real()
         info = cast(Any, ml_dtypes.finfo)(d.numpy)
         self.dtype = d.name
         self.bits = int(info.bits)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib import _array
-from tensorlib._core import KINDS, Node, Tensor, listening, modes, version_of, wrap
+from tensorlib._core import KINDS, LIFTED, Node, Tensor, listening, modes, version_of, wrap
 from tensorlib._dispatch import apply_view, dtype_name, edge, make_node, sync
 from tensorlib._promotion import category
 from tensorlib.errors import AutogradError, DtypeError, ShapeError
@@ -24,6 +24,10 @@ _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
 
 def write(target: Any, source: Any, op: str) -> None:
     """target[...] = source for arrays on any device, broadcast and converted. No autograd."""
+    if type(target) in LIFTED or type(source) in LIFTED:
+        later = type(target) not in LIFTED or (type(source) in LIFTED and source.order > target.order)
+        (source if later else target).write(target, source, op, write)
+        return
     if type(target) is ndarray:
         if type(source) is not ndarray:
             source = _array.to_host(source)
@@ -32,6 +36,8 @@ def write(target: Any, source: Any, op: str) -> None:
                 f"{op}: unsupported operation: more than one element of the written-to tensor refers to a single "
                 f"memory location, or its memory is read-only. Write into a .clone() of it"
             )
+        if source.dtype.kind == "c" and target.dtype.kind not in "cb":
+            source = source.real
         np.copyto(target, source, casting="unsafe")
         return
     if any(s == 0 and n > 1 for s, n in zip(target.strides, target.shape, strict=True)):
@@ -93,11 +99,21 @@ class _CopySlices:
         return rest, written
 
 
+#: The name of the Node of a tensor that vmap took the batch dimension of: its memory and history are those outside.
+ENTERED = "AddBatchDimBackward0"
+
+
 def check_writable(target: Tensor, op: str) -> None:
     """AutogradError where a write would lose a leaf's gradient."""
     if not modes.grad:
         return
     sync(target)
+    for t in (target,) if target._view is None else (target, target._view.base):
+        if t._node is not None and t._node.rule.name == ENTERED:
+            raise AutogradError(
+                f"{op}: vmap: a mapped tensor that requires grad outside is being used in an in-place operation. "
+                f"Do it on a clone"
+            )
     if target._needs and target._node is None:
         raise AutogradError(
             f"{op}: a leaf Variable that requires grad is being used in an in-place operation. "
@@ -114,6 +130,8 @@ def check_writable(target: Tensor, op: str) -> None:
 def assign(target: Tensor, source: Tensor, op: str, own: bool = False) -> Tensor:
     """target[...] = source, with autograd. ``own``: source is a fresh result whose Node may become target's."""
     check_writable(target, op)
+    if type(source._array) in LIFTED:
+        source._array.prepare(target)
     x, y = target._array, source._array
     if x.shape != y.shape:
         if own:
@@ -134,6 +152,8 @@ def assign(target: Tensor, source: Tensor, op: str, own: bool = False) -> Tensor
             f"{op}: result type {dtype_name(y.dtype)} can't be cast to the desired output type {dtype_name(x.dtype)}: "
             f"use the out-of-place operator"
         )
+    if own and x.dtype.kind == "c" and y.dtype.kind == "f":
+        raise DtypeError(f"{op}: In-place {op[:-1]} is not supported for complex tensors: its result is real")
     write(x, y, op)
     follow(target, source, own)
     return target
@@ -152,6 +172,8 @@ def follow(target: Tensor, source: Tensor, own: bool) -> None:
     if x.dtype.kind in "iub":
         return
     origin = edge(source)
+    if type(x) in LIFTED:
+        (origin,) = x.edges((origin,), (source,))
     plain = own and x.dtype == y.dtype and isinstance(origin, tuple)
     if origin is not None and not plain:
         origin = (
@@ -235,7 +257,14 @@ def method(public: Callable[..., Any], name: str, ufunc: Any, keeps_input: bool)
         check_writable(self, f"{name}_")
         recorded = modes.grad and (self._needs or any(isinstance(a, Tensor) and a._needs for a in args))
         before = _before_write(self) if keeps_input and recorded else self
-        return assign(self, public(before, *args, **kwargs), f"{name}_", own=True)
+        autocast = modes.autocast
+        if autocast is None:
+            return assign(self, public(before, *args, **kwargs), f"{name}_", own=True)
+        modes.autocast = None  # what is written into a tensor is computed in its dtype
+        try:
+            return assign(self, public(before, *args, **kwargs), f"{name}_", own=True)
+        finally:
+            modes.autocast = autocast
 
     inplace.__name__ = inplace.__qualname__ = f"{name}_"
     inplace.__doc__ = f"In-place form of ``{name}``: the result is written into this tensor, which is returned."

@@ -55,8 +55,17 @@ def _made(name: str, kind: dtype) -> TensorType:
     return made
 
 
-CLASSES = {name: _made(name, kind) for name, kind in TYPES.items()}
-globals().update(CLASSES)
+FloatTensor: TensorType
+DoubleTensor: TensorType
+HalfTensor: TensorType
+BFloat16Tensor: TensorType
+ByteTensor: TensorType
+CharTensor: TensorType
+ShortTensor: TensorType
+IntTensor: TensorType
+LongTensor: TensorType
+BoolTensor: TensorType
+globals().update({name: _made(name, kind) for name, kind in TYPES.items()})
 
 
 def type_name(x: Tensor) -> str:

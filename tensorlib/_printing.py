@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib import _array
-from tensorlib._core import Tensor
+from tensorlib._core import LIFTED, Tensor
 from tensorlib._dispatch import sync
 from tensorlib._dtypes import OF_NUMPY, bool_, complex64, complex128, float64, int64
 from tensorlib._promotion import default_dtype
@@ -140,6 +140,8 @@ def _body(array: np.ndarray, indent: int) -> str:
 
 def text(t: Tensor) -> str:
     """The tensor as PyTorch prints it."""
+    if type(t._array) in LIFTED:
+        return t._array.text(text)
     sync(t)
     prefix = "tensor("
     indent = len(prefix)

@@ -42,7 +42,20 @@ def category(dtype: Dtype) -> int:
 
 def default_complex() -> Dtype:
     """The complex dtype whose parts are of the default dtype."""
-    return complex128.numpy if default_dtype() == float64.numpy else complex64.numpy
+    return complex_of(default_dtype())
+
+
+_REAL_OF = {complex64.numpy: float32.numpy, complex128.numpy: float64.numpy}
+
+
+def real_of(dtype: Dtype) -> Dtype:
+    """The dtype of a complex dtype's parts; any other dtype itself."""
+    return _REAL_OF.get(dtype, dtype)
+
+
+def complex_of(dtype: Dtype) -> Dtype:
+    """The complex dtype with parts of a floating-point dtype, complex64 for half types; a complex one itself."""
+    return complex128.numpy if dtype in (float64.numpy, complex128.numpy) else complex64.numpy
 
 
 @cache
@@ -121,9 +134,8 @@ class Rule:
         kind = category(common)
         if self.name in ("compare", "order"):
             if kind == 3 and self.name == "order":
-                raise DtypeError(
-                    f"{op}: not implemented for complex numbers, which have no order: got {OF_NUMPY[common]}"
-                )
+                name = "ComplexFloat" if common == complex64.numpy else "ComplexDouble"
+                raise DtypeError(f"{op}: not implemented for '{name}': complex numbers have no order; compare x.abs()")
             return common, bool_.numpy
         if self.name == "int_to_float" and kind < 2:
             common = default_dtype()

@@ -17,13 +17,13 @@ class Draw:
     """One tensor to draw: its shape, what its numbers are, and how it lies in memory."""
 
     shape: tuple[int, ...]
-    kind: str = "normal"  # normal, uniform, integers, bools, distinct, values
+    kind: str = "normal"  # normal, uniform, integers, bools, distinct, values, regular, positive
     low: float = -3.0
     high: float = 3.0
     dtype: str | None = None  # None: the dtype under test
     values: Any = None
     layout: str = "contiguous"  # contiguous, transposed, strided, expanded
-    grad: bool = True
+    grad: bool | str = True  # whether its gradient is compared; "real": not that of complex numbers
 
     def array(self, rng: np.random.Generator, dtype: np.dtype[Any]) -> np.ndarray:
         """The array, of ``dtype`` unless the drawing names one."""
@@ -35,6 +35,8 @@ class Draw:
             shape = (*shape[:-1], shape[-1] * 2)
         elif self.layout == "expanded" and shape:
             shape = (1, *shape[1:])
+        if self.layout == "strided" and self.kind in ("regular", "positive"):
+            return np.repeat(self._numbers(rng, self.shape, want), 2, axis=-1)[..., ::2]
         a = self._numbers(rng, shape, want)
         if self.layout == "transposed" and len(shape) >= 2:
             a = a.swapaxes(-1, -2)
@@ -56,10 +58,17 @@ class Draw:
             n = int(np.prod(shape))
             return (rng.permutation(n).reshape(shape) / max(n, 1) * (self.high - self.low) + self.low).astype(want)
         if self.kind == "uniform":
-            return rng.uniform(self.low, self.high, shape).astype(want)
+            a = rng.uniform(self.low, self.high, shape)
+            if want.kind == "c":
+                a = a + 1j * rng.uniform(self.low, self.high, shape)
+            return a.astype(want)
         a = rng.standard_normal(shape)
         if want.kind == "c":
             a = a + 1j * rng.standard_normal(shape)
+        if self.kind == "regular":
+            a = a + 2 * max(shape[-2:]) ** 0.5 * np.eye(shape[-2], shape[-1])
+        elif self.kind == "positive":
+            a = a @ a.conj().swapaxes(-1, -2) / max(shape[-1], 1) + np.eye(shape[-1])
         return a.astype(want)
 
 
@@ -87,6 +96,21 @@ def values(data: Any, dtype: str | None = None) -> Draw:
     """These very numbers."""
     a = np.array(data)
     return Draw(a.shape, "values", values=data, dtype=dtype, grad=dtype is None)
+
+
+def regular(*shape: int) -> Draw:
+    """Matrices far from singular."""
+    return Draw(shape, "regular")
+
+
+def positive(*shape: int) -> Draw:
+    """Symmetric positive definite matrices. A gradient is compared along symmetric directions only."""
+    return Draw(shape, "positive")
+
+
+def without_gradient(drawn: Draw, of: str = "all") -> Draw:
+    """The same numbers; their gradient is not compared, ``of="complex"``: only that of complex ones is not."""
+    return replace(drawn, grad="real" if of == "complex" else False)
 
 
 def transposed(*shape: int) -> Draw:
@@ -140,7 +164,7 @@ def resolve(samples: Iterable[Sample], signature: inspect.Signature) -> tuple[Sa
     params = list(signature.parameters.values())
 
     def of(i: int, a: Any) -> Any:
-        p = params[min(i, len(params) - 1)]
+        p = next((q for q in params[: i + 1] if q.kind is q.VAR_POSITIONAL), params[min(i, len(params) - 1)])
         tensors = any(word in str(p.annotation) for word in ("Array", "Tensor"))
         return _drawn(a) if tensors else a
 

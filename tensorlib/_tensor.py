@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib import _array, _dlpack, _inplace, _printing, _promotion, ops
+from tensorlib import _array, _dlpack, _inplace, _legacy, _printing, _promotion, ops
 from tensorlib._core import KINDS, Tensor, modes, version_of, wrap
 from tensorlib._device import cpu
 from tensorlib._device import device as Device
@@ -21,9 +22,10 @@ from tensorlib._dispatch import as_ints, sync
 from tensorlib._dtypes import OF_NUMPY, as_dtype, dtype
 from tensorlib._hooks import RemovableHandle
 from tensorlib.autograd import engine
-from tensorlib.errors import ArgumentError, AutogradError
+from tensorlib.autograd.batched import with_batches
+from tensorlib.errors import ArgumentError, AutogradError, DtypeError, ShapeError
 from tensorlib.op import Composite, Op, declared, names_in, watchers
-from tensorlib.ops import create, memory
+from tensorlib.ops import complex_numbers, create, memory
 
 
 class Size(tuple):  # type: ignore[type-arg]
@@ -142,6 +144,49 @@ class _Methods(Tensor):
         """Whether the dtype holds negative numbers."""
         return self.dtype.is_signed
 
+    def is_nonzero(self) -> bool:
+        """Whether the only element is not 0. ArgumentError where there are more, or none."""
+        if self._array.size != 1:
+            many = "more than one value" if self._array.size else "no values"
+            raise ArgumentError(f"is_nonzero: Boolean value of Tensor with {many} is ambiguous: use .any() or .all()")
+        return bool(self.item())
+
+    def is_same_size(self, other: Tensor) -> bool:
+        """Whether the other tensor has the same shape."""
+        return bool(self._array.shape == other._array.shape)
+
+    def is_set_to(self, tensor: Tensor) -> bool:
+        """Whether the other tensor is the same view of the same memory."""
+        same = self._array.shape == tensor._array.shape and self.stride() == tensor.stride()
+        return same and self.data_ptr() == tensor.data_ptr()
+
+    def is_inference(self) -> bool:
+        """False: inference mode makes ordinary tensors."""
+        return False
+
+    def is_pinned(self, device: Any = None) -> bool:
+        """False: page-locked memory belongs to the allocator, which stages copies through it, not to tensors."""
+        return False
+
+    def is_shared(self) -> bool:
+        """Whether other processes see its memory: on a GPU they can, on the CPU never."""
+        return self.is_cuda
+
+    def get_device(self) -> int:
+        """The number of the GPU it is on; -1 on the CPU."""
+        return (self.device.index or 0) if self.is_cuda else -1
+
+    def storage_offset(self) -> int:
+        """How many elements after the first of its memory it begins: 0 but for views."""
+        root = self if self._view is None else self._view.base
+        start = ops.views._memory(root._array)[0]
+        return (self.data_ptr() - start) // self._array.itemsize
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether it is on the CPU."""
+        return self.device is cpu
+
     @property
     def is_cuda(self) -> bool:
         """Whether it is on a GPU."""
@@ -221,6 +266,24 @@ class _Methods(Tensor):
     def _base(self) -> Tensor | None:
         return None if self._view is None else self._view.base
 
+    @property
+    def real(self) -> Tensor:
+        """The real part: a view of complex numbers, real tensors themselves. May be set."""
+        return complex_numbers.real(self)
+
+    @real.setter
+    def real(self, value: Any) -> None:
+        complex_numbers.real(self).copy_(value)  # type: ignore[attr-defined]
+
+    @property
+    def imag(self) -> Tensor:
+        """The imaginary part of complex numbers, a view. May be set."""
+        return complex_numbers.imag(self)
+
+    @imag.setter
+    def imag(self, value: Any) -> None:
+        complex_numbers.imag(self).copy_(value)  # type: ignore[attr-defined]
+
     # ------------------------------------------------------------------------------------------- conversions
 
     def numpy(self, *, force: bool = False) -> np.ndarray:
@@ -282,8 +345,11 @@ class _Methods(Tensor):
         return self.to(Device("cuda") if device is None else Device(device))
 
     def type(self, dtype: Any = None, non_blocking: bool = False) -> Any:
-        """The dtype's name, or the tensor as another dtype."""
-        return f"tensorlib.{self.dtype.name}" if dtype is None else self.to(as_dtype(dtype))
+        """"tensorlib.FloatTensor" and its like, or the tensor as another dtype, which may be named so too."""
+        if dtype is None:
+            return _legacy.type_name(self)
+        name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", "")
+        return self.to(_legacy.TYPES.get(name.rpartition(".")[2]) or as_dtype(dtype))
 
     def contiguous(self, memory_format: Any = None) -> Tensor:
         """Itself when contiguous, otherwise a contiguous copy."""
@@ -374,12 +440,85 @@ class _Methods(Tensor):
                 )
             return _inplace.assign(self, value, "fill_")
         x = self._array
-        filler = create.host_array(value, OF_NUMPY[x.dtype])
+        filler = np.asarray(create.number_as("fill_", value, x.dtype)).astype(x.dtype)
         return _inplace.assign(self, wrap(filler), "fill_")
 
     def zero_(self) -> Tensor:
         """Write zeros."""
         return self.fill_(0)
+
+    def apply_(self, callable: Callable[[Any], Any]) -> Tensor:
+        """Replace each element by ``callable(element)``, one by one in Python. CPU only."""
+        return self._elementwise("apply_", callable)
+
+    def map_(self, tensor: Tensor, callable: Callable[[Any, Any], Any]) -> Tensor:
+        """Replace each element by ``callable(element, the one of tensor)``, one by one in Python. CPU only."""
+        return self._elementwise("map_", callable, tensor)
+
+    def map2_(self, x: Tensor, y: Tensor, callable: Callable[[Any, Any, Any], Any]) -> Tensor:
+        """Replace each element by ``callable(element, the one of x, the one of y)``, in Python. CPU only."""
+        return self._elementwise("map2_", callable, x, y)
+
+    def _elementwise(self, name: str, function: Callable[..., Any], *others: Tensor) -> Tensor:
+        if self.requires_grad:
+            raise AutogradError(f"{name}: can't call {name}() on Tensor that requires grad: use tensor.detach()")
+        here = self._array
+        if not isinstance(here, np.ndarray):
+            raise TypeError(f"{name}: only implemented for CPU tensors, got one on {self.device}: use .cpu()")
+        if any(t._array.dtype != here.dtype for t in others):
+            raise TypeError(f"{name}: expected tensors of dtype {self.dtype}")
+        lists = [np.broadcast_to(t._array, here.shape).reshape(-1).tolist() for t in (self, *others)]
+        done = np.array([function(*v) for v in zip(*lists, strict=True)]).reshape(here.shape)
+        return _inplace.assign(self, wrap(done.astype(here.dtype)), name)
+
+    def fill_diagonal_(self, fill_value: Any, wrap: bool = False) -> Tensor:
+        """Write a number on the main diagonal; all sizes must be equal where there are more than two dimensions.
+
+        With ``wrap`` the diagonal of a tall matrix begins again below a free row.
+        """
+        t: Any = self
+        shape = self._array.shape
+        if len(shape) < 2:
+            raise ShapeError(f"fill_diagonal_: dimensions must larger than 1, got shape {tuple(shape)}")
+        if len(shape) > 2 and len(set(shape)) > 1:
+            raise ShapeError(f"fill_diagonal_: all dimensions of input must be of equal length, got {tuple(shape)}")
+        step, n = sum(self.stride()), min(shape)
+        t.as_strided((n,), (step,)).fill_(fill_value)
+        rows, columns = shape[:2]
+        if wrap and len(shape) == 2 and rows > columns + 1:
+            below = -(-self._array.size // step) - n
+            start = self.storage_offset() + self.stride(0) * (columns + 1)
+            t.as_strided((below,), (step,), start).fill_(fill_value)
+        return self
+
+    def resize_(self, *size: Any, memory_format: Any = None) -> Tensor:
+        """Give this tensor another shape: the same memory where it is large enough, else a larger copy of it.
+
+        Elements beyond what was there are undefined. AutogradError where it requires a gradient.
+        """
+        if self.requires_grad:
+            raise AutogradError("resize_: cannot resize variables that require grad")
+        shape = as_ints("resize_", "size", size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size)
+        if any(n < 0 for n in shape):
+            raise ShapeError(f"resize_: a size cannot be negative, got {shape}")
+        x = self._array
+        if x.shape == shape:
+            return self
+        count = math.prod(shape)
+        if count <= x.size and _array.is_contiguous(x):
+            self._array = x.reshape((-1,))[:count].reshape(shape)
+        else:
+            larger = _array.empty((count,), x.dtype, _array.device_of(x))
+            kept = min(count, x.size)
+            if kept:
+                old = (x if _array.is_contiguous(x) else x.copy()).reshape((-1,))
+                _inplace.write(larger[:kept], old[:kept], "resize_")
+            self._array = larger.reshape(shape)
+        return self
+
+    def resize_as_(self, the_template: Tensor, memory_format: Any = None) -> Tensor:
+        """``resize_`` to the shape of another tensor."""
+        return self.resize_(tuple(the_template._array.shape))
 
     def set_(self, source: Tensor) -> Tensor:
         """Use the memory of another tensor from now on."""
@@ -399,7 +538,14 @@ class _Methods(Tensor):
             kwargs["dtype"] = self.dtype
         if kwargs["device"] is None:
             kwargs["device"] = self.device
-        return make(*size, **kwargs)
+        return with_batches(make(*size, **kwargs), self)
+
+    def new(self, *args: Any, device: Any = None) -> Tensor:
+        """``new(2, 3)``: uninitialised memory; ``new(data)``: a copy; with this tensor's dtype and device."""
+        at = self.device if device is None else device
+        if not args or isinstance(args[0], (int, np.integer)) or isinstance(args[0], Size):
+            return create.empty(*(args or (0,)), dtype=self.dtype, device=at)
+        return create.tensor(args[0], dtype=self.dtype, device=at)
 
     def new_empty(self, *size: Any, **kwargs: Any) -> Tensor:
         """``empty(size)`` with this tensor's dtype and device."""
@@ -433,10 +579,10 @@ class _Methods(Tensor):
         return bool(self.item())
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(_real_item(self))
 
     def __float__(self) -> float:
-        return float(self.item())
+        return float(_real_item(self))
 
     def __complex__(self) -> complex:
         return complex(self.item())
@@ -505,7 +651,7 @@ class _Methods(Tensor):
         host = x if isinstance(x, np.ndarray) else _array.to_host(x)
         state = {k: v for k, v in self.__dict__.items() if k not in ("_hooks", "_grad")}
         leaf = self._needs and self._node is None
-        return _rebuild, (type(self), np.ascontiguousarray(host), str(self.device), leaf, state)
+        return _rebuild, (type(self), np.array(host, order="C", copy=None), str(self.device), leaf, state)
 
 
 def _as_class(cls: type, t: Tensor) -> Any:
@@ -529,6 +675,15 @@ def _rebuild(cls: type, array: np.ndarray, device: str, requires_grad: bool, sta
 
 def _from_ufunc(result: Any) -> Any:
     return wrap(np.asarray(result)) if isinstance(result, (np.ndarray, np.generic)) else result
+
+
+def _real_item(t: Tensor) -> Any:
+    value = t.item()  # type: ignore[attr-defined]
+    if isinstance(value, complex):
+        if value.imag:
+            raise DtypeError(f"{value} cannot be converted to a real number without overflow: take .real or .abs()")
+        return value.real
+    return value
 
 
 def is_tensor(obj: Any) -> bool:
@@ -606,7 +761,8 @@ def _with_sizes(public: Callable[..., Any], name: str) -> Callable[..., Any]:
 def _method(made: Op | Composite) -> Callable[..., Any]:
     params = list(made.signature.parameters.values())
     second = params[1] if len(params) > 1 else None
-    if second is not None and str(second.annotation).startswith("Ints"):
+    kind = "" if second is None else str(second.annotation)
+    if kind.startswith("Ints") or (kind.startswith("Dims") and len(params) == 2):
         return _with_sizes(made.public, made.name)
     return made.public
 
@@ -640,7 +796,7 @@ def attach(made: Op | Composite) -> None:
             if made.inplace:
                 setattr(Tensor, f"{name}_", _inplace.method(made.public, name, ufunc, keeps))
             elif name in _RELAYOUTS:
-                setattr(Tensor, f"{name}_", _inplace.relayout(made.public, name))
+                setattr(Tensor, f"{name}_", _inplace.relayout(method, name))
     if isinstance(made, Op) and made.ufunc is not None:
         _UFUNCS.setdefault(made.ufunc, made)
     if made.name in _UNARY:
@@ -650,7 +806,8 @@ def attach(made: Op | Composite) -> None:
 
 
 _UFUNCS: dict[Any, Op] = {}
-_RELAYOUTS = {"squeeze", "unsqueeze", "transpose", "swapaxes", "swapdims", "t"}  # views with an in-place form
+# Views with an in-place form.
+_RELAYOUTS = {"squeeze", "unsqueeze", "transpose", "swapaxes", "swapdims", "t", "as_strided"}
 _UNARY = {"neg": "__neg__", "abs": "__abs__", "bitwise_not": "__invert__", "positive": "__pos__"}
 _BINARY = {
     "add": "add", "sub": "sub", "mul": "mul", "div": "truediv", "floor_divide": "floordiv", "remainder": "mod",

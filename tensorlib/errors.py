@@ -21,8 +21,20 @@ class DimError(TensorlibError, IndexError):
     """A dimension or an index is out of range."""
 
 
+class RangeError(DimError, RuntimeError):
+    """An index tensor points outside, or dims repeat. PyTorch raises IndexError or RuntimeError: this is both."""
+
+
 class ArgumentError(TensorlibError, ValueError, RuntimeError):
     """An argument has the right type and an impossible value. PyTorch raises now one, now the other: this is both."""
+
+
+class UnsupportedError(TensorlibError, NotImplementedError):
+    """A combination of arguments that PyTorch does not have either: its NotImplementedError (a RuntimeError)."""
+
+
+class LinAlgError(TensorlibError, RuntimeError):
+    """A matrix is singular, not positive definite, or an iteration did not converge."""
 
 
 class AutogradError(TensorlibError, RuntimeError):

@@ -19,16 +19,18 @@ anything else       passed on as it is
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections import namedtuple
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, wraps
 from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
 from tensorlib import _fast, random
+from tensorlib._autocast import POLICIES, aware
 from tensorlib._core import Tensor
-from tensorlib._dispatch import apply, apply_view
+from tensorlib._dispatch import apply, apply_view, refuse_complex
 from tensorlib._promotion import ACCUMULATE, COMPARE, FLOAT_ONLY, FLOATS, INT_TO_FLOAT, INTEGERS, ORDER, PROMOTE, Rule
 from tensorlib._samples import (
     Sample,
@@ -50,10 +52,11 @@ from tensorlib.kernels import pointwise as pointwise_kernel
 from tensorlib.runtime.compiler import jit
 from tensorlib.runtime.launch import launch
 
-__all__ = ["ACCUMULATE", "COMPARE", "FLOATS", "FLOAT_ONLY", "INTEGERS", "INT_TO_FLOAT", "ORDER", "PROMOTE", "SPACES",
-           "Array", "Arrays", "Dim", "Dims", "Ints", "NewDim", "Op", "Scalar", "between", "bools", "composite",
-           "composites", "declared", "distinct", "draw", "each", "fails", "grid", "ints", "jit", "launch", "names_in",
-           "op", "pointwise", "registry", "strided", "transposed", "values", "view"]  # fmt: skip
+__all__ = ["ACCUMULATE", "COMPARE", "FLOATS", "FLOAT_ONLY", "INTEGERS", "INT_TO_FLOAT", "ORDER",
+           "PROMOTE", "SPACES", "Array", "Arrays", "Dim", "Dims", "Ints", "NewDim", "Op", "Scalar",
+           "between", "bools", "composite", "composites", "declared", "distinct", "draw", "each",
+           "fails", "grid", "into", "ints", "jit", "launch", "names_in", "op", "pointwise", "registry",
+           "result_type", "strided", "transposed", "values", "view"]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -146,7 +149,7 @@ class Vjp:
         self.pure = code is not None and not code.co_names and not code.co_freevars
 
 
-def _result_type(name: str, fields: tuple[str, ...]) -> Any:
+def result_type(name: str, fields: tuple[str, ...]) -> Any:
     """The named tuple an operator with several results returns; prints as PyTorch's return_types do."""
     name = name.strip("_").removesuffix("_dim")
 
@@ -171,6 +174,8 @@ class Op:
         promote: Rule | None = None,
         spec: Callable[..., Any] | None = None,
         vjp: Callable[..., Any] | dict[str, Callable[..., Any]] | None = None,
+        jvp: Callable[..., Any] | None = None,
+        batch: Callable[..., Any] | None = None,
         composite: Callable[..., Any] | None = None,
         outputs: Sequence[str] = (),
         aux: Sequence[str] = (),
@@ -180,6 +185,7 @@ class Op:
         pointwise: bool = False,
         is_view: bool = False,
         dynamic: bool = False,
+        complex: bool | str | None = None,
         on: str = "function method",
         alias: Sequence[str] = (),
         inplace: bool = False,
@@ -201,6 +207,8 @@ class Op:
         self.promote = promote
         self.spec = spec
         self.composite = composite
+        self.jvp = jvp  # forward mode's rule, where the one derived from vjp will not do: autograd/jvp_rules.py
+        self.batch = batch  # vmap's rule, where none follows from the declaration: autograd/batch_rules.py
         self.outputs = tuple(outputs) or ("out",)
         self.aux = tuple(aux)
         self.random = random
@@ -209,6 +217,11 @@ class Op:
         self.broadcasts = pointwise
         self.is_view = is_view
         self.dynamic = dynamic  # output shapes depend on the data
+        #: Complex numbers: False refuses them. True takes them, and the gradient of a complex result is that of a
+        #: holomorphic function, conj(vjp(conj(g))). "own": the vjp conjugates by itself. None: taken where numbers are
+        #: only moved or compared.
+        self.complex = complex if complex is not None else promote is None or promote.name == "compare"
+        self.conjugated: Op = self
         self.where = frozenset(on.split())
         self.alias = tuple(alias)
         self.inplace = inplace
@@ -242,7 +255,7 @@ class Op:
         self.output_names = {n: i for i, n in enumerate(self.outputs + self.aux)}
         if len(self.outputs) == 1:
             self.output_names.setdefault("out", 0)
-        self.result_type: Any = _result_type(self.name, self.outputs) if self.n_public > 1 else None
+        self.result_type: Any = result_type(self.name, self.outputs) if self.n_public > 1 else None
         if scalar_function is not None and kernel is None:
             self.kernel = pointwise_kernel.Host(scalar_function, self.name, promote, self.promoted)
         self.vjps = self._vjps(vjp)
@@ -250,12 +263,21 @@ class Op:
         self.differentiable = vjp is not None or not self.integral
         #: (promoted, optional) of each tensor parameter; empty where the quick way of ``apply`` is not for it.
         self.quick: tuple[tuple[bool, bool], ...] = ()
-        if not (self.variadic or mutates or is_view or dynamic or (promote is not None and promote.name == "integers")):
+        refuses = promote is None and not self.complex
+        draws = {"seed", "offset"} <= {p.name for p in self.params}  # vmap may have the offset stand for several
+        if not (
+            self.variadic or mutates or is_view or dynamic or refuses or draws
+            or (promote is not None and promote.name == "integers")
+        ):  # fmt: skip
             chosen = () if promote is None else range(len(self.tensors)) if self.promoted is None else self.promoted
             self.quick = tuple((i in chosen, p.kind == "optional") for i, p in enumerate(self.tensors))
+        self.autocast = POLICIES.get(self.name)
         self.takes_dtype = any(p.name == "dtype" for p in self.attrs)
         self._keeps: dict[tuple[bool, ...], tuple[tuple[str, str, int], ...]] = {}
         self._check()
+        if self.complex is True and vjp is not None:
+            self.conjugated = object.__new__(Conjugated)
+            self.conjugated.__dict__ = self.__dict__
         self.fast = _fast.closure(self)
         self.public = _public(self)
 
@@ -377,6 +399,14 @@ class Op:
         return f"<operator {self.name}{self.signature}>"
 
 
+class Conjugated(Op):
+    """An operator as the rule of a Node with complex results: the same declaration, its gradient conj(vjp(conj(g))).
+
+    PyTorch's gradient of a real loss is its derivative by conj(z), so that -grad descends. For a holomorphic function
+    that is g conj(f'(z)): the rule written for real numbers, conjugated before and after.
+    """
+
+
 # --------------------------------------------------------------------------------------------- the public function
 
 
@@ -413,9 +443,10 @@ def _public(op: Op) -> Callable[..., Any]:
     if op.random:
         lines.append("    attrs['seed'], attrs['offset'] = _draw(generator)")
     lines.append(f"    result = _apply(_op, {'operands[0]' if op.is_view else 'operands'}, attrs)")
-    lines.append("    return result if out is None else _into(_op, out, result)" if has_out else "    return result")
+    into_out = "    return result if out is None else _into(_op.name, out, result)"
+    lines.append(into_out if has_out else "    return result")
 
-    scope = {"_op": op, "_apply": apply_view if op.is_view else apply, "_other_names": _other_names, "_into": _into,
+    scope = {"_op": op, "_apply": apply_view if op.is_view else apply, "_other_names": _other_names, "_into": into,
              "_missing": MISSING, "_draw": random.draw, "_fast": op.fast,
              **{f"_d_{name}": default for name, default in defaults.items()}}  # fmt: skip
     exec(_compiled("\n".join(lines)), scope)
@@ -461,20 +492,30 @@ def _default_of(op: Op, name: str) -> Any:
     return next(p.default for p in op.params if p.name == name)
 
 
-def _into(op: Op, out: Any, result: Any) -> Any:
-    """``out=``: the result written into given tensors, which may not take part in autograd."""
+def into(name: str, out: Any, result: Any) -> Any:
+    """``out=``: the result written into given tensors, which may not take part in autograd and take its shape."""
     if isinstance(result, tuple):
-        return op.result_type(*[_into(op, o, r) for o, r in zip(out, result, strict=True)])
+        parts = [into(name, o, r) for o, r in zip(out, result, strict=True)]
+        return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
     if not isinstance(out, Tensor):
-        raise TypeError(f"{op.name}(): argument 'out' must be Tensor, not {type(out).__name__}")
+        raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
     if result._needs or out._needs:
         raise TensorlibOutError(
-            f"{op.name}(): functions with out=... arguments don't support automatic differentiation, "
+            f"{name}(): functions with out=... arguments don't support automatic differentiation, "
             f"but one of the arguments requires grad"
         )
-    if out._array.shape != result._array.shape:
-        raise ShapeError(f"{op.name}: out has shape {tuple(out._array.shape)}, the result {tuple(result._array.shape)}")
-    return out.copy_(result)
+    have, want = out._array, result._array
+    if have.shape != want.shape:
+        if have.size:
+            warnings.warn(
+                f"{name}: an output with one or more elements was resized since it had shape {list(have.shape)}, which "
+                f"does not match the required output shape {list(want.shape)}: give an out of that shape, or an empty "
+                f"one",
+                UserWarning,
+                stacklevel=3,
+            )
+        out.resize_(tuple(want.shape))  # type: ignore[attr-defined]
+    return out.copy_(result)  # type: ignore[attr-defined]
 
 
 class TensorlibOutError(TensorlibError, RuntimeError):
@@ -537,12 +578,32 @@ class Composite:
         return None if self._examples is None else resolve(self._examples, self.signature)
 
 
+def _of_real(function: F) -> F:
+    """The function, refusing complex tensors."""
+
+    @wraps(function)
+    def public(*args: Any, **kwargs: Any) -> Any:
+        for x in (*args, *kwargs.values()):
+            if isinstance(x, Tensor):
+                refuse_complex(function.__name__, x._array.dtype)
+        return function(*args, **kwargs)
+
+    return public  # type: ignore[return-value]
+
+
 def composite(
-    *, on: str = "function method", alias: Sequence[str] = (), inplace: bool = False, samples: Any = None
-) -> Callable[[F], F]:
-    """Register a public function that is written with other operators."""
+    *, on: str = "function method", alias: Sequence[str] = (), inplace: bool = False, samples: Any = None,
+    complex: bool = True,
+) -> Callable[[F], F]:  # fmt: skip
+    """Register a public function that is written with other operators. ``complex``: False refuses complex numbers,
+    where its operators do not.
+    """
 
     def decorate(function: F) -> F:
+        if not complex:
+            function = _of_real(function)
+        if function.__name__ in POLICIES:
+            function = aware(function)  # type: ignore[assignment]
         made = Composite(function, on, alias, inplace, samples)
         if made.name in composites or made.name in registry:
             raise TypeError(f"operator {made.name!r} is declared twice")

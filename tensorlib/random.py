@@ -7,13 +7,15 @@ Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from tensorlib._core import Tensor, wrap
+from tensorlib._core import Tensor, draw_marks, wrap
 from tensorlib._device import cpu, device
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -88,11 +90,12 @@ default_generator = Generator()
 
 def draw(generator: Generator | None) -> tuple[int, int]:
     """(seed, offset) of the next draw from a generator, the default one for None."""
-    if generator is None:
-        return default_generator.draw()
-    if not isinstance(generator, Generator):
+    if generator is not None and not isinstance(generator, Generator):
         raise TypeError(f"argument 'generator' must be tensorlib.Generator, not {type(generator).__name__}")
-    return generator.draw()
+    seed, offset = (default_generator if generator is None else generator).draw()
+    for mark in draw_marks:
+        offset = mark(offset)
+    return seed, offset
 
 
 def manual_seed(seed: int) -> Generator:
@@ -118,6 +121,17 @@ def get_rng_state() -> Tensor:
 def set_rng_state(new_state: Tensor) -> None:
     """Continue the default stream where ``get_rng_state`` was taken."""
     default_generator.set_state(new_state)
+
+
+@contextlib.contextmanager
+def fork_rng(devices: Any = None, enabled: bool = True, **_: Any) -> Iterator[None]:
+    """A block after which the default stream, one for every device, is where it was before."""
+    before = get_rng_state() if enabled else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            set_rng_state(before)
 
 
 # ------------------------------------------------------------------------------------------------ the numbers, NumPy

@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import tensorlib as tl
 from tensorlib._core import Tensor
 from tensorlib._dtypes import float16, float32
 from tensorlib.amp.autocast_mode import gpu_is_available
+from tensorlib.autograd import no_grad
+from tensorlib.ops import full, isfinite, maximum
 
 if TYPE_CHECKING:
     from tensorlib.optim import Optimizer
@@ -70,7 +71,7 @@ class GradScaler:
             return outputs
         if isinstance(outputs, Tensor):
             if self._scale is None:
-                self._scale = tl.full((), self._init_scale, dtype=float32, device=outputs.device)
+                self._scale = full((), self._init_scale, dtype=float32, device=outputs.device)
             return outputs * self._scale.to(outputs.device)
         if isinstance(outputs, Iterable):
             scaled = [self.scale(v) for v in outputs]
@@ -81,16 +82,16 @@ class GradScaler:
         """Divide the gradients; for each device a flag: 1 where one of them is infinite or NaN."""
         inverse = self._need_scale("unscale_").double().reciprocal().float()
         found: dict[Any, Tensor] = {}
-        with tl.no_grad():
+        with no_grad():
             for group in optimizer.param_groups:
                 for p in group["params"]:
                     if p.grad is None:
                         continue
                     if p.grad.dtype is float16:
                         raise ValueError("Attempting to unscale FP16 gradients.")
-                    bad = tl.isfinite(p.grad).all().logical_not().float()
+                    bad = isfinite(p.grad).all().logical_not().float()
                     seen = found.get(p.grad.device)
-                    found[p.grad.device] = bad if seen is None else tl.maximum(seen, bad)
+                    found[p.grad.device] = bad if seen is None else maximum(seen, bad)
                     p.grad.mul_(inverse.to(p.grad.device))
         return list(found.values())
 
@@ -144,7 +145,7 @@ class GradScaler:
                 self._growth_tracker += 1
                 if self._growth_tracker == self._growth_interval:
                     grown = scale * self._growth_factor
-                    if tl.isfinite(grown).item():
+                    if isfinite(grown).item():
                         scale.copy_(grown)
                     self._growth_tracker = 0
         self._states.clear()

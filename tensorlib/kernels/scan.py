@@ -19,6 +19,7 @@ from tensorlib.kernels.reduction import (
     _fill,
     _initial,
     _map,
+    _map_indexed,
     _map_state1,
     _map_state2,
     _mul,
@@ -113,6 +114,28 @@ def _compose(a, b, a2, b2):
     return a * a2, a2 * b + b2
 
 
+# The larger, with the index of the last of equal ones; every NaN is larger than what came before, as in PyTorch.
+@jit
+def _last_max(a, i, b, j):
+    right = (b != b) | ((a == a) & (b >= a))
+    return tl.where(right, b, a), tl.where(right, j, i)
+
+
+@jit
+def _last_min(a, i, b, j):
+    right = (b != b) | ((a == a) & (b <= a))
+    return tl.where(right, b, a), tl.where(right, j, i)
+
+
+# log(exp(a) + exp(b)).
+@jit
+def _log_add(a, b):
+    left = (a > b) | (a != a)
+    large, small = tl.where(left, a, b), tl.where(left, b, a)
+    total = large + tl.log(1.0 + tl.exp(small - large))
+    return (tl.where((large == float("inf")) | (large == float("-inf")), large, total),)
+
+
 @cache
 def _along(combine: Jit, reverse: bool) -> Jit:
     """The function that scans a tile's states along the last dim: tl.associative_scan takes no constexpr function."""
@@ -144,6 +167,9 @@ class Scan(NamedTuple):
 CUMSUM = Scan(_map, _add, (0,), (None,), (0,))
 CUMPROD = Scan(_map, _mul, (1,), (None,), (0,))
 LINEAR = Scan(_map_state2, _compose, (1.0, 0.0), (None, None), (1,))
+CUMMAX = Scan(_map_indexed, _last_max, ("lowest", 0), (None, _INT64), (0, 1))
+CUMMIN = Scan(_map_indexed, _last_min, ("highest", 0), (None, _INT64), (0, 1))
+LOGCUMSUMEXP = Scan(_map, _log_add, ("lowest",), (None,), (0,))
 _MAP_STATE = (_map_state1, _map_state2)
 
 

@@ -2,12 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
 
 _INT_OF: dict[Any, np.dtype[Any]] = {np.dtype(np.float32): np.dtype(np.int32), np.dtype(np.float64): np.dtype(np.int64)}
 _CHUNK = 1 << 14  # elements at a time: the work arrays stay in the second-level cache
+
+
+def in_blocks(f: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """f, an elementwise function of arrays, by blocks where they are large: its temporaries stay in the cache."""
+
+    @wraps(f)
+    def run(*arrays: np.ndarray, **attrs: Any) -> np.ndarray:
+        x = arrays[0]
+        n = x.size
+        if n <= _CHUNK:
+            return f(*arrays, **attrs)
+        for a in arrays:
+            if a.shape != x.shape or not a.flags.c_contiguous:
+                return f(*arrays, **attrs)
+        out = np.empty_like(x)
+        target = out.reshape(-1)
+        flat = [a.reshape(-1) for a in arrays]
+        for i in range(0, n, _CHUNK):
+            target[i : i + _CHUNK] = f(*[a[i : i + _CHUNK] for a in flat], **attrs)
+        return out
+
+    return run
+
+
+def in_row_blocks(f: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """f, which treats each slice along ``dim`` alone, some rows at a time where dim is the last of large arrays."""
+
+    @wraps(f)
+    def run(*arrays: np.ndarray, dim: int, **attrs: Any) -> np.ndarray:
+        x = arrays[0]
+        n = x.shape[-1] if x.ndim > 1 and dim == x.ndim - 1 else 0
+        if x.size <= 4 * _CHUNK or not 1 < n <= _CHUNK or attrs.get("dtype") not in (None, x.dtype):
+            return f(*arrays, dim=dim, **attrs)
+        for a in arrays:
+            if a.shape != x.shape or a.dtype != x.dtype or not a.flags.c_contiguous:
+                return f(*arrays, dim=dim, **attrs)
+        out = np.empty_like(x)
+        target = out.reshape(-1, n)
+        flat = [a.reshape(-1, n) for a in arrays]
+        step = 4 * _CHUNK // n
+        for i in range(0, len(target), step):
+            target[i : i + step] = f(*[a[i : i + step] for a in flat], dim=1, **attrs)
+        return out
+
+    return run
 
 
 def select(mask: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -37,28 +84,23 @@ def _horner(c: tuple[float, ...], x: np.ndarray) -> np.ndarray:
     return out
 
 
-# Minimax fits: erf(a)/a - 1 in a² below _SPLIT (error 9e-9), log erfc(a) up to 4 (error 7e-11 of erf).
-# Evaluated in float32 the result is within 1.7 units in the last place.
-_SPLIT = 0.875
-_NEAR = (0.12837915122509003, -0.3761255741119385, 0.11282524466514587, -0.026793954893946648, 0.005035871639847755,
-         -0.0006222419906407595)  # fmt: skip
-_FAR = (0.00016358838183805346, -1.1294611692428589, -0.6334564685821533, -0.10815877467393875, 0.02504054829478264,
-        -0.004140971694141626, 0.00042822922114282846, -2.0554352886392735e-05)  # fmt: skip
+# atanh(erf(x)) / x in x², fitted up to x = 4 with the weight that counts for erf: tanh of it is erf within 2.9 units in
+# the last place of float32, at one elementary function and nine multiplications.
+_ERF = (1.1283792023178412, 0.10277131495713543, -0.00020215168065285325, -0.000603681354089676, 7.648990642357807e-05,
+        -1.8611903714749856e-06, -5.150688204926311e-07, 5.3914084766659343e-08, -1.6406697218739292e-09)  # fmt: skip
 
 
 def _erf32(x: np.ndarray) -> np.ndarray:
-    a = np.abs(x)
-    t = np.minimum(a, np.float32(_SPLIT))
-    np.multiply(t, t, out=t)
-    near = _horner(_NEAR, t)
-    near *= a
-    near += a
-    np.minimum(a, np.float32(4), out=t)
-    far = _horner(_FAR, t)
-    np.exp(far, out=far)
-    np.subtract(1, far, out=far)
-    out = select(a < np.float32(_SPLIT), near, far)
-    return np.copysign(out, x)
+    a = np.minimum(x, np.float32(4))
+    np.maximum(a, np.float32(-4), out=a)
+    t = np.multiply(a, a)
+    r = np.multiply(t, np.float32(_ERF[-1]))
+    for c in _ERF[-2:0:-1]:
+        r += np.float32(c)
+        r *= t
+    r += np.float32(_ERF[0])
+    r *= a
+    return np.tanh(r, out=r)
 
 
 # Coefficients of the rational approximations in FreeBSD's msun, s_erf.c (Sun Microsystems, 1993): error < 1 ulp.
@@ -120,14 +162,12 @@ def _erf64(x: np.ndarray, complement: bool) -> np.ndarray:
     return out
 
 
+@in_blocks
 def erf(x: np.ndarray) -> np.ndarray:
     """2/√π ∫₀ˣ e^(-t²) dt for float32 or float64."""
-    flat = np.ascontiguousarray(x).reshape(-1)
-    out = np.empty_like(flat)
-    for i in range(0, flat.size, _CHUNK):
-        part = flat[i : i + _CHUNK]
-        out[i : i + _CHUNK] = _erf32(part) if x.dtype == np.float32 else _erf64(part, False)
-    return out.reshape(x.shape)
+    if x.dtype == np.float32:
+        return _erf32(np.atleast_1d(x)).reshape(x.shape)
+    return _erf64(x.reshape(-1), False).reshape(x.shape)
 
 
 def erfc(x: np.ndarray) -> np.ndarray:

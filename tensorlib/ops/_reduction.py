@@ -131,7 +131,7 @@ def add_reduce(x: np.ndarray, dim: tuple[int, ...], keepdim: Any = False) -> Any
 
 
 def square_sums(x: np.ndarray, dim: tuple[int, ...], keepdim: bool = False) -> Any:
-    """Σ x² over ``dim``; large contiguous float arrays without a temporary."""
+    """Σ |x|² over ``dim``; large contiguous float arrays without a temporary."""
     k, ndim = len(dim), x.ndim
     if x.size >= 2048 and k and x.dtype.kind == "f" and x.flags.c_contiguous and min(dim) == ndim - k:
         n = math.prod(x.shape[ndim - k :])
@@ -141,7 +141,8 @@ def square_sums(x: np.ndarray, dim: tuple[int, ...], keepdim: bool = False) -> A
             return row_sums(np.vecdot(parts, parts)).reshape(reduced_shape(x.shape, dim, keepdim))
         if 0 < n <= 2 * _CHUNK:
             return np.vecdot(rows, rows).reshape(reduced_shape(x.shape, dim, keepdim))
-    return add_reduce(x * x, dim, keepdim)
+    squares = x * x if x.dtype.kind != "c" else x.real * x.real + x.imag * x.imag
+    return add_reduce(squares, dim, keepdim)
 
 
 # ---------------------------------------------------------------------------------------------------------- extrema

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib import _inplace
+from tensorlib._array import device_of as array_device
 from tensorlib._core import Tensor
 from tensorlib._dispatch import wrap_dim
 from tensorlib._promotion import FLOAT_ONLY, INT_TO_FLOAT, PROMOTE
@@ -15,9 +16,10 @@ from tensorlib._samples import ELEMENTWISE, draw, each, fails, ints, transposed,
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError
 from tensorlib.op import Array, Scalar, composite, pointwise
 from tensorlib.ops._pointwise_numpy import erf as _erf_numpy
-from tensorlib.ops._pointwise_numpy import keep, select
+from tensorlib.ops._pointwise_numpy import in_blocks, keep, select
 from tensorlib.ops._pointwise_numpy import sigmoid as _sigmoid_numpy
 from tensorlib.ops.exponentials import exp
+from tensorlib.ops.random import _uniform
 from tensorlib.ops.selection import _where
 from tensorlib.ops.special import _sigmoid
 from tensorlib.ops.trigonometry import tanh
@@ -172,7 +174,7 @@ def _threshold(input: Array, threshold: Scalar, value: Scalar):
     return np.where(input <= threshold, np.asarray(value).astype(input.dtype), input)
 
 
-@composite(on="functional", samples=with_attrs(ELEMENTWISE, threshold=0.25, value=-2.0))
+@composite(on="function functional", samples=with_attrs(ELEMENTWISE, threshold=0.25, value=-2.0))
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """input where it is greater than ``threshold``, ``value`` elsewhere."""
     return _run(_threshold, input, inplace, threshold, value)
@@ -201,6 +203,7 @@ def _elu_vjp(g: Tensor, input: Tensor, alpha: float, scale: float, input_scale: 
         draw((3, 4), alpha=1.5, scale=1.0, input_scale=1.0), draw(_KINKS, alpha=1.0, scale=2.0, input_scale=0.5)
     ),
 )
+@in_blocks
 def _elu(input: Array, alpha: Scalar, scale: Scalar, input_scale: Scalar):
     """scale input where positive, scale alpha (e^(input_scale input) - 1) elsewhere."""
     low = np.expm1(np.minimum(input, 0) * input_scale) * (alpha * scale)
@@ -242,6 +245,7 @@ def _softplus_scalar(x, beta, threshold):
     on="functional",
     samples=each(draw((3, 4)), draw(_KINKS, beta=2.0, threshold=5.0), draw((1030,), beta=0.5)),
 )
+@in_blocks
 def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0):
     """log(1 + e**(beta input)) / beta, elementwise; input itself where beta input > threshold."""
     z = np.asarray(input * beta)
@@ -262,6 +266,7 @@ def _logsigmoid_scalar(x):
     vjp=lambda g, input: g * (-input).sigmoid(),
     on="functional",
 )
+@in_blocks
 def logsigmoid(input: Array):
     """log(1 / (1 + e**-input)), elementwise, without overflow."""
     return np.minimum(input, 0) - np.log1p(np.exp(-np.abs(input)))
@@ -315,6 +320,7 @@ def _times(slope: np.ndarray, grad: np.ndarray) -> np.ndarray:
     on="",
     samples=each(draw((3, 4), (3, 4), tangent=True), draw((40, 33), transposed(40, 33), tangent=False)),
 )
+@in_blocks
 def gelu_grad(grad: Array, input: Array, tangent: bool):
     """grad times the derivative of gelu at input."""
     x = input
@@ -359,6 +365,7 @@ def _gelu_composite(input: Tensor, tangent: bool) -> Tensor:
         draw(_KINKS, tangent=False), draw(transposed(40, 33), tangent=True), draw((), tangent=False),
     ),
 )  # fmt: skip
+@in_blocks
 def _gelu(input: Array, tangent: bool):
     """input times the normal distribution function of input, exactly or by tanh."""
     if tangent:
@@ -393,7 +400,8 @@ def _silu_grad_scalar(g, x):
     return g * (s * (1.0 + x * (1.0 - s)))
 
 
-@pointwise(_silu_grad_scalar, promote=FLOAT_ONLY, on="")
+@pointwise(_silu_grad_scalar, promote=FLOAT_ONLY, complex=True, on="")
+@in_blocks
 def silu_grad(grad: Array, input: Array):
     """grad times sigmoid(x) (1 + x (1 - sigmoid(x))) at x = input."""
     s = _sigmoid_numpy(input)
@@ -407,10 +415,12 @@ def silu_grad(grad: Array, input: Array):
 @pointwise(
     _silu_scalar,
     promote=FLOAT_ONLY,
+    complex=True,
     vjp=lambda g, input: silu_grad(g, input),
     composite=lambda input: input * input.sigmoid(),
     on="",
 )
+@in_blocks
 def _silu(input: Array):
     """input sigmoid(input), elementwise."""
     s = _sigmoid_numpy(input)
@@ -439,6 +449,7 @@ def _mish_vjp(g: Tensor, input: Any) -> Tensor:
 
 
 @pointwise(_mish_scalar, promote=FLOAT_ONLY, vjp=_mish_vjp, on="")
+@in_blocks
 def _mish(input: Array):
     """input tanh(log(1 + e**input)), elementwise."""
     return input * np.tanh(np.log1p(np.exp(-np.abs(input))) + np.maximum(input, 0))
@@ -450,7 +461,11 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
     return _run(_mish, input, inplace)
 
 
-@composite(on="functional", samples=each(draw((3, 4)), draw((4, 3), dim=0), draw((2, 6, 3), dim=1), draw((0, 4))))
+@composite(
+    complex=False,
+    on="functional",
+    samples=each(draw((3, 4)), draw((4, 3), dim=0), draw((2, 6, 3), dim=1), draw((0, 4))),
+)
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """a sigmoid(b) for the halves a and b of input along ``dim``. Dauphin et al. 2017. ShapeError for an odd size."""
     n = input._array.ndim
@@ -506,6 +521,7 @@ def _hardswish_vjp(g: Tensor, input: Any) -> Tensor:
     on="",
     samples=each(draw((3, 4)), draw(_KINKS)),
 )
+@in_blocks
 def _hardswish(input: Array):
     """input min(max(input + 3, 0), 6) / 6, elementwise."""
     return input * (np.minimum(np.maximum(input + 3, 0), 6) / 6)
@@ -517,6 +533,14 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     return _run(_hardswish, input, inplace)
 
 
+def _softsign_vjp(g: Tensor, input: Any) -> Any:
+    scale = 1 + input.abs()
+    if not input.is_complex():
+        return g / scale.square()
+    along: Any = g.conj() * input  # type: ignore[attr-defined]
+    return g / scale - input.sgn() * (along.real / scale.square())
+
+
 @jit
 def _softsign_scalar(x):
     return x / (1.0 + tl.abs(x))
@@ -525,9 +549,11 @@ def _softsign_scalar(x):
 @pointwise(
     _softsign_scalar,
     promote=INT_TO_FLOAT,
-    vjp=lambda g, input: g / (1 + input.abs()).square(),
+    complex="own",
+    vjp=lambda g, input: _softsign_vjp(g, input),
     on="functional",
 )
+@in_blocks
 def softsign(input: Array):
     """input / (1 + |input|), elementwise."""
     return input / (1 + np.abs(input))
@@ -580,3 +606,71 @@ def _hardshrink_scalar(x, lambd):
 def hardshrink(input: Array, lambd: Scalar = 0.5):
     """input where its magnitude exceeds lambd, 0 elsewhere."""
     return np.where((input >= -lambd) & (input <= lambd), 0, input)
+
+
+@composite(on="function functional", samples=each(ELEMENTWISE, draw((3, 4), 0.1, 0.4), draw((0, 2), training=True)))
+def rrelu(
+    input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False, *,
+    generator: Any = None,
+) -> Tensor:  # fmt: skip
+    """input where positive, a input elsewhere: a uniform in [lower, upper) an element in training, else their mean.
+
+    Xu et al. 2015.
+    """
+    if lower > upper:
+        raise ArgumentError(f"rrelu: Lower bound should be less than or equal to the upper bound, got {lower}, {upper}")
+    if not training:
+        return _run(_leaky_relu, input, inplace, (lower + upper) / 2)
+    x = input._array
+    kind = x.dtype if x.dtype.itemsize > 2 else np.dtype(np.float32)
+    slope = _uniform(x.shape, float(lower), float(upper), kind, array_device(x), generator=generator).to(input.dtype)
+    before: Any = _inplace._before_write(input) if inplace else input
+    out = before * _where(before <= 0, slope, 1.0)
+    return _inplace.assign(input, out, "rrelu_", own=True) if inplace else out
+
+
+# ------------------------------------------------------------------------------------------------------------ in place
+
+
+@composite(on="function functional", samples=with_attrs(ELEMENTWISE, threshold=0.25, value=-2.0))
+def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
+    """In-place form of ``threshold``."""
+    return _run(_threshold, input, True, threshold, value)
+
+
+@composite(on="functional", samples=ELEMENTWISE)
+def hardtanh_(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    """In-place form of ``hardtanh``."""
+    return hardtanh(input, min_val, max_val, True)
+
+
+@composite(on="functional", samples=ELEMENTWISE)
+def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """In-place form of ``leaky_relu``."""
+    return leaky_relu(input, negative_slope, True)
+
+
+@composite(on="functional", samples=ELEMENTWISE)
+def elu_(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """In-place form of ``elu``."""
+    return elu(input, alpha, True)
+
+
+@composite(on="function functional", samples=ELEMENTWISE)
+def selu_(input: Tensor) -> Tensor:
+    """In-place form of ``selu``."""
+    return selu(input, True)
+
+
+@composite(on="function functional", samples=ELEMENTWISE)
+def celu_(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """In-place form of ``celu``."""
+    return celu(input, alpha, True)
+
+
+@composite(on="function functional", samples=ELEMENTWISE)
+def rrelu_(
+    input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, *, generator: Any = None
+) -> Tensor:
+    """In-place form of ``rrelu``."""
+    return rrelu(input, lower, upper, training, True, generator=generator)

@@ -5,13 +5,14 @@ The scalar functions see float32 for half inputs, and the promoted dtype otherwi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tensorlib._core import Tensor
 from tensorlib._dtypes import OF_NUMPY
-from tensorlib._promotion import FLOAT_ONLY, INT_TO_FLOAT, PROMOTE, category
+from tensorlib._promotion import FLOAT_ONLY, INT_TO_FLOAT, PROMOTE, Rule, category, real_of
 from tensorlib._samples import (
     ELEMENTWISE,
     Draw,
@@ -43,13 +44,26 @@ class IntegerDivisionError(TensorlibError, RuntimeError):
 # ---------------------------------------------------------------------------------------------------- sums and products
 
 
+class _Subtraction(Rule):
+    """To the common dtype, of operands none of which is bool: seen before they are promoted."""
+
+    def __call__(self, op: str, operands: Sequence[Any], attrs: dict[str, Any]) -> tuple[Any, Any]:
+        bools = [isinstance(x, bool) or getattr(x, "dtype", None) == np.bool_ for x in operands]
+        if all(bools):
+            raise DtypeError(
+                f"{op}: Subtraction, the `-` operator, with two bool tensors is not supported. "
+                f"Use the `^` or `logical_xor()` operator instead"
+            )
+        if any(bools):
+            raise DtypeError(
+                f"{op}: Subtraction, the `-` operator, with a bool tensor is not supported. "
+                f"If you are trying to invert a mask, use the `~` or `logical_not()` operator instead"
+            )
+        return super().__call__(op, operands, attrs)
+
+
 def _sum_spec(name: str, input: Any, other: Any, alpha: Any) -> Any:
     shape, dtype = _common(name, input, other)
-    if dtype == np.bool_ and name != "add":
-        raise DtypeError(
-            f"{name}: Subtraction, the `-` operator, with two bool tensors is not supported. "
-            f"Use the `^` or `logical_xor()` operator instead"
-        )
     if isinstance(alpha, bool) and dtype != np.bool_:
         raise DtypeError(f"{name}: Boolean alpha only supported for Boolean results, got {OF_NUMPY[dtype]}")
     if isinstance(alpha, float) and category(dtype) < 2:
@@ -66,6 +80,7 @@ def _add(x, y, alpha):
     _add,
     ufunc=np.add,
     promote=PROMOTE,
+    complex=True,
     spec=lambda input, other, alpha: _sum_spec("add", input, other, alpha),
     vjp=dict(input=lambda g: g, other=lambda g, alpha: g if alpha == 1 else g * alpha),
     inplace=True,
@@ -88,7 +103,8 @@ def _sub(x, y, alpha):
 @pointwise(
     _sub,
     ufunc=np.subtract,
-    promote=PROMOTE,
+    promote=_Subtraction("promote"),
+    complex=True,
     spec=lambda input, other, alpha: _sum_spec("sub", input, other, alpha),
     vjp=dict(input=lambda g: g, other=lambda g, alpha: -g if alpha == 1 else g * -alpha),
     alias=("subtract",),
@@ -97,7 +113,10 @@ def _sub(x, y, alpha):
         draw((3, 4), (3, 4)), draw((3, 4), (4,), alpha=2.5), draw((2, 1, 5), (3, 1)), draw((5,), 2.0),
         draw(transposed(40, 33), (40, 33)), draw((), ()),
     ),
-    errors=[fails(bools(3), bools(3), match="two bool tensors")],
+    errors=[
+        fails(bools(3), bools(3), match="two bool tensors"), fails((3,), bools(3), match="with a bool tensor"),
+        fails(1, bools(3), match="invert a mask"), fails(ints(3), True, match="with a bool tensor"),
+    ],
 )  # fmt: skip
 def sub(input: Array, other: Array, *, alpha: Scalar = 1):
     """input - alpha * other, elementwise, broadcast and promoted. DtypeError for bools."""
@@ -124,6 +143,7 @@ def _mul(x, y):
     _mul,
     cpu=np.multiply,
     promote=PROMOTE,
+    complex=True,
     vjp=dict(input=lambda g, other: g * other, other=lambda g, input: g * input),
     alias=("multiply",),
     inplace=True,
@@ -147,6 +167,7 @@ def _quotient(x, y):
     _quotient,
     cpu=np.true_divide,
     promote=INT_TO_FLOAT,
+    complex=True,
     vjp=dict(input=lambda g, other: g / other, other=lambda g, input, other: -g * ((input / other) / other)),
     inplace=True,
 )
@@ -158,9 +179,9 @@ def true_divide(input: Array, other: Array):
 # ---------------------------------------------------------------------------------------- rounded quotients, remainders
 
 
-def _check_divisor(name: str, other: np.ndarray) -> None:
+def _check_divisor(name: str, input: np.ndarray, other: np.ndarray) -> None:
     """IntegerDivisionError for an integer zero: seen on the CPU; a GPU gives an undefined number, as in PyTorch."""
-    if other.dtype.kind in "iu" and not other.all():
+    if other.dtype.kind in "iu" and input.size and not other.all():
         raise IntegerDivisionError(f"{name}: ZeroDivisionError: an integer was divided by 0: use floats, or mask it")
 
 
@@ -192,7 +213,7 @@ _DIVIDENDS = each(
 )
 def floor_divide(input: Array, other: Array):
     """⌊input / other⌋, elementwise, in the promoted dtype. An integer divided by 0 is an error on the CPU."""
-    _check_divisor("floor_divide", other)
+    _check_divisor("floor_divide", input, other)
     return np.floor_divide(input, other)
 
 
@@ -215,7 +236,7 @@ def _truncated_quotient(x, y):
 )
 def _trunc_divide(input: Array, other: Array):
     """input / other rounded toward zero, in the promoted dtype."""
-    _check_divisor("div", other)
+    _check_divisor("div", input, other)
     if input.dtype.kind in "iu":
         q = np.floor_divide(input, other)
         return q + ((q < 0) & (q * other != input)).astype(q.dtype)
@@ -232,7 +253,7 @@ def _trunc_divide(input: Array, other: Array):
 )
 def _floor_div(input: Array, other: Array):
     """⌊input / other⌋ with the gradient zero that ``div(rounding_mode='floor')`` has."""
-    _check_divisor("div", other)
+    _check_divisor("div", input, other)
     return np.floor_divide(input, other)
 
 
@@ -282,7 +303,7 @@ def _remainder(x, y):
 )
 def remainder(input: Array, other: Array):
     """input - ⌊input / other⌋ other, elementwise: the remainder with the sign of ``other``, as Python's %."""
-    _check_divisor("remainder", other)
+    _check_divisor("remainder", input, other)
     return np.remainder(input, other)
 
 
@@ -305,7 +326,7 @@ def _fmod(x, y):
 )
 def fmod(input: Array, other: Array):
     """input - trunc(input / other) other, elementwise: the remainder with the sign of ``input``, as C's fmod."""
-    _check_divisor("fmod", other)
+    _check_divisor("fmod", input, other)
     return np.fmod(input, other)
 
 
@@ -321,6 +342,7 @@ def _neg(x):
     _neg,
     cpu=np.negative,
     promote=PROMOTE,
+    complex=True,
     spec=lambda input: _signed(
         "neg", input, "Negation, the `-` operator, on a bool tensor is not supported. "
         "If you are trying to invert a mask, use the `~` or `logical_not()` operator instead"
@@ -342,6 +364,11 @@ def positive(input: Tensor) -> Tensor:
     return input
 
 
+def _abs_spec(input: Any) -> Any:
+    shape, dtype = _signed("abs", input, "not implemented for bool tensors: they have no sign")
+    return shape, real_of(dtype)
+
+
 @jit
 def _abs(x):
     return tl.abs(x)
@@ -351,13 +378,14 @@ def _abs(x):
     _abs,
     cpu=np.absolute,
     promote=PROMOTE,
-    spec=lambda input: _signed("abs", input, "not implemented for bool tensors: they have no sign"),
-    vjp=lambda g, input: g * input.sign(),
+    complex="own",
+    spec=lambda input: _abs_spec(input),
+    vjp=lambda g, input: g * input.sgn(),
     alias=("absolute",),
     inplace=True,
 )
 def abs(input: Array):
-    """|input|, elementwise; the gradient at 0 is 0. DtypeError for bools."""
+    """|input|, elementwise, real of complex numbers; the gradient at 0 is 0. DtypeError for bools."""
     return np.absolute(input)
 
 
@@ -411,6 +439,7 @@ def _lerp(x, y, w):
 @pointwise(
     _lerp,
     promote=FLOAT_ONLY,
+    complex=True,
     vjp=dict(
         input=lambda g, weight: g * (1 - weight),
         end=lambda g, weight: g * weight,
@@ -434,6 +463,7 @@ def _addcmul(x, a, b, value):
 @pointwise(
     _addcmul,
     promote=PROMOTE,
+    complex=True,
     vjp=dict(
         input=lambda g: g,
         tensor1=lambda g, tensor2, value: g * (tensor2 * value),
@@ -467,6 +497,7 @@ def _addcdiv(x, a, b, value):
 @pointwise(
     _addcdiv,
     promote=PROMOTE,
+    complex=True,
     spec=_addcdiv_spec,
     vjp=dict(
         input=lambda g: g,

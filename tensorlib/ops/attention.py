@@ -503,12 +503,15 @@ def scaled_dot_product_attention(
     """softmax(query @ key.mT * scale + attn_mask) @ value; scale 1 / sqrt(E) for None.
 
     query (…, L, E), key (…, S, E), value (…, S, Ev) -> (…, L, Ev), leading dimensions broadcast. attn_mask broadcasts
-    to (…, L, S): True where a query may look, or numbers to add. ``is_causal``: query i looks at keys 0 … i, also where
-    L and S differ. ``enable_gqa``: heads of key and value may be fewer, by a factor. dropout_p drops weights, whatever
-    the mode. A query that may look at no key gives 0. Scores are held in float32 (float64 for float64), a block at a
-    time; the gradients make them again. ShapeError and DtypeError name what does not fit. Vaswani et al. 2017, eq. 1.
+    to (…, L, S): True where a query may look, or numbers to add. ``is_causal``, in its place: query i looks at keys
+    0 … i, also where L and S differ. ``enable_gqa``: heads of key and value may be fewer, by a factor. dropout_p drops
+    weights, whatever the mode. A query that may look at no key gives 0. Scores are held in float32 (float64 for
+    float64), a block at a time; the gradients make them again. ShapeError and DtypeError name what does not fit.
+    Vaswani et al. 2017, eq. 1.
     """
     _check(query, key, value, dropout_p)
+    if attn_mask is not None and is_causal:
+        raise ArgumentError(f"{NAME}: Explicit attn_mask should not be set when is_causal=True: join them in attn_mask")
     if enable_gqa:
         query, key, value = _grouped(query, key, value)
     own = -3 if enable_gqa else -2

@@ -143,19 +143,19 @@ def _signbit(x):
     return r
 
 
-@pointwise(_signbit, promote=COMPARE)
+@pointwise(_signbit, promote=COMPARE, complex=False)
 def signbit(input: Array):
     """Whether the sign bit of each element is set, that of -0.0 included."""
     return np.signbit(input) if input.dtype.kind == "f" else input < 0
 
 
-@composite(samples=each(ELEMENTWISE, draw(values([float("inf"), -float("inf"), float("nan")]))))
+@composite(complex=False, samples=each(ELEMENTWISE, draw(values([float("inf"), -float("inf"), float("nan")]))))
 def isposinf(input: Tensor) -> Tensor:
     """Whether each element is +∞."""
     return eq(input, math.inf)
 
 
-@composite(samples=each(ELEMENTWISE, draw(values([float("inf"), -float("inf"), float("nan")]))))
+@composite(complex=False, samples=each(ELEMENTWISE, draw(values([float("inf"), -float("inf"), float("nan")]))))
 def isneginf(input: Tensor) -> Tensor:
     """Whether each element is -∞."""
     return eq(input, -math.inf)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,13 @@ from tensorlib._core import Tensor, modes, wrap
 from tensorlib._device import cpu
 from tensorlib._device import device as Device
 from tensorlib._dispatch import as_ints
-from tensorlib._dtypes import OF_NUMPY, as_dtype
+from tensorlib._dtypes import OF_NUMPY, as_dtype, finfo
 from tensorlib._promotion import default_complex, default_dtype, of_number
 from tensorlib._samples import bools, draw, each, ints
+from tensorlib.autograd.batched import with_batches
 from tensorlib.errors import ArgumentError, DtypeError
 from tensorlib.kernels import create as kernels
-from tensorlib.op import Ints, Scalar, composite, op
+from tensorlib.op import Ints, Scalar, composite, into, op
 
 
 def numpy_dtype(dtype: Any, default: np.dtype[Any] | None = None) -> np.dtype[Any]:
@@ -90,8 +93,32 @@ def _arange(start: Scalar, step: Scalar, length: Any, dtype: Any, device: Any):
 # --------------------------------------------------------------------------------------------------- public functions
 
 
+def number_as(name: str, value: Any, dtype: np.dtype[Any]) -> Any:
+    """A Python number as an element of ``dtype``; DtypeError where it does not fit.
+
+    Negative numbers count from the top in unsigned integers, a float loses its fraction in integers, as in PyTorch.
+    """
+    ours = OF_NUMPY[dtype]
+    if isinstance(value, complex) and ours.kind != "complex":
+        if value.imag:
+            raise DtypeError(f"{name}: value {value} cannot be converted to type {ours} without overflow")
+        value = value.real
+    if ours.kind == "int":
+        limits = np.iinfo(dtype)
+        low = -int(limits.max) if limits.min == 0 else int(limits.min)
+        if not low <= value <= int(limits.max) or not math.isfinite(value):
+            raise DtypeError(f"{name}: value {value} cannot be converted to type {ours} without overflow")
+        whole = int(value)
+        return whole + int(limits.max) + 1 if whole < 0 and limits.min == 0 else whole
+    if ours.kind == "float" and math.isfinite(value) and abs(value) > float(finfo(ours).max):
+        raise DtypeError(f"{name}: value {value} cannot be converted to type {ours} without overflow")
+    return bool(value) if ours.kind == "bool" else value
+
+
 def _make(name: str, size: tuple[int, ...], value: Any, dtype: Any, device: Any) -> Tensor:
     at = device_of(device)
+    if value != 0 and value != 1:
+        value = number_as(name, value, dtype)
     if at is cpu:
         if value == 0:
             return wrap(np.zeros(size, dtype))
@@ -104,7 +131,7 @@ def zeros(*size: Any, out: Any = None, dtype: Any = None, layout: Any = None, de
           pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of zeros of ``size``, of ``dtype`` (the default float dtype for None)."""
     t = _make("zeros", _size("zeros", size), 0, numpy_dtype(dtype), device)
-    return _finish(t if out is None else out.copy_(t), requires_grad)
+    return _finish(t if out is None else into("zeros", out, t), requires_grad)
 
 
 @composite(on="function", samples=each(draw(2, 3), draw((4,))))
@@ -112,7 +139,7 @@ def ones(*size: Any, out: Any = None, dtype: Any = None, layout: Any = None, dev
          pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of ones of ``size``, of ``dtype`` (the default float dtype for None)."""
     t = _make("ones", _size("ones", size), 1, numpy_dtype(dtype), device)
-    return _finish(t if out is None else out.copy_(t), requires_grad)
+    return _finish(t if out is None else into("ones", out, t), requires_grad)
 
 
 @composite(on="function")
@@ -130,7 +157,7 @@ def full(size: Any, fill_value: Any, *, out: Any = None, dtype: Any = None, layo
         fill_value = fill_value.item()
     shape = _size("full", (size,))
     t = _make("full", shape, fill_value, numpy_dtype(dtype, of_number(fill_value)), device)
-    return _finish(t if out is None else out.copy_(t), requires_grad)
+    return _finish(t if out is None else into("full", out, t), requires_grad)
 
 
 def _like(input: Tensor, dtype: Any, device: Any) -> tuple[np.dtype[Any], Any]:
@@ -142,14 +169,18 @@ def _like(input: Tensor, dtype: Any, device: Any) -> tuple[np.dtype[Any], Any]:
 def zeros_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None,
                requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """Zeros of the shape, dtype and device of ``input``."""
-    return _finish(_make("zeros_like", input._array.shape, 0, *_like(input, dtype, device)), requires_grad)
+    return _finish(
+        with_batches(_make("zeros_like", input._array.shape, 0, *_like(input, dtype, device)), input), requires_grad
+    )
 
 
 @composite(on="function", samples=each(draw((2, 3)), draw(bools(3))))
 def ones_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None,
               requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """Ones of the shape, dtype and device of ``input``."""
-    return _finish(_make("ones_like", input._array.shape, 1, *_like(input, dtype, device)), requires_grad)
+    return _finish(
+        with_batches(_make("ones_like", input._array.shape, 1, *_like(input, dtype, device)), input), requires_grad
+    )
 
 
 @composite(on="function")
@@ -157,14 +188,17 @@ def empty_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: 
                requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """A tensor of the shape, dtype and device of ``input`` whose elements are undefined."""
     kind, at = _like(input, dtype, device)
-    return _finish(wrap(_array.empty(input._array.shape, kind, Device(at))), requires_grad)
+    return _finish(with_batches(wrap(_array.empty(input._array.shape, kind, Device(at))), input), requires_grad)
 
 
 @composite(on="function", samples=each(draw((2, 3), 2.5), draw(ints(3), 2)))
 def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
               requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """A tensor of the shape, dtype and device of ``input`` with every element ``fill_value``."""
-    return _finish(_make("full_like", input._array.shape, fill_value, *_like(input, dtype, device)), requires_grad)
+    return _finish(
+        with_batches(_make("full_like", input._array.shape, fill_value, *_like(input, dtype, device)), input),
+        requires_grad,
+    )
 
 
 @composite(on="function", samples=each(draw(5), draw(1, 7, 2), draw(1.0, 0.0, -0.25), draw(0)))
@@ -177,6 +211,8 @@ def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, d
     if end is None:
         start, end = 0, start
     start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
+    if any(isinstance(x, complex) for x in (start, end, step)):
+        raise DtypeError(f"arange: takes real numbers, got {start}, {end}, {step}: complex numbers have no order")
     if step == 0:
         raise ArgumentError("arange: step must be nonzero")
     if (end - start) * step < 0:
@@ -184,8 +220,11 @@ def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, d
             f"arange: upper bound and lower bound inconsistent with step sign: {start}, {end}, step {step}"
         )
     kind = numpy_dtype(dtype, of_number(0 if all(isinstance(x, int) for x in (start, end, step)) else 0.0))
+    if kind.kind == "c":
+        raise DtypeError(f"arange: not implemented for {OF_NUMPY[kind]}: complex numbers have no order")
     length = math.ceil((end - start) / step)
-    return _finish(_arange(start, step, length, kind, device_of(device)), requires_grad)
+    t = _arange(start, step, length, kind, device_of(device))
+    return _finish(t if out is None else into("arange", out, t), requires_grad)
 
 
 @composite(on="function", samples=each(draw(-1.0, 2.0, 7), draw(3, 3, 1), draw(0, 1, 0)))
@@ -194,10 +233,119 @@ def linspace(start: Any, end: Any, steps: int, *, out: Any = None, dtype: Any = 
     """``steps`` numbers from ``start`` to ``end``, both included, evenly spaced."""
     if steps < 0:
         raise ArgumentError(f"linspace: number of steps must be non-negative, got {steps}")
-    kind = numpy_dtype(dtype)
     start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
-    t = wrap(np.linspace(start, end, steps, dtype=np.float64).astype(kind))
+    of_complex = isinstance(start, complex) or isinstance(end, complex)
+    kind = numpy_dtype(dtype, default_complex() if of_complex else None)
+    if of_complex and kind.kind != "c":
+        raise DtypeError(f"linspace: of complex numbers takes a complex dtype, got {OF_NUMPY[kind]}")
+    t = wrap(np.linspace(start, end, steps, dtype=np.complex128 if of_complex else np.float64).astype(kind))
     return _finish(t.to(device_of(device)), requires_grad)
+
+
+@composite(on="function", samples=each(draw(-1.0, 2.0, 7), draw(3, 3, 1), draw(0, 1, 0), draw(0, 4, 5, base=2.0)))
+def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, out: Any = None, dtype: Any = None,
+             layout: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """base**start … base**end: ``steps`` numbers whose logarithms are evenly spaced, computed in float64."""
+    if steps < 0:
+        raise ArgumentError(f"logspace: number of steps must be non-negative, got {steps}")
+    start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
+    numbers = np.power(np.float64(base), np.linspace(start, end, steps, dtype=np.float64)).astype(numpy_dtype(dtype))
+    t = wrap(numbers).to(device_of(device))
+    return _finish(t if out is None else into("logspace", out, t), requires_grad)
+
+
+@composite(on="function")
+def range(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dtype: Any = None, layout: Any = None,
+          device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """start, start + step, … up to and including ``end``: floor((end - start) / step) + 1 elements. Use ``arange``.
+
+    Of the default float dtype, whatever the arguments are, as in PyTorch, where it is deprecated.
+    """
+    warnings.warn("range: is deprecated, because it includes its end: use arange", UserWarning, stacklevel=2)
+    if end is None:
+        start, end = 0, start
+    if step == 0:
+        raise ArgumentError("range: step must be nonzero")
+    if (end - start) * step < 0:
+        raise ArgumentError(
+            f"range: upper bound and lower bound inconsistent with step sign: {start}, {end}, step {step}"
+        )
+    t = _arange(start, step, math.floor((end - start) / step) + 1, numpy_dtype(dtype), device_of(device))
+    return _finish(t if out is None else into("range", out, t), requires_grad)
+
+
+@composite(on="function", samples=each(draw(2.5), draw(True), draw(7)))
+def scalar_tensor(s: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: bool = False,
+                  requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """A 0-d tensor of a number, of the default float dtype unless ``dtype`` names one."""
+    return _finish(_make("scalar_tensor", (), s, numpy_dtype(dtype), device), requires_grad)
+
+
+@composite(on="function method")
+def new_empty_strided(input: Tensor, size: Any, stride: Any, *, dtype: Any = None, layout: Any = None,
+                      device: Any = None, pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """``empty_strided`` with this tensor's dtype and device."""
+    kind, at = _like(input, dtype, device)
+    return empty_strided(size, stride, dtype=OF_NUMPY[kind], device=at, requires_grad=requires_grad)
+
+
+@composite(on="function")
+def empty_strided(size: Any, stride: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
+                  pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """A tensor of ``size`` whose neighbours along each dimension are ``stride`` elements apart; values undefined."""
+    shape, steps = _size("empty_strided", (size,)), as_ints("empty_strided", "stride", stride)
+    if len(shape) != len(steps):
+        raise ArgumentError(f"empty_strided: dimensionality of sizes ({len(shape)}) must match that of strides "
+                            f"({len(steps)})")  # fmt: skip
+    if any(n < 0 for n in steps):
+        raise ArgumentError(f"empty_strided: negative strides are not supported, got {steps}")
+    count = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, steps, strict=True))
+    memory = _array.empty((count,), numpy_dtype(dtype), device_of(device))
+    return _finish(wrap(_array.as_strided(memory, shape, steps)), requires_grad)
+
+
+@composite(on="function")
+def empty_permuted(size: Any, physical_layout: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
+                   pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """A tensor of ``size`` whose dimensions lie in memory in the order ``physical_layout``; values undefined."""
+    shape, order = _size("empty_permuted", (size,)), as_ints("empty_permuted", "physical_layout", physical_layout)
+    if sorted(order) != list(builtins.range(len(shape))):
+        raise ArgumentError(f"empty_permuted: expected a permutation of the dimensions of {shape}, got {order}")
+    steps, step = [0] * len(shape), 1
+    for d in reversed(order):
+        steps[d] = step
+        step *= max(shape[d], 1)
+    return empty_strided(shape, tuple(steps), dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+@composite(on="function")
+def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, requires_grad: bool = False) -> Tensor:
+    """A 1-D CPU tensor over the memory of an object with the buffer protocol: ``count`` elements from byte ``offset``.
+
+    ArgumentError where the buffer does not hold them. Writes reach the buffer; a read-only one stays read-only.
+    """
+    kind = numpy_dtype(dtype)
+    have = memoryview(buffer).nbytes
+    if have == 0 or count == 0:
+        raise ArgumentError(f"frombuffer: both buffer length ({have}) and count ({count}) must not be 0")
+    if not 0 <= offset < have:
+        raise ArgumentError(
+            f"frombuffer: offset ({offset} bytes) must be non-negative and no greater than buffer length ({have} bytes)"
+            " - 1"
+        )
+    if count < 0 and (have - offset) % kind.itemsize:
+        raise ArgumentError(
+            f"frombuffer: buffer length ({have} bytes) after offset ({offset} bytes) must be a multiple of element "
+            f"size ({kind.itemsize})"
+        )
+    if count > 0 and offset + count * kind.itemsize > have:
+        raise ArgumentError(
+            f"frombuffer: requested buffer length ({count} * {kind.itemsize} bytes) after offset ({offset} bytes) must "
+            f"not be greater than actual buffer length ({have} bytes)"
+        )
+    n = count if count > 0 else (have - offset) // kind.itemsize
+    raw = np.frombuffer(buffer, np.uint8, n * kind.itemsize, offset)
+    return _finish(wrap(raw.view(kind)), requires_grad)
 
 
 @composite(on="function", samples=each(draw(3), draw(2, 4), draw(4, 2)))
@@ -206,7 +354,8 @@ def eye(n: int, m: int | None = None, *, out: Any = None, dtype: Any = None, lay
     """The n × m matrix with ones on the diagonal and zeros elsewhere; m is n for None."""
     at = device_of(device)
     rows, columns = arange(n, device=at), arange(n if m is None else m, device=at)
-    return _finish((rows.unsqueeze(1) == columns).to(OF_NUMPY[numpy_dtype(dtype)]), requires_grad)
+    t = (rows.unsqueeze(1) == columns).to(OF_NUMPY[numpy_dtype(dtype)])
+    return _finish(t if out is None else into("eye", out, t), requires_grad)
 
 
 def _infer(data: Any) -> np.dtype[Any] | None:
@@ -269,6 +418,8 @@ def host_array(data: Any, dtype: Any, copy: bool = True) -> np.ndarray:
     except (TypeError, KeyError):
         raise TypeError("tensor: expected numbers, or nested sequences of numbers of equal length") from None
     want = numpy_dtype(dtype, inferred)
+    if inferred is not None and inferred.kind == "c" and want.kind not in "cb":
+        raise TypeError(f"tensor: must be real number, not complex, for {OF_NUMPY[want]}")
     try:
         with np.errstate(all="ignore"):
             array = np.array(_nested(data), dtype=want if want.kind not in "V" and want.itemsize > 1 else None)

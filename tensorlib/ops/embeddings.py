@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import Any
 
 import numpy as np
 
 from tensorlib._core import Tensor, modes
 from tensorlib._dtypes import OF_NUMPY
-from tensorlib._samples import draw, each, fails, ints, transposed
-from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
+from tensorlib._samples import distinct, draw, each, fails, ints, transposed, values
+from tensorlib.autograd.batched import with_batches
+from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError, UnsupportedError
 from tensorlib.kernels import embeddings as kernels
 from tensorlib.op import Array, composite, op, registry
 from tensorlib.ops import create, views
 from tensorlib.ops.gather_scatter import _scatter_, _scatter_add
-from tensorlib.ops.indexing import INTEGERS, add_rows, bounded, index_copy_, index_fill, numbers, widened
+from tensorlib.ops.indexing import INTEGERS, add_rows, bounded, index_add, index_copy_, index_fill, numbers, widened
+from tensorlib.ops.selection import _where
 
 _INT64 = np.dtype(np.int64)
 
@@ -141,6 +145,127 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
     return _embedding(input, weight, -1 if padding_idx is None else padding_idx, scale_grad_by_freq)
 
 
+def _bags(input: Any, offsets: Any, last: bool) -> tuple[Any, int]:
+    """(the bag of each index (n,), how many bags): those of offsets, which are where each begins."""
+    n, count = input.shape[0], offsets.shape[0]
+    at = offsets._array
+    if type(at) is np.ndarray and count:
+        if at[0] != 0:
+            raise ShapeError(
+                f"embedding_bag: offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start from "
+                f"position 0. However, got {at[0]}"
+            )
+        if at[-1] > n:
+            raise ShapeError(
+                f"embedding_bag: offsets[-1] can not be greater than input's length {n} but got offsets[-1] of {at[-1]}"
+            )
+    starts = offsets.long()
+    if last:
+        if not count:
+            raise ShapeError("embedding_bag: include_last_offset: number of offsets should be at least 1")
+        starts, count = starts[: count - 1], count - 1
+    begun = starts.new_zeros((n + 1,)).scatter_add(0, starts, starts.new_ones((count,))).cumsum(0)
+    return begun[:n] - 1, count
+
+
+_BAGGED = ints(6, high=4)
+_STARTS = values([0, 2, 2], "int64")
+
+
+@composite(
+    on="functional",
+    samples=each(
+        draw(ints(2, 3, high=4), (4, 5)), draw(ints(2, 3, high=4), (4, 5), mode="sum"), draw(_BAGGED, (4, 5), _STARTS),
+        draw(_BAGGED, (4, 5), _STARTS, None, 2.0, False, "sum", False, (6,)),
+        draw(_BAGGED, distinct(4, 5), _STARTS, mode="max"), draw(ints(2, 3, high=4), distinct(4, 5), mode="max"),
+        draw(_BAGGED, (4, 5), values([0, 2, 6], "int64"), mode="mean", include_last_offset=True, padding_idx=1),
+    ),
+)  # fmt: skip
+def embedding_bag(
+    input: Tensor, weight: Tensor, offsets: Tensor | None = None, max_norm: float | None = None, norm_type: float = 2,
+    scale_grad_by_freq: bool = False, mode: str = "mean", sparse: bool = False,
+    per_sample_weights: Tensor | None = None, include_last_offset: bool = False, padding_idx: int | None = None,
+) -> Tensor:  # fmt: skip
+    """Sums, means or maxima of weight's rows over bags of indices: (B, n) -> (B, D).
+
+    Or indices (n,) and ``offsets`` (B,), where each bag begins (with ``include_last_offset`` also where the last ends).
+    ``per_sample_weights``, of input's shape, multiply the rows of a 'sum'; ``padding_idx`` counts for nothing. An empty
+    bag is 0. max_norm, norm_type, scale_grad_by_freq as in ``embedding``. ``sparse`` changes nothing.
+    """
+    x: Any = input
+    w: Any = weight
+    if w._array.dtype.kind in "iu" and x.dtype.is_floating_point:
+        warnings.warn(
+            "Argument order of nn.functional.embedding_bag was changed. Usage `embedding_bag(weight, input, ...)` is "
+            "deprecated, and should now be `embedding_bag(input, weight, ...)`.",
+            stacklevel=2,
+        )
+        x, w = w, x
+    scale: Any = per_sample_weights
+    if scale is not None and x.shape != scale.shape:
+        raise ArgumentError(
+            f"embedding_bag: If per_sample_weights ({tuple(scale.shape)}) is not None, then it must have the same "
+            f"shape as the input ({tuple(x.shape)})"
+        )
+    if w.ndim != 2:
+        raise ArgumentError(f"embedding_bag: weight has to be a 2D Tensor, but got Tensor of dimension {w.ndim}")
+    if not w.dtype.is_floating_point:
+        raise DtypeError(f"embedding_bag: expected weight to be floating-point, got {w.dtype}")
+    if x.ndim not in (1, 2):
+        raise ArgumentError(f"embedding_bag: input has to be 1D or 2D Tensor, but got Tensor of dimension {x.ndim}")
+    if x.ndim == 2 and offsets is not None:
+        raise ArgumentError(
+            "embedding_bag: if input is 2D, then offsets has to be None, as input is treated is a mini-batch of fixed "
+            "length sequences"
+        )
+    if x.ndim == 1 and (offsets is None or offsets.ndim != 1):
+        raise ArgumentError(f"embedding_bag: offsets has to be a 1D Tensor but got {offsets}")
+    if mode not in ("sum", "mean", "max"):
+        raise ArgumentError(f"embedding_bag: mode has to be one of sum, mean or max, got {mode}")
+    if mode == "max" and (scale_grad_by_freq or sparse):
+        raise ArgumentError("embedding_bag: max mode supports neither scale_grad_by_freq nor sparse weights")
+    if scale is not None and mode != "sum":
+        raise UnsupportedError(
+            f"embedding_bag: per_sample_weights was not None. per_sample_weights is only supported for mode='sum' (got "
+            f"mode='{mode}')."
+        )
+    if max_norm is not None:
+        _renormalise(w, x, max_norm, norm_type)
+    if padding_idx is not None:
+        if not -w.shape[0] <= padding_idx < w.shape[0]:
+            raise ShapeError(f"embedding_bag: padding_idx must be within the number of embeddings, got {padding_idx}")
+        padding_idx %= w.shape[0]
+    rows: Any = _embedding(x, w, -1, scale_grad_by_freq)
+    counted = None if padding_idx is None else x != padding_idx
+    if scale is not None:
+        rows = rows * scale.unsqueeze(-1)
+    if counted is not None:
+        rows = _where(counted.unsqueeze(-1), rows, -math.inf if mode == "max" else 0.0)
+    if x.ndim == 2:
+        if mode == "max":
+            return _finite(rows.amax(1)) if x.shape[1] else w.new_zeros((x.shape[0], w.shape[1]))
+        total = rows.sum(1)
+        if mode == "sum":
+            return total  # type: ignore[no-any-return]
+        return total / (max(x.shape[1], 1) if counted is None else counted.sum(1).clamp(1).unsqueeze(1))  # type: ignore[no-any-return]
+    bag, count = _bags(x, offsets, include_last_offset)
+    empty = w.new_zeros((count, w.shape[1]))
+    if mode == "max":
+        index = bag.unsqueeze(1).expand(bag.shape[0], w.shape[1])
+        return _finite(empty.scatter_reduce(0, index, rows, "amax", include_self=False))
+    total = index_add(empty, 0, bag, rows)
+    if mode == "sum":
+        return total
+    each_one = bag.new_ones(bag.shape) if counted is None else counted.long()
+    sizes = index_add(bag.new_zeros((count,)), 0, bag, each_one)
+    return total / sizes.clamp(1).unsqueeze(1)  # type: ignore[no-any-return, attr-defined]
+
+
+def _finite(x: Any) -> Any:
+    """0 where a bag held nothing that counts."""
+    return _where(x == -math.inf, 0.0, x)
+
+
 @composite(on="functional", samples=each(draw(ints(2, 3, high=4), 5), draw(ints(4, high=3)), draw(ints(high=3), 3)))
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """out[..., c] = 1 where tensor is c, 0 elsewhere: (…) in int64 -> (…, num_classes) in int64.
@@ -159,6 +284,6 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             raise ShapeError("one_hot: Class values must be non-negative.")
         if np.maximum.reduce(x, axis=None) >= num_classes:
             raise ShapeError(f"one_hot: Class values must be smaller than num_classes ({num_classes}).")
-    out = create.zeros(*x.shape, num_classes, dtype=tensor.dtype, device=tensor.device)
+    out = with_batches(create.zeros(*x.shape, num_classes, dtype=tensor.dtype, device=tensor.device), tensor)
     _scatter_(out, views.unsqueeze(tensor, -1), None, x.ndim, 1)
     return out

@@ -12,7 +12,8 @@ from tensorlib._promotion import PROMOTE
 from tensorlib._samples import bools, distinct, draw, each, fails, ints, strided, transposed, values
 from tensorlib.errors import DimError, DtypeError, ShapeError
 from tensorlib.kernels import reduction as kernels
-from tensorlib.op import Array, Dim, Dims, composite, op
+from tensorlib.op import Array, Dim, Dims, composite, op, result_type
+from tensorlib.ops._out import takes_out
 from tensorlib.ops._reduction import _as_dims, _numpy_names, extremum_reduce, kept, reduced_shape, row_extremum
 
 _INT64, _BOOL = (np.dtype(t) for t in (np.int64, np.bool_))
@@ -95,6 +96,23 @@ def amin(input: Array, dim: Dims = (), keepdim: Any = False):
     DimError for a dim out of range, or of size 0.
     """
     return extremum_reduce(input, dim, keepdim, np.minimum, np.argmin)
+
+
+_AminMax = result_type("aminmax", ("min", "max"))
+
+
+@composite(samples=each(
+    draw(distinct(3, 4)), draw(distinct(3, 4), dim=1), draw(distinct(2, 3, 5), dim=-2, keepdim=True), draw(ints(5)),
+    draw((), dim=0), draw(values([1.0, float("nan")])),
+))  # fmt: skip
+@takes_out
+@_numpy_names
+def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
+    """(amin, amax) along ``dim``, or of all elements for None. NaN wins; see ``amin`` for the gradient."""
+    if not input._array.size and dim is None:
+        raise ShapeError("aminmax: cannot compute aminmax over an empty dimension as the operation has no identity")
+    over = () if dim is None else dim
+    return _AminMax(amin(input, over, keepdim), amax(input, over, keepdim))
 
 
 def _shared_everywhere(g: Tensor, input: Tensor, out: Tensor) -> Tensor:

@@ -10,14 +10,25 @@ import numpy as np
 
 from tensorlib import _array, _inplace
 from tensorlib._core import Tensor
-from tensorlib._dispatch import apply, wrap_dim
+from tensorlib._dispatch import apply, refuse_complex, wrap_dim
 from tensorlib._dtypes import OF_NUMPY
 from tensorlib._samples import draw, each, fails, ints, transposed
 from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
 from tensorlib.kernels import indexing as kernels
-from tensorlib.op import Array, composite, op, registry
+from tensorlib.op import Array, composite, into, op, registry
 from tensorlib.ops import create, views
-from tensorlib.ops.indexing import as_value, bounded, in_place, index_integers, numbers, widened, with_dimension
+from tensorlib.ops._out import takes_out
+from tensorlib.ops.indexing import (
+    _source,
+    _vector,
+    as_value,
+    bounded,
+    in_place,
+    index_integers,
+    numbers,
+    widened,
+    with_dimension,
+)
 
 
 def _corner(name: str, input: Any, index: Any, dim: int) -> None:
@@ -114,7 +125,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False,
     result = _gather(with_dimension(input), with_dimension(index), dim)
     if not index._array.ndim:
         result = views.reshape(result, ())
-    return result if out is None else out.copy_(result)
+    return result if out is None else into("gather", out, result)
 
 
 @composite(
@@ -122,10 +133,12 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False,
         draw((3, 4), ints(3, 1, high=4), 1), draw((3, 4), ints(5, high=12)), draw((1, 4), ints(3, 2, high=4), -1)
     )
 )
+@takes_out
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """``gather`` with input and indices broadcast against each other but for ``dim``; None: both flattened."""
     if dim is None:
-        return gather(views.reshape(input, (-1,)), 0, views.reshape(indices, (-1,)))
+        input, indices = views.reshape(input, (-1,)), views.reshape(indices, (-1,))
+        dim = 0
     n = input._array.ndim
     if n != indices._array.ndim:
         raise ShapeError(
@@ -134,6 +147,8 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
             f"and {indices._array.ndim} dimensions for indices"
         )
     dim = wrap_dim("take_along_dim", dim, n)
+    if indices._array.dtype.kind in "iu" and input._array.shape[dim]:  # counted around, as in PyTorch
+        indices = indices.remainder(input._array.shape[dim])  # type: ignore[attr-defined]
     x, i = list(input._array.shape), list(indices._array.shape)
     common = views.shape_of_all("take_along_dim", [[*x[:dim], 1, *x[dim + 1 :]], [*i[:dim], 1, *i[dim + 1 :]]])
     return gather(
@@ -319,7 +334,7 @@ def _scattered(name: str, input: Tensor, dim: int, index: Tensor, src: Any, writ
     x, index = with_dimension(input), with_dimension(index)
     attrs: dict[str, Any] = {"dim": dim}
     if not add:
-        attrs["value"] = None if isinstance(src, Tensor) else src
+        attrs["value"] = None if isinstance(src, Tensor) else create.number_as(name, src, x._array.dtype)
     src = with_dimension(src) if isinstance(src, Tensor) else None
     pure, writing = (
         (registry["_scatter_add"], registry["_scatter_add_"]) if add else (registry["_scatter"], registry["_scatter_"])
@@ -350,6 +365,7 @@ def _scatter_any(
 
 
 @composite(samples=each(draw((3, 5), 1, numbers([[0, 3], [1, 2]]), (2, 2)), draw((3, 5), 0, numbers([[0, 2, 1]]), 1.5)))
+@takes_out
 def scatter(
     input: Tensor,
     dim: int,
@@ -389,6 +405,7 @@ def scatter_(
 
 
 @composite(samples=each(draw((3, 5), 0, ints(4, 4, high=3), (4, 4)), draw((3, 5), -1, ints(3, 1, high=5), (3, 1))))
+@takes_out
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """A copy of input with out[i, index[i, j, k], k] += src[i, j, k] for ``dim`` 1, and so on.
 
@@ -425,10 +442,12 @@ def _identity(reduce: str, dtype: Any) -> Any:
     samples=each(
         draw((3, 5), 1, ints(3, 7, high=5), (3, 7), "sum"),
         draw((3, 5), 1, ints(3, 7, high=5), (3, 7), "mean"),
-        draw((3, 5), 0, ints(2, 5, high=3), (2, 5), "amax", include_self=False),
         draw((3, 5), 0, ints(2, 5, high=3), (2, 5), "prod", include_self=False),
+        draw((3, 5), 1, ints(3, 7, high=5), (3, 7), "mean", include_self=False),
+        draw((3, 5), 0, ints(2, 5, high=3), (2, 5), "amax", include_self=False),
     ),
 )
+@takes_out
 def scatter_reduce(
     input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
@@ -441,6 +460,8 @@ def scatter_reduce(
         raise ArgumentError(
             f"scatter_reduce: reduce argument must be either sum, prod, mean, amax or amin, got {reduce}"
         )
+    if reduce in ("amax", "amin") and input._array.dtype.kind == "c":
+        raise DtypeError(f"scatter_reduce: {reduce} of complex numbers, which have no order: {input._array.dtype}")
     dim = wrap_dim("scatter_reduce", dim, input._array.ndim)
     x, index, src = with_dimension(input), with_dimension(index), with_dimension(src)
     dtype = x._array.dtype
@@ -448,11 +469,53 @@ def scatter_reduce(
     if reduce in ("sum", "mean"):
         out = _scatter_add(start, index, src, dim)
         if reduce == "mean":
-            count = create.ones_like(x)
+            whole = dtype if dtype.kind != "c" else np.dtype(np.float64)
+            count = create.ones_like(x, dtype=whole)
             if not include_self:
                 count = _scatter(count, index, None, dim, 0)
-            count = _scatter_add(count, index, create.ones_like(src), dim).clamp(1)
+            count = _scatter_add(count, index, create.ones_like(src, dtype=whole), dim).clamp(1).to(dtype)
             out = out / count if dtype.kind not in "iub" else out.div(count, rounding_mode="floor")
     else:
         out = _scatter_reduce(start, index, src, dim, reduce)
     return views.reshape(out, input._array.shape) if x is not input else out
+
+
+@composite(
+    inplace=True,
+    samples=each(
+        draw((3, 5), 1, numbers([1, 3, 1]), (3, 3), "prod"),
+        draw((4, 3), -2, numbers([2, 0, 2]), (3, 3), "mean", include_self=False),
+        draw((3, 5), 1, numbers([1, 3, 1]), (3, 3), "prod", include_self=False),
+        draw((4,), 0, numbers([2, 0, 2]), (3,), "mean"), draw((4, 3), 0, numbers([2, 0, 2]), (3, 3), "amax"),
+        draw((4,), 0, numbers([2, 0, 2]), (3,), "amin", include_self=False),
+    ),
+)  # fmt: skip
+@takes_out
+def index_reduce(
+    input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """input joined with ``source[..., j, ...]`` at ``index[j]`` of ``dim`` by "prod", "mean", "amax" or "amin".
+
+    Without ``include_self`` what index names starts empty. See ``scatter_reduce``. RangeError out of range.
+    """
+    if reduce in ("amax", "amin"):
+        refuse_complex("index_reduce", input._array.dtype)
+    if reduce not in ("prod", "mean", "amax", "amin"):
+        raise ArgumentError(
+            f"index_reduce: Expected reduce to be one of prod, mean, amax or amin but got {reduce}: use index_add for "
+            f"sums"
+        )
+    if not include_self and input._array.dtype.kind == "c":
+        raise DtypeError("index_reduce: without include_self it takes no complex numbers: use scatter_reduce")
+    dim = wrap_dim("index_reduce", dim, input._array.ndim)
+    at, x, s = _vector("index_reduce", index), with_dimension(input), with_dimension(source)
+    _source("index_reduce", x, dim, at, s)
+    if not input._array.ndim and source._array.ndim:
+        raise ShapeError(
+            "index_reduce: source tensor shape must match self tensor shape, excluding the specified dimension. Got "
+            f"self.shape = [] source.shape = {list(source._array.shape)}"
+        )
+    shape = s._array.shape
+    along = views.reshape(at, tuple([n if d == dim else 1 for d, n in enumerate(shape)]))
+    result = scatter_reduce(x, dim, views.expand(along, shape), s, reduce, include_self=include_self)
+    return views.reshape(result, input._array.shape) if x is not input else result

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from tensorlib import _array, _inplace
-from tensorlib._core import KINDS, Tensor, listening, modes, wrap
+from tensorlib._core import KINDS, LIFTED, Tensor, listening, modes, wrap
 from tensorlib._device import cpu
 from tensorlib._dispatch import (
     apply,
     apply_view,
     as_int,
+    as_ints,
     flatten,
     record,
     sync,
@@ -28,11 +29,12 @@ from tensorlib._dispatch import (
 )
 from tensorlib._dtypes import HALF, OF_NUMPY
 from tensorlib._samples import Draw, bools, draw, each, fails, ints, transposed, values
-from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
+from tensorlib.errors import ArgumentError, DimError, DtypeError, RangeError, ShapeError
 from tensorlib.kernels import indexing as kernels
 from tensorlib.kernels import prefix
-from tensorlib.op import Array, Arrays, Op, composite, op, registry
+from tensorlib.op import Array, Arrays, Op, composite, into, op, registry
 from tensorlib.ops import create, splitting, views
+from tensorlib.ops._out import takes_out
 from tensorlib.ops.views import basic_index
 
 ndarray = np.ndarray
@@ -57,7 +59,7 @@ def bounded(name: str, index: Any, dim: int, n: int, wrap: bool = True) -> Any:
     low = -n if wrap else 0
     if least < low or most >= n:
         bad = index[(index < low) | (index >= n)].reshape(-1)[0]
-        raise DimError(f"{name}: index {bad} is out of bounds for dimension {dim} with size {n}")
+        raise RangeError(f"{name}: index {bad} is out of bounds for dimension {dim} with size {n}")
     return np.where(index < 0, index + n, index) if least < 0 else index
 
 
@@ -362,7 +364,7 @@ def nonzero(input: Tensor, *, out: Any = None, as_tuple: bool = False) -> Any:
     found = _nonzero(input)
     if as_tuple:
         return splitting.unbind(found, 1)
-    return found if out is None else out.copy_(found)
+    return found if out is None else into("nonzero", out, found)
 
 
 @composite(samples=each(draw(ints(3, 4, high=2)), draw(bools(4))))
@@ -457,7 +459,7 @@ def _parse(x: Any, index: Any) -> tuple[tuple[Any, ...], list[tuple[int, Tensor]
             used += 1
         else:
             t = items[k] = _as_index(item, device)
-            if t._array.ndim == 0:
+            if t._array.ndim == 0 and (type(t._array) not in LIFTED or t._array.dtype == _BOOL):
                 value = t.item()
                 items[k] = value
                 used += not isinstance(value, bool)
@@ -609,6 +611,8 @@ def as_value(value: Any, x: Any) -> Tensor:
         if value._array.dtype != x.dtype or _array.device_of(value._array) is not device:
             return value.to(device, OF_NUMPY[x.dtype])
         return value
+    if x.dtype.kind in "iu" and isinstance(value, (bool, int, float)):
+        value = create.number_as("index", value, x.dtype)
     if device is not cpu and isinstance(value, (bool, int, float)):
         return create.full((), value, dtype=OF_NUMPY[x.dtype], device=device)
     return wrap(create.host_array(value, OF_NUMPY[x.dtype])).to(device)
@@ -716,7 +720,6 @@ def _given_indices(name: str, input: Tensor, indices: Any) -> list[tuple[int, Te
 
 
 @composite(
-    on="method",
     samples=each(
         draw((4, 3), [numbers([2, 0, 1])], (3, 3)), draw((4, 3), [numbers([2, 0, 1])], (3, 3), accumulate=True)
     ),
@@ -779,7 +782,7 @@ def index_select(input: Tensor, dim: int, index: Tensor, *, out: Any = None) -> 
         result = views.reshape(_index(basic_index(input, (None,)), [at], (0,), False, False), ())
     else:
         result = _index(input, [at], (dim,), False, False)
-    return result if out is None else out.copy_(result)
+    return result if out is None else into("index_select", out, result)
 
 
 def _source(name: str, input: Tensor, dim: int, index: Tensor, source: Tensor) -> None:
@@ -795,6 +798,8 @@ def _source(name: str, input: Tensor, dim: int, index: Tensor, source: Tensor) -
             f"({s.shape[dim] if s.ndim else 1}), "
             f"for dim: {dim}"
         )
+    if not x.ndim and s.ndim == 1 and name.startswith("index_copy"):  # PyTorch takes a vector for a 0-d input there
+        return
     if s.ndim and (
         s.ndim != x.ndim or any(m != n for d, (m, n) in enumerate(zip(x.shape, s.shape, strict=True)) if d != dim)
     ):
@@ -834,7 +839,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     """
     scaled = _scaled("index_add", input, dim, index, source, alpha)
     result = _along("index_add", input, dim, index, scaled, True, False)
-    return result if out is None else out.copy_(result)
+    return result if out is None else into("index_add", out, result)
 
 
 @composite(
@@ -847,6 +852,7 @@ def index_add_(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha:
 
 
 @composite(samples=each(draw((3, 4), 0, numbers([2, 0]), (2, 4)), draw((3, 4), -1, numbers([1]), (3, 1))))
+@takes_out
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """A copy of input with ``source[..., j, ...]`` written at ``index[j]`` of ``dim``."""
     return _along("index_copy", input, dim, index, _scaled("index_copy", input, dim, index, source, 1), False, False)
@@ -865,10 +871,13 @@ def _filler(name: str, input: Tensor, value: Any) -> Tensor:
         raise ShapeError(
             f"{name}: only supports a 0-dimensional value tensor, but got one of {value._array.ndim} dimensions"
         )
+    if not isinstance(value, Tensor):
+        value = create.number_as(name, value, input._array.dtype)
     return as_value(value, input._array)
 
 
 @composite(samples=each(draw((3, 4), 0, numbers([2, 0]), 1.5), draw((3, 4), 1, numbers([3]), 2)))
+@takes_out
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """A copy of input with ``value`` (a number or a 0-d tensor) at ``index`` of ``dim``."""
     return _along("index_fill", input, dim, index, _filler("index_fill", input, value), False, False)
@@ -883,10 +892,61 @@ def index_fill_(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 
 
 @composite(samples=each(draw((3, 4), ints(2, 3, low=-12, high=12)), draw((5,), ints(0))))
+@takes_out
 def take(input: Tensor, index: Tensor) -> Tensor:
     """input.reshape(-1)[index], of the shape of ``index``."""
     index_integers("take", index._array)
     return _index(views.reshape(input, (input._array.size,)), [index], (0,))
+
+
+@composite(
+    inplace=True,
+    samples=each(
+        draw((3, 4), numbers([[1, 5], [0, -1]]), (2, 2)), draw((5,), numbers([1, 1, 2]), (3,), accumulate=True),
+        draw((3, 4), ints(0), (0,)),
+    ),
+)  # fmt: skip
+def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
+    """input with ``source`` put (or added) at ``index`` of its elements in C order; one source for each index.
+
+    Negative indices count from the end. RangeError out of range.
+    """
+    x, i, s = input._array, index._array, source._array
+    index_integers("put_", i)
+    if s.dtype != x.dtype:
+        raise DtypeError(
+            f"put_: self and source expected to have the same dtype, but got self.dtype = {OF_NUMPY[x.dtype]} and "
+            f"source.dtype = {OF_NUMPY[s.dtype]}"
+        )
+    if s.size != i.size:
+        raise DimError(
+            "put_: Expected source and index to have the same number of elements, but got source.numel() = "
+            f"{s.size}, index.numel() = {i.size}"
+        )
+    flat, at = views.reshape(input, (x.size,)), views.reshape(index, (i.size,))
+    return views.reshape(_index_put(flat, views.reshape(source, (s.size,)), [at], (0,), accumulate), x.shape)
+
+
+@composite(
+    on="function",
+    samples=each(
+        draw(numbers([3, 5]), [2, 3]), draw(numbers([[7, -1], [0, 4]]), [2, 2, 3]), draw(numbers(3), 4),
+        draw(numbers([3, 6]), [2, 3]),
+    ),
+)  # fmt: skip
+def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
+    """The coordinates, one tensor a dimension of ``shape``, of elements numbered in C order."""
+    if not isinstance(indices, Tensor) or indices._array.dtype.kind not in "iu":
+        raise TypeError(f"unravel_index: expected 'indices' to be integer dtype, but got {indices!r}")
+    sizes = as_ints("unravel_index", "shape", shape)
+    if any(n < 0 for n in sizes):
+        raise ArgumentError(f"unravel_index: 'shape' cannot have negative values, but got {sizes}")
+    rest: Any = indices.long()  # type: ignore[attr-defined]
+    out = []
+    for n in reversed(sizes):
+        out.append(rest.remainder(n))
+        rest = rest.div(n, rounding_mode="floor")
+    return tuple(reversed(out))
 
 
 # -------------------------------------------------------------------------------------------------------------- masks
@@ -902,7 +962,7 @@ def masked_select(input: Tensor, mask: Tensor, *, out: Any = None) -> Tensor:
         shape = (1,)
     x, m = views.expand(input, shape), views.expand(mask, shape)
     result = getitem(x, m)
-    return result if out is None else out.copy_(result)
+    return result if out is None else into("masked_select", out, result)
 
 
 @composite(inplace=True, samples=each(draw((3, 4), bools(3, 4), (12,)), draw((3, 4), bools(4), (3, 4))))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tensorlib._core import Tensor
+from tensorlib._core import Tensor, wrap
 from tensorlib._dispatch import as_ints, wrap_dim
-from tensorlib._promotion import PROMOTE
-from tensorlib._samples import draw, each, fails, ints, transposed
-from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
+from tensorlib._dtypes import OF_NUMPY
+from tensorlib._promotion import PROMOTE, default_dtype, result_dtype
+from tensorlib._samples import draw, each, fails, ints, transposed, values
+from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError, UnsupportedError
 from tensorlib.kernels import joining as kernels
 from tensorlib.op import Array, Arrays, Ints, NewDim, Scalar, composite, op
+from tensorlib.ops._out import takes_out
 
 
 def _is_legacy(shape: Sequence[int]) -> bool:
@@ -75,6 +78,7 @@ def _cat_vjp(g: Any, tensors_shape: Any, dim: int) -> list[Any]:
     spec=_cat_spec,
     kernel=lambda out, tensors, dim: kernels.cat(out, tensors, _cat_dim([x.shape for x in tensors], dim)),
     promote=PROMOTE,
+    complex=True,
     exact=True,
     vjp=_cat_vjp,
     on="function",
@@ -116,6 +120,7 @@ def _stack_spec(tensors: Sequence[Any], dim: int) -> Any:
     spec=_stack_spec,
     kernel=kernels.stack,
     promote=PROMOTE,
+    complex=True,
     exact=True,
     vjp=lambda g, dim: list(g.unbind(dim)),
     on="function",
@@ -156,6 +161,7 @@ def _at_least(t: Any, n: int) -> Any:
 
 
 @composite(on="function", samples=each(draw([(2,), (3,)]), draw([(2, 1), (2, 3)]), draw([(), ()])))
+@takes_out
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors side by side: along dimension 1, or 0 for 1-D tensors; 0-D ones become 1-D."""
     given = [_at_least(t, 1) for t in _several("hstack", tensors)]
@@ -163,18 +169,21 @@ def hstack(tensors: Sequence[Tensor]) -> Tensor:
 
 
 @composite(on="function", alias=("row_stack",), samples=each(draw([(3,), (3,)]), draw([(2, 3), (1, 3)])))
+@takes_out
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors on top of each other, along dimension 0; 1-D tensors are rows."""
     return cat([_at_least(t, 2) for t in _several("vstack", tensors)], 0)
 
 
 @composite(on="function", samples=each(draw([(3,), (3,)]), draw([(2, 3), (2, 3)])))
+@takes_out
 def dstack(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors behind each other, along dimension 2; (n,) becomes (1, n, 1) and (m, n) becomes (m, n, 1)."""
     return cat([_at_least(t, 3) for t in _several("dstack", tensors)], 2)
 
 
 @composite(on="function", samples=each(draw([(3,), (3, 2)])))
+@takes_out
 def column_stack(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors side by side, along dimension 1; 0-D and 1-D tensors are columns."""
     given = _several("column_stack", tensors)
@@ -220,6 +229,66 @@ def cartesian_prod(*tensors: Tensor) -> Tensor:
     return stack([t.reshape((-1,)) for t in meshgrid(*tensors, indexing="ij")], 1)
 
 
+@composite(
+    on="function",
+    samples=each(draw(values([1, 2, 3], "int64")), draw((4,), 3), draw((3,), with_replacement=True), draw((2,), 5),
+                 draw((3,), 0)),
+)  # fmt: skip
+def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
+    """The combinations of ``r`` of the elements of a 1-D tensor, one a row, in the order of itertools."""
+    x: Any = input
+    if x._array.ndim != 1:
+        raise ShapeError(f"combinations: Expect a 1D vector, but got shape {list(x._array.shape)}")
+    if r < 0:
+        raise ArgumentError(f"combinations: Expect a non-negative number, but got {r}")
+    if r == 0:
+        return x.new_empty((0,))  # type: ignore[no-any-return]
+    choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
+    rows = np.array([*choose(range(x._array.size), r)], np.int64).reshape(-1, r)
+    return x[wrap(rows).to(x.device)]  # type: ignore[attr-defined, no-any-return]
+
+
+@composite(on="function", samples=each(draw((3,)), draw(ints(3), 4), draw((3,), 2, True), draw((2,), N=0)))
+def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
+    """x[i] ** (N - 1 - j), or x[i] ** j with ``increasing``: the Vandermonde matrix of a 1-D tensor; N is its size."""
+    t: Any = x
+    if t._array.ndim != 1:
+        raise ShapeError(f"vander: x must be a one-dimensional tensor, got shape {tuple(t._array.shape)}")
+    if N is not None and N < 0:
+        raise ArgumentError(f"vander: N must be non-negative, got {N}")
+    n = t._array.size if N is None else N
+    if t._array.dtype.kind in "biu":
+        t = t.long()
+    if n == 0:
+        return t.new_empty((t._array.size, 0))  # type: ignore[no-any-return]
+    columns = [t.new_ones((t._array.size,))]
+    for _ in range(n - 1):
+        columns.append(columns[-1] * t)
+    return stack(columns if increasing else columns[::-1], 1)
+
+
+@composite(on="function", samples=each(draw((2, 3), (), (2,), (1, 2)), draw(ints(2), (2, 2)), draw((0, 2), (1, 1))))
+def block_diag(*tensors: Tensor) -> Tensor:
+    """The block diagonal matrix of the tensors: 0-d and 1-D ones are rows. The common dtype by promotion."""
+    given: list[Any] = list(tensors)
+    if not given:
+        return wrap(np.zeros((1, 0), default_dtype()))
+    for i, t in enumerate(given):
+        if t._array.ndim > 2:
+            raise ShapeError(
+                f"block_diag: Input tensors must have 2 or fewer dimensions. Input {i} has {t._array.ndim} dimensions"
+            )
+    dtype = OF_NUMPY[result_dtype([t._array for t in given])]  # here 0-d tensors do not yet count as rows
+    blocks = [_at_least(t, 2).to(dtype) for t in given]
+    width = sum(t._array.shape[1] for t in blocks)
+    rows, at = [], 0
+    for t in blocks:
+        n = t._array.shape[1]
+        rows.append(_constant_pad(t, (at, width - at - n), 0))
+        at += n
+    return cat(rows, 0)
+
+
 # ------------------------------------------------------------------------------------------------------------- borders
 
 
@@ -227,8 +296,9 @@ def _pad_spec(input: Any, pad: Any, value: Any) -> Any:
     shape = list(input.shape)
     for k in range(len(pad) // 2):
         d = len(shape) - 1 - k
+        cut = shape[d] + min(pad[2 * k], 0) + min(pad[2 * k + 1], 0)
         shape[d] += pad[2 * k] + pad[2 * k + 1]
-        if shape[d] < 0:
+        if cut < 0 or shape[d] < 0:
             raise ShapeError(
                 f"pad: The input size {input.shape[d]}, plus negative padding {pad[2 * k]} and {pad[2 * k + 1]}, "
                 "resulted in "
@@ -303,11 +373,13 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
     if mode == "constant":
         return _constant_pad(x, widths, 0 if value is None else value)
     if mode not in ("reflect", "replicate", "circular"):
-        raise ArgumentError(f"pad: Unrecognised padding mode {mode}: expected constant, reflect, replicate or circular")
+        raise UnsupportedError(
+            f"pad: Unrecognised padding mode {mode}: expected constant, reflect, replicate or circular"
+        )
     if value is not None and value != 0:
         raise ArgumentError(f'pad: Padding mode "{mode}" doesn\'t take in value argument')
     if x._array.ndim not in _NON_CONSTANT.get(len(widths), ()):
-        raise ShapeError(
+        raise UnsupportedError(
             f"pad: Padding size {len(widths)} is not supported for {x._array.ndim}D input tensor in mode {mode}: "
             "expected 2 "
             f"for 2D or 3D, 4 for 3D or 4D, 6 for 4D or 5D input"
@@ -326,11 +398,16 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
             raise ShapeError(f"pad: Padding value causes wrapping around more than once: ({low}, {high}) around {n}")
         if mode == "replicate" and n == 0:
             raise ShapeError(f"pad: Expected a non-empty dimension {d}, got input of shape {tuple(x._array.shape)}")
-        if low < 0 or high < 0:
-            x = x.narrow(d, max(-low, 0), n - max(-low, 0) - max(-high, 0))
+        if n + low + high < 0 or (mode != "circular" and n + low + high < 1):
+            raise ShapeError(f"pad: input of size {n} at dimension {d} is too small for padding ({low}, {high})")
+        start, length = max(-low, 0), n + low + high
+        if mode == "circular":  # what is left after the cut is what repeats
+            x = x.narrow(d, start, n - start - max(-high, 0)) if low < 0 or high < 0 else x
+            start, length = 0, x._array.shape[d] + max(low, 0) + max(high, 0)
         parts = [_edge(mode, x, d, low, True)] if low > 0 else []
         parts.append(x)
         if high > 0:
             parts.append(_edge(mode, x, d, high, False))
         x = cat(parts, d) if len(parts) > 1 else x
+        x = x.narrow(d, start, length) if x._array.shape[d] != length else x
     return x

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from tensorlib.op import Array, composite, op, pointwise
 from tensorlib.ops.activation import logsigmoid
 from tensorlib.ops.arithmetic import abs
 from tensorlib.ops.exponentials import exp, log, log1p
+from tensorlib.ops.linalg import linear
 from tensorlib.ops.powers import square
 from tensorlib.ops.selection import _where, clamp_min
 from tensorlib.ops.special import xlogy
@@ -52,6 +53,22 @@ def _reduced(loss: Any, reduction: str, weight: Any = None) -> Tensor:
     return loss.mean() if reduction == "mean" else loss.sum()
 
 
+def _constant(name: str, argument: str, given: Tensor | None) -> None:
+    if given is not None and given._needs and modes.grad:
+        raise AutogradError(
+            f"{name}: not differentiable with respect to argument '{argument}'. This input cannot have requires_grad "
+            f"True: pass {argument}.detach()"
+        )
+
+
+def _same_size(name: str, input: Tensor, weight: Tensor | None) -> None:
+    if weight is not None and weight._array.shape != input._array.shape:
+        raise ArgumentError(
+            f"{name}: Weights and input must have the same size: got {tuple(weight._array.shape)} and "
+            f"{tuple(input._array.shape)}"
+        )
+
+
 def _compare_sizes(input: Tensor, target: Tensor) -> None:
     if input._array.shape != target._array.shape:
         warnings.warn(
@@ -66,19 +83,20 @@ _PROBABILITY = between(0.05, 0.95, 4, 3)
 _CLASSES = ints(6, low=0, high=5)
 
 
-def _losses(input: Any, target: Any, **attrs: Any) -> list[Sample]:
+def _losses(*tensors: Any, **attrs: Any) -> list[Sample]:
     """A call under each reduction."""
-    return [draw(input, target, reduction=r, **attrs) for r in ("mean", "sum", "none")]
+    return [draw(*tensors, reduction=r, **attrs) for r in ("mean", "sum", "none")]
 
 
 # --------------------------------------------------------------------------------------------------------- regression
 
 
-@composite(on="functional", samples=each(_losses((4, 3), (4, 3)), draw((4, 3), (4, 3), reduction="sum")))
+@composite(complex=False, on="functional", samples=each(_losses((4, 3), (4, 3)), draw((4, 3), (4, 3), reduction="sum")))
 def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
              weight: Tensor | None = None) -> Tensor:  # fmt: skip
     """(input - target)², broadcast, times ``weight``."""
     reduction = _reduction("mse_loss", reduction, size_average, reduce)
+    _same_size("mse_loss", input, weight)
     _compare_sizes(input, target)
     return _reduced(square(input - target), reduction, weight)
 
@@ -88,11 +106,12 @@ def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any
             weight: Tensor | None = None) -> Tensor:  # fmt: skip
     """|input - target|, broadcast, times ``weight``; the gradient at 0 is 0."""
     reduction = _reduction("l1_loss", reduction, size_average, reduce)
+    _same_size("l1_loss", input, weight)
     _compare_sizes(input, target)
     return _reduced(abs(input - target), reduction, weight)
 
 
-@composite(on="functional", samples=each(_losses((4, 3), (4, 3)), _losses((4, 3), (4, 3), beta=0.5)))
+@composite(complex=False, on="functional", samples=each(_losses((4, 3), (4, 3)), _losses((4, 3), (4, 3), beta=0.5)))
 def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
                    reduction: str = "mean", beta: float = 1.0) -> Tensor:  # fmt: skip
     """d² / (2 beta) where |d| < beta, |d| - beta / 2 elsewhere, d = input - target. Girshick 2015, eq. 3."""
@@ -107,12 +126,13 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, redu
     return _reduced(_where(far < beta, square(d) * (0.5 / beta), far - 0.5 * beta), reduction)
 
 
-@composite(on="functional", samples=each(_losses((4, 3), (4, 3)), _losses((4, 3), (4, 3), delta=0.5)))
+@composite(complex=False, on="functional", samples=each(_losses((4, 3), (4, 3)), _losses((4, 3), (4, 3), delta=0.5)))
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
     """d² / 2 where |d| <= delta, delta (|d| - delta / 2) elsewhere, d = input - target. Huber 1964."""
     reduction = _reduction("huber_loss", reduction)
+    _same_size("huber_loss", input, weight)
     if delta <= 0:
         raise ArgumentError(f"huber_loss does not support non-positive values for delta, got {delta}")
     _compare_sizes(input, target)
@@ -149,6 +169,69 @@ def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any 
     if reduction == "batchmean":
         return _reduced(loss, "sum") / (input._array.shape[0] if input._array.ndim else 1)
     return _reduced(loss, reduction)
+
+
+@composite(
+    complex=False,
+    on="functional",
+    samples=each(
+        _losses((4, 3), ints(4, 3, high=5)),
+        draw((4, 3), between(0, 5, 4, 3), full=True),
+        draw(between(0.5, 3, 4, 3), between(0, 5, 4, 3), False, True, eps=1e-6),
+    ),
+)
+def poisson_nll_loss(
+    input: Tensor, target: Tensor, log_input: bool = True, full: bool = False, size_average: Any = None,
+    eps: float = 1e-8, reduce: Any = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """e^input - target input, or with ``log_input`` False input - target log(input + eps): -log P up to log target!.
+
+    ``full`` adds Stirling's approximation of it, target log target - target + log(2π target) / 2, where target > 1.
+    """
+    reduction = _reduction("poisson_nll_loss", reduction, size_average, reduce)
+    x, t = input, target
+    loss: Any = exp(x) - t * x if log_input else x - t * log(x + eps)
+    if full:
+        stirling = t * log(t) - t + 0.5 * log(2 * math.pi * t)
+        loss = loss + _where(t <= 1, 0.0, stirling)
+    return _reduced(loss, reduction)
+
+
+@composite(
+    on="functional",
+    samples=each(
+        _losses((4, 3), (4, 3), between(0.5, 2, 4, 3)),
+        draw((4, 3), (4, 3), between(0.5, 2, 4), True),
+        draw((4, 3), (4, 3), replace(between(0.5, 2, 4, 1), grad=False), eps=0.9),
+        draw((4, 3), (4, 3), 0.7),
+    ),
+)
+def gaussian_nll_loss(
+    input: Tensor, target: Tensor, var: Tensor | float, full: bool = False, eps: float = 1e-6, reduction: str = "mean"
+) -> Tensor:
+    """(log v + (input - target)² / v) / 2 with v = max(var, eps); ``full`` adds log(2π) / 2.
+
+    var: of input's shape, or 1 (or missing) in its last dimension, or 1 in another one, or a number. The gradient of
+    var passes where eps takes its place. ArgumentError for a var that does not fit, and on the CPU for a negative one.
+    Nix & Weigend 1994.
+    """
+    reduction = _reduction("gaussian_nll_loss", reduction)
+    x: Any = input
+    v: Any = var if isinstance(var, Tensor) else x.new_full(x.shape, var)
+    a = v._array
+    if isinstance(a, np.ndarray) and (a < 0).any():
+        raise ArgumentError("gaussian_nll_loss: var has negative entry/entries")
+    if v.shape != x.shape:
+        if x.shape[:-1] == v.shape:
+            v = v.unsqueeze(-1)
+        elif x.ndim != v.ndim or sum(m for n, m in zip(x.shape, v.shape, strict=True) if n != m) != 1:
+            raise ArgumentError(
+                f"gaussian_nll_loss: var is of incorrect size: {tuple(v.shape)} for input {tuple(x.shape)}"
+            )
+    fixed = v.detach()
+    v = v + _where(fixed < eps, eps - fixed, 0.0)
+    loss = 0.5 * (log(v) + square(x - target) / v)
+    return _reduced(loss + 0.5 * math.log(2 * math.pi) if full else loss, reduction)
 
 
 # ------------------------------------------------------------------------------------------------------ binary targets
@@ -190,6 +273,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     ArgumentError where the sizes differ, and on the CPU for an input outside [0, 1].
     """
     reduction = _reduction("binary_cross_entropy", reduction, size_average, reduce)
+    _constant("binary_cross_entropy", "weight", weight)
     if input._array.shape != target._array.shape:
         raise ArgumentError(
             f"binary_cross_entropy: Using a target size ({tuple(target._array.shape)}) that is different to the input "
@@ -220,6 +304,8 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:  # fmt: skip
     """-weight (pos_weight target log s + (1 - target) log(1 - s)) with s = sigmoid(input), without overflow."""
     reduction = _reduction("binary_cross_entropy_with_logits", reduction, size_average, reduce)
+    _constant("binary_cross_entropy_with_logits", "weight", weight)
+    _constant("binary_cross_entropy_with_logits", "pos_weight", pos_weight)
     if input._array.shape != target._array.shape:
         raise ArgumentError(
             f"binary_cross_entropy_with_logits: Target size ({tuple(target._array.shape)}) must be the same as input "
@@ -250,7 +336,7 @@ def _cross_entropy_spec(
         raise DtypeError(f"{name}: expected target dtype to be Long or Byte, but got {OF_NUMPY[target.dtype]}")
     x, t = tuple(input.shape), tuple(target.shape)
     if not x:
-        raise ShapeError(f"{name}: expected input (C), (N, C) or (N, C, d1, …), got a 0-d tensor")
+        raise ArgumentError(f"{name}: expected input (C), (N, C) or (N, C, d1, …), got a 0-d tensor")
     rows = () if len(x) == 1 else (x[0], *x[2:])
     if t != rows and not (len(x) == 1 and t == (1,)):
         if len(x) > 1 and (not t or t[0] != x[0]):
@@ -487,14 +573,6 @@ def cross_entropy_grad(
     return d.reshape(input.shape)
 
 
-def _constant(name: str, weight: Tensor | None) -> None:
-    if weight is not None and weight._needs and modes.grad:
-        raise AutogradError(
-            f"{name}: not differentiable with respect to argument 'weight'. This input cannot have requires_grad True: "
-            f"pass weight.detach()"
-        )
-
-
 @composite(
     on="functional",
     samples=each(
@@ -511,7 +589,7 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
     IndexError) on the CPU for a class out of range; on a device the loss is NaN.
     """
     reduction = _reduction("nll_loss", reduction, size_average, reduce)
-    _constant("nll_loss", weight)
+    _constant("nll_loss", "weight", weight)
     return _cross_entropy(input, target, weight, ignore_index, reduction, 0.0, True)
 
 
@@ -536,7 +614,7 @@ def cross_entropy(
     CPU for a class out of range; on a device the loss is NaN.
     """
     reduction = _reduction("cross_entropy", reduction, size_average, reduce)
-    _constant("cross_entropy", weight)
+    _constant("cross_entropy", "weight", weight)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ArgumentError(f"cross_entropy: label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     if OF_NUMPY[target._array.dtype].is_floating_point:
@@ -566,3 +644,73 @@ def _soft_cross_entropy(
     if reduction == "none":
         return loss
     return loss.sum() / math.prod(loss.shape) if reduction == "mean" else loss.sum()
+
+
+@dataclass(frozen=True)
+class LinearCrossEntropyOptions:
+    """How ``linear_cross_entropy`` divides its work: PyTorch's settings. They change memory and time, no result."""
+
+    allow_retain_graph: bool = False
+    batch_chunk_size: int | None = None
+    chunking_method: str | None = "auto"
+    acc_policy: str = "auto"
+    acc_dtype: Any = None
+
+    def __post_init__(self) -> None:
+        """ArgumentError for settings that PyTorch refuses."""
+        if self.acc_policy not in ("auto", "accurate", "balanced", "compact"):
+            raise ArgumentError(f"LinearCrossEntropyOptions: invalid acc_policy: {self.acc_policy!r}")
+        method, _, factor = (self.chunking_method or "auto").partition(":")
+        if method not in ("auto", "aspect_ratio") or (factor and (method == "auto" or not factor.isdigit())):
+            raise ArgumentError(f"LinearCrossEntropyOptions: invalid chunking_method: {self.chunking_method!r}")
+        if self.batch_chunk_size is not None and self.batch_chunk_size <= 0:
+            raise ArgumentError(
+                f"LinearCrossEntropyOptions: batch_chunk_size must be positive int or None, got {self.batch_chunk_size}"
+            )
+
+
+@composite(
+    on="functional",
+    samples=each(
+        draw((6, 4), (5, 4), _labels(6, classes=5)),
+        draw((6, 4), (5, 4), _labels(6, classes=5), linear_bias=None, label_smoothing=0.1, reduction="sum"),
+        draw((2, 4), (5, 3, 4), _labels(2, 3, classes=5), ignore_index=1),
+        draw((4,), (5, 4), _labels(classes=5)),
+    ),
+)
+def linear_cross_entropy(
+    input: Tensor, linear_weight: Tensor, target: Tensor, *, linear_bias: Tensor | None = None,
+    weight: Tensor | None = None, reduction: str = "mean", ignore_index: int | None = None,
+    label_smoothing: float = 0.0, options: LinearCrossEntropyOptions | None = None,
+) -> Tensor:  # fmt: skip
+    """cross_entropy(input @ linear_weight.T + linear_bias, target): input (N, in) or (in,), linear_weight (C, …, in).
+
+    target, weight, reduction and label_smoothing as in ``cross_entropy``; ``ignore_index`` None is -100. ``options`` is
+    PyTorch's choice of chunks, which changes no result; here all rows are scored at once.
+    """
+    name = "linear_cross_entropy"
+    if input.ndim not in (1, 2):
+        raise ShapeError(f"{name}: expected input with dimensionality 1 or 2, got {input.ndim}")
+    if linear_weight.ndim < 2:
+        raise ShapeError(
+            f"{name}: expected linear_weight with dimensionality at least 2, got {linear_weight.ndim}"
+        )
+    rows, columns = tuple(input.shape[:-1]), input.shape[-1]
+    if columns != linear_weight.shape[-1]:
+        raise ShapeError(
+            f"{name}: expected equal input and linear_weight last dimensions (in_features), got {columns} and "
+            f"{linear_weight.shape[-1]}"
+        )
+    classes = tuple(linear_weight.shape[:-1])
+    if linear_bias is not None and tuple(linear_bias.shape) != classes:
+        raise ShapeError(f"{name}: expected linear_bias shape {classes}, got {tuple(linear_bias.shape)}")
+    if len(classes) > 1 and not rows:
+        raise ShapeError(f"{name}: a linear_weight {tuple(linear_weight.shape)} requires batched input (N, {columns})")
+    if tuple(target.shape) == (*rows, *classes) and ignore_index is not None:
+        raise ShapeError(f"{name}: ignore_index cannot be specified when target contains probabilities")
+    flat: Any = linear_weight.reshape((-1, columns))  # type: ignore[attr-defined]
+    bias = None if linear_bias is None else linear_bias.reshape((-1,))  # type: ignore[attr-defined]
+    scores = linear(input, flat, bias).reshape((*rows, *classes))
+    return cross_entropy(
+        scores, target, weight, None, -100 if ignore_index is None else ignore_index, None, reduction, label_smoothing
+    )

@@ -27,7 +27,11 @@ from tensorlib.op import Array, composite, op
     ),
 )
 def cast(input: Array, dtype: Any):
-    """The same numbers as another dtype: floats to ints cut off the fraction, anything but 0 is True."""
+    """The same numbers as another dtype: floats to ints cut off the fraction, complex to real the imaginary
+    part; anything but 0 is True.
+    """
+    if input.dtype.kind == "c" and dtype.kind not in "cb":
+        input = input.real
     return input.astype(dtype)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlib._core import Tensor
 from tensorlib._dtypes import OF_NUMPY
-from tensorlib._promotion import PROMOTE, category
+from tensorlib._promotion import PROMOTE, category, real_of
 from tensorlib._samples import draw, each, fails, ints, strided, transposed, values
 from tensorlib.errors import ArgumentError, DtypeError
 from tensorlib.kernels import reduction as kernels
@@ -21,13 +21,14 @@ from tensorlib.ops.reduction import _mean_vjp
 
 def _moment_spec(name: str, outputs: int) -> Callable[..., Any]:
     def spec(input: Any, dim: Any, correction: float, keepdim: bool) -> Any:
-        if category(input.dtype) != 2:
+        if category(input.dtype) < 2:
             raise DtypeError(
                 f"{name}: only supports tensors of floating point dtype, got {OF_NUMPY[input.dtype]}; "
                 f"convert it, as in input.float()"
             )
-        one = reduced_shape(input.shape, dim, keepdim), input.dtype
-        return one if outputs == 1 else [one, one]
+        shape = reduced_shape(input.shape, dim, keepdim)
+        spread = shape, real_of(input.dtype)  # of complex numbers the sum of that of the parts
+        return spread if outputs == 1 else [spread, (shape, input.dtype)]
 
     return spec
 
@@ -43,7 +44,7 @@ def moments(x: np.ndarray, dim: tuple[int, ...]) -> tuple[Any, Any]:
 def _variance(input: np.ndarray, dim: Any, correction: float, keepdim: bool) -> tuple[Any, Any]:
     mean, m2 = moments(input, dim)
     divisor = max(count(input.shape, dim) - correction, 0)
-    variance = np.divide(m2, input.dtype.type(divisor))
+    variance = np.divide(m2, m2.dtype.type(divisor))
     shape = reduced_shape(input.shape, dim, keepdim)
     return variance.reshape(shape), mean.reshape(shape)
 
@@ -100,7 +101,8 @@ def _moment_kernel(reduction: Any, outputs: int) -> Callable[..., None]:
 
 
 @op(
-    spec=_moment_spec("var", 1), kernel=_moment_kernel(kernels.VAR, 1), promote=PROMOTE, vjp=_var_vjp, on="",
+    spec=_moment_spec("var", 1), kernel=_moment_kernel(kernels.VAR, 1),
+    promote=PROMOTE, complex="own", vjp=_var_vjp, on="",
     samples=_MOMENTS, errors=_NOT_FLOATING, bench=[draw((4096, 4096), dim=1, correction=1)],
     bytes=lambda input, dim, correction: input.nbytes,
 )  # fmt: skip
@@ -110,7 +112,8 @@ def _var(input: Array, dim: Dims, correction: Any, keepdim: Any = False):
 
 
 @op(
-    spec=_moment_spec("std", 1), kernel=_moment_kernel(kernels.STD, 1), promote=PROMOTE, vjp=_std_vjp, on="",
+    spec=_moment_spec("std", 1), kernel=_moment_kernel(kernels.STD, 1),
+    promote=PROMOTE, complex="own", vjp=_std_vjp, on="",
     samples=_MOMENTS, errors=_NOT_FLOATING,
 )  # fmt: skip
 def _std(input: Array, dim: Dims, correction: Any, keepdim: Any = False):
@@ -119,7 +122,8 @@ def _std(input: Array, dim: Dims, correction: Any, keepdim: Any = False):
 
 
 @op(
-    spec=_moment_spec("var_mean", 2), kernel=_moment_kernel(kernels.VAR_MEAN, 2), promote=PROMOTE, vjp=_var_mean_vjp,
+    spec=_moment_spec("var_mean", 2), kernel=_moment_kernel(kernels.VAR_MEAN, 2),
+    promote=PROMOTE, complex="own", vjp=_var_mean_vjp,
     outputs=("var", "mean"), on="", samples=_MOMENTS, errors=_NOT_FLOATING,
 )  # fmt: skip
 def _var_mean(input: Array, dim: Dims, correction: Any, keepdim: Any = False):
@@ -128,7 +132,8 @@ def _var_mean(input: Array, dim: Dims, correction: Any, keepdim: Any = False):
 
 
 @op(
-    spec=_moment_spec("std_mean", 2), kernel=_moment_kernel(kernels.STD_MEAN, 2), promote=PROMOTE, vjp=_std_mean_vjp,
+    spec=_moment_spec("std_mean", 2), kernel=_moment_kernel(kernels.STD_MEAN, 2),
+    promote=PROMOTE, complex="own", vjp=_std_mean_vjp,
     outputs=("std", "mean"), on="", samples=_MOMENTS, errors=_NOT_FLOATING,
 )  # fmt: skip
 def _std_mean(input: Array, dim: Dims, correction: Any, keepdim: Any = False):

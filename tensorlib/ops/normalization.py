@@ -15,6 +15,10 @@ from tensorlib.errors import ArgumentError, DtypeError, ShapeError
 from tensorlib.kernels import normalization as kernels
 from tensorlib.op import Array, Ints, composite, op
 from tensorlib.ops._reduction import _ones, column_sums, row_sums
+from tensorlib.ops.joining import pad
+from tensorlib.ops.norms import vector_norm
+from tensorlib.ops.pooling import avg_pool2d
+from tensorlib.ops.selection import clamp_min
 
 _F32 = np.dtype(np.float32)
 
@@ -485,6 +489,8 @@ def batch_norm(
     one value a channel. Ioffe & Szegedy 2015.
     """
     x = input._array
+    if eps < 0 or (training and eps == 0):
+        raise ArgumentError(f"batch_norm: eps must be positive during training and never negative, but got {eps}")
     if not training:
         if running_mean is None or running_var is None:
             raise ShapeError("batch_norm: Expected running_mean and running_var to be defined when training=False")
@@ -655,3 +661,40 @@ def instance_norm(
     finally:
         modes.grad = grad
     return group_norm(input, x.shape[1], weight, bias, eps)
+
+
+# ----------------------------------------------------------------------------------------- by a norm, by neighbours
+
+
+@composite(on="functional", samples=each(
+    draw((3, 4)), draw((3, 4), 1.0, 0), draw((2, 3, 4), p=3.0, dim=(0, 2)), draw((3, 4), eps=3.0), draw((5,), dim=0),
+))  # fmt: skip
+def normalize(
+    input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Tensor | None = None
+) -> Tensor:
+    """input / max(‖input‖ₚ, eps) along ``dim``, one or several. Any shape -> the same."""
+    x: Any = input
+    length: Any = vector_norm(x, p, dim, True) if x.dtype.is_floating_point else x.norm(p, dim, True)
+    result = x / clamp_min(length, eps)
+    return result if out is None else out.copy_(result)  # type: ignore[no-any-return, attr-defined]
+
+
+@composite(on="functional", samples=each(
+    draw((2, 5, 3), 3), draw((2, 4, 3, 2), 2, 0.1, 0.5, 2.0), draw((1, 3, 2, 2, 2), size=5, alpha=1e-2),
+))  # fmt: skip
+def local_response_norm(
+    input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """input / (k + alpha · mean of input² over ``size`` neighbouring channels)**beta. (N, C, *) -> the same.
+
+    Channels beyond the first and last count as 0. Krizhevsky et al. 2012.
+    """
+    x: Any = input
+    if x.ndim < 3:
+        raise ArgumentError(f"local_response_norm: Expected 3D or higher dimensionality input (got {x.ndim}D)")
+    if 0 in x.shape:
+        return input
+    squares = (x * x).reshape((x.shape[0], 1, x.shape[1], -1))
+    squares = pad(squares, (0, 0, size // 2, (size - 1) // 2))
+    mean: Any = avg_pool2d(squares, (size, 1), stride=1)
+    return x / (mean.reshape(x.shape) * alpha + k) ** beta  # type: ignore[no-any-return]

@@ -36,6 +36,7 @@ def _square(x):
     _square,
     cpu=np.square,
     promote=PROMOTE,
+    complex=True,
     spec=lambda input: (input.shape, np.dtype(np.int64) if input.dtype == np.bool_ else input.dtype),
     vjp=lambda g, input: g * (2 * input),
     inplace=True,
@@ -50,7 +51,7 @@ def _cubed(x):
     return x * x * x
 
 
-@pointwise(_cubed, promote=PROMOTE, vjp=lambda g, input: g * (3 * (input * input)), on="")
+@pointwise(_cubed, promote=PROMOTE, complex=True, vjp=lambda g, input: g * (3 * (input * input)), on="")
 def _cube(input: Array):
     """input³ by two multiplications; NumPy's float32 power costs fifty times as much."""
     return input * input * input
@@ -65,6 +66,7 @@ def _reciprocal(x):
     _reciprocal,
     cpu=np.reciprocal,
     promote=INT_TO_FLOAT,
+    complex=True,
     vjp=lambda g, out: -g * (out * out),
     inplace=True,
 )
@@ -82,7 +84,15 @@ def _root(x):
     return r
 
 
-@pointwise(_root, cpu=np.sqrt, promote=INT_TO_FLOAT, vjp=lambda g, out: g / (2 * out), domain=(0.1, 5), inplace=True)
+@pointwise(
+    _root,
+    cpu=np.sqrt,
+    promote=INT_TO_FLOAT,
+    complex=True,
+    vjp=lambda g, out: g / (2 * out),
+    domain=(0.1, 5),
+    inplace=True,
+)
 def sqrt(input: Array):
     """The square root, elementwise; NaN below 0."""
     return np.sqrt(input)
@@ -94,7 +104,12 @@ def _rsqrt(x):
 
 
 @pointwise(
-    _rsqrt, promote=INT_TO_FLOAT, vjp=lambda g, out: g * (-0.5 * (out * (out * out))), domain=(0.1, 5), inplace=True
+    _rsqrt,
+    promote=INT_TO_FLOAT,
+    complex=True,
+    vjp=lambda g, out: g * (-0.5 * (out * (out * out))),
+    domain=(0.1, 5),
+    inplace=True,
 )
 def rsqrt(input: Array):
     """1 / √input, elementwise."""
@@ -137,13 +152,20 @@ def _power_rule(g: Tensor, input: Any, exponent: Any) -> Tensor:
     return _where(exponent == 0, 0.0, g * (exponent * pow(input, exponent - 1)))
 
 
+def _nonnegative(exponent: Any) -> Any:
+    if isinstance(exponent, Tensor) and exponent._array.dtype.kind == "c":
+        parts: Any = exponent.view_as_real()  # type: ignore[attr-defined]
+        return (parts[..., 0] >= 0) & (parts[..., 1] == 0)
+    return exponent >= 0
+
+
 def _exponent_rule(g: Tensor, input: Any, exponent: Any, out: Tensor) -> Tensor:
     """g out log(input), 0 where 0 is raised to a nonnegative power."""
     if not isinstance(input, Tensor):
         if input == 0:
-            return _where(exponent >= 0, 0.0, g * (out * -math.inf))
-        return g * (out * _log_of(input))
-    return _where((input == 0) & (exponent >= 0), 0.0, g * (out * log(input)))
+            return _where(_nonnegative(exponent), 0.0, g * (out * -math.inf))
+        return g * (out * _log_of(complex(input) if out._array.dtype.kind == "c" else input))
+    return _where((input == 0) & _nonnegative(exponent), 0.0, g * (out * log(input)))
 
 
 def _integer_power(input: np.ndarray, exponent: np.ndarray) -> np.ndarray:
@@ -157,6 +179,7 @@ def _integer_power(input: np.ndarray, exponent: np.ndarray) -> np.ndarray:
 @pointwise(
     _pow,
     promote=PROMOTE,
+    complex=True,
     vjp=dict(input=_power_rule, exponent=_exponent_rule),
     on="",
     samples=each(
@@ -214,15 +237,18 @@ def pow(input: Any, exponent: Any, *, out: Any = None) -> Tensor:
     return _power(input, exponent, out=out)
 
 
-_FLOAT64 = np.dtype(np.float64)
+_FLOAT64, _COMPLEX128 = np.dtype(np.float64), np.dtype(np.complex128)
 
 
 @composite(
+    inplace=True,
     samples=each(
         draw(between(0.1, 3, 3, 4), Draw((3, 4))), draw(Draw((3, 4)), 2), draw(2.0, Draw((5,))), draw(ints(4, low=1), 2)
     )
 )
 def float_power(input: Any, exponent: Any, *, out: Any = None) -> Tensor:
-    """input**exponent in float64, elementwise and broadcast."""
-    first, second = (x.to(OF_NUMPY[_FLOAT64]) if isinstance(x, Tensor) else float(x) for x in (input, exponent))
+    """input**exponent in float64, or complex128, elementwise and broadcast."""
+    of_complex = any(isinstance(x, complex) or (isinstance(x, Tensor) and x.is_complex()) for x in (input, exponent))  # type: ignore[attr-defined]
+    dtype, number = (_COMPLEX128, complex) if of_complex else (_FLOAT64, float)
+    first, second = (x.to(OF_NUMPY[dtype]) if isinstance(x, Tensor) else number(x) for x in (input, exponent))
     return pow(first, second, out=out)

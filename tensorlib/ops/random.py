@@ -5,6 +5,8 @@ The same seed gives the same integers, uniform numbers and dropout masks on ever
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -14,15 +16,17 @@ from tensorlib import random as stream
 from tensorlib._array import device_of as array_device
 from tensorlib._core import Tensor, wrap
 from tensorlib._device import device as Device
-from tensorlib._dispatch import apply, as_int, as_ints
+from tensorlib._dispatch import apply, as_int, as_ints, refuse_complex
 from tensorlib._dtypes import OF_NUMPY
-from tensorlib._promotion import FLOAT_ONLY, default_dtype
-from tensorlib._samples import Draw, between, draw, each, fails, ints, transposed
-from tensorlib.errors import ArgumentError, DtypeError
+from tensorlib._promotion import FLOAT_ONLY, category, default_dtype, real_of
+from tensorlib._samples import Draw, between, draw, each, fails, ints, transposed, values
+from tensorlib.autograd.batched import each_draw
+from tensorlib.errors import ArgumentError, DtypeError, ShapeError
 from tensorlib.kernels import random as kernels
 from tensorlib.op import Array, Ints, Scalar, composite, op, registry
 from tensorlib.ops.create import device_of, numpy_dtype
 from tensorlib.ops.selection import _where
+from tensorlib.ops.softmax import softmax
 
 _F32, _F64, _I64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
 
@@ -55,7 +59,10 @@ def _sizes(**attrs: Any) -> Any:
     samples=_sizes(low=0.0, high=1.0) + _sizes(low=-2.0, high=3.5),
 )
 def _uniform(size: Ints, low: Scalar, high: Scalar, dtype: Any, device: Any, seed: Any, offset: Any):
-    """Uniform numbers in [low, high)."""
+    """Uniform numbers in [low, high); of complex ones each part."""
+    if dtype.kind == "c":
+        parts = stream.uniform01((*size, 2), real_of(dtype), seed, offset)
+        return (parts * (high - low) + low).astype(parts.dtype, copy=False).view(dtype)[..., 0]
     out = stream.uniform01(size, dtype, seed, offset)  # type: ignore[arg-type]
     if low == 0 and high == 1:
         return out
@@ -71,7 +78,13 @@ def _uniform(size: Ints, low: Scalar, high: Scalar, dtype: Any, device: Any, see
     samples=_sizes(mean=0.0, std=1.0) + _sizes(mean=-2.0, std=0.5),
 )
 def _normal(size: Ints, mean: Scalar, std: Scalar, dtype: Any, device: Any, seed: Any, offset: Any):
-    """Normal numbers of the given mean and standard deviation, by Box and Muller's transform."""
+    """Normal numbers of the given mean and standard deviation, by Box and Muller's transform.
+
+    Of complex numbers each part has half of the variance.
+    """
+    if dtype.kind == "c":
+        parts = stream.normal01((*size, 2), real_of(dtype), seed, offset)
+        return (parts.view(dtype)[..., 0] * (std * math.sqrt(0.5)) + mean).astype(dtype, copy=False)
     out = stream.normal01(size, _work(dtype), seed, offset)  # type: ignore[arg-type]
     return (out if mean == 0 and std == 1 else out * std + mean).astype(dtype, copy=False)
 
@@ -156,9 +169,9 @@ def _shape(name: str, size: tuple[Any, ...]) -> tuple[int, ...]:
 
 
 def _float(name: str, dtype: Any) -> np.dtype[Any]:
-    """A floating-point dtype, the default one for None."""
+    """A floating-point or complex dtype, the default float one for None."""
     kind = numpy_dtype(dtype)
-    if not OF_NUMPY[kind].is_floating_point:
+    if category(kind) < 2:
         raise DtypeError(f"{name}: not implemented for {OF_NUMPY[kind]}: expected a floating-point dtype")
     return kind
 
@@ -221,8 +234,11 @@ def randperm(n: int, *, generator: Any = None, out: Any = None, dtype: Any = Non
     if n < 0:
         raise ArgumentError(f"randperm: n must be non-negative, got {n}")
     seed, offset = stream.draw(generator)
-    keys = stream.words(2 * n, seed, offset).view(np.uint64)
-    t = wrap(np.argsort(keys, kind="stable").astype(numpy_dtype(dtype, _I64)))
+
+    def order(at: int) -> np.ndarray:
+        return np.argsort(stream.words(2 * n, seed, at).view(np.uint64), kind="stable").astype(numpy_dtype(dtype, _I64))
+
+    t = wrap(each_draw(offset, order))
     return _give(t.to(device_of(device)), out, requires_grad)
 
 
@@ -249,7 +265,7 @@ def randn_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layou
     return _give(t, None, requires_grad)
 
 
-@composite(on="function", samples=each(draw((2, 3), 9), draw(ints(4), -2, 3)))
+@composite(complex=False, on="function", samples=each(draw((2, 3), 9), draw(ints(4), -2, 3)))
 def randint_like(input: Tensor, low: Any, high: Any = None, *, generator: Any = None, dtype: Any = None,
                  layout: Any = None, device: Any = None, requires_grad: bool = False,
                  memory_format: Any = None) -> Tensor:  # fmt: skip
@@ -276,6 +292,8 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Any = None
         return _give(t, out, requires_grad)
     if not isinstance(std, Tensor) and std < 0:
         raise ArgumentError(f"normal: normal expects std >= 0.0, but found std {std}")
+    if isinstance(std, Tensor):
+        refuse_complex("normal", std._array.dtype)
     total = mean + std * 0 if isinstance(mean, Tensor) else std * 0 + mean
     z = randn_like(total.detach(), generator=generator)
     return _give((z * std + mean).detach(), out, requires_grad)
@@ -342,7 +360,7 @@ def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: An
     return _write(input, drawn, "normal_")
 
 
-@composite(on="method", samples=each(draw((3, 4))))
+@composite(complex=False, on="method", samples=each(draw((3, 4))))
 def random_(input: Tensor, from_: Any = 0, to: Any = None, *, generator: Any = None, **names: Any) -> Tensor:
     """Fill with integers in [from, to); ``random_(to)`` from 0, ``random_()`` all that the dtype holds exactly."""
     from_ = names.pop("from", from_)
@@ -361,13 +379,13 @@ def random_(input: Tensor, from_: Any = 0, to: Any = None, *, generator: Any = N
     return _write(input, _randint(x.shape, low, high, x.dtype, array_device(x), generator=generator), "random_")
 
 
-@composite(on="method", samples=each(draw((3, 4)), draw((3,), 0.25)))
+@composite(complex=False, on="method", samples=each(draw((3, 4)), draw((3,), 0.25)))
 def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Any = None) -> Tensor:
     """Fill with 1 with probability ``p`` (a number, or a tensor that broadcasts), else 0."""
     return _write(input, _bernoulli(_probabilities("bernoulli_", input, p), generator=generator), "bernoulli_")
 
 
-@composite(on="method", samples=each(draw((3, 4)), draw((3,), 2.0)))
+@composite(complex=False, on="method", samples=each(draw((3, 4)), draw((3,), 2.0)))
 def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Any = None) -> Tensor:
     """Fill with numbers of density lambd e**(-lambd x): -log(1 - u) / lambd."""
     if lambd <= 0:
@@ -376,6 +394,91 @@ def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Any = None) ->
     _float("exponential_", OF_NUMPY[x.dtype])
     u: Any = _uniform(x.shape, 0.0, 1.0, _work(x.dtype), array_device(x), generator=generator)
     return _write(input, (-u).log1p() * (-1.0 / lambd), "exponential_")
+
+
+@composite(complex=False, on="method", samples=each(draw((3, 4)), draw((3,), 2.0, 0.5)))
+def cauchy_(input: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: Any = None) -> Tensor:
+    """Fill with numbers of Cauchy's distribution: median + sigma tan(π (u - ½))."""
+    if sigma <= 0:
+        raise ArgumentError(f"cauchy_: expects sigma > 0.0, but found sigma={sigma}")
+    x = input._array
+    _float("cauchy_", OF_NUMPY[x.dtype])
+    u: Any = _uniform(x.shape, 0.0, 1.0, _work(x.dtype), array_device(x), generator=generator)
+    return _write(input, ((u - 0.5) * math.pi).tan() * sigma + median, "cauchy_")
+
+
+@composite(complex=False, on="method", samples=each(draw((3, 4)), draw((3,), 2.0, 0.5)))
+def log_normal_(input: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Any = None) -> Tensor:
+    """Fill with e**z, z normal of the given mean and standard deviation."""
+    if std <= 0:
+        raise ArgumentError(f"log_normal_: expects std > 0.0, but found std={std}")
+    x = input._array
+    _float("log_normal_", OF_NUMPY[x.dtype])
+    drawn: Any = _normal(x.shape, float(mean), float(std), _work(x.dtype), array_device(x), generator=generator)
+    return _write(input, drawn.exp(), "log_normal_")
+
+
+@composite(complex=False, on="method", samples=each(draw((3, 4), 0.25), draw(ints(3), 0.5)))
+def geometric_(input: Tensor, p: float, *, generator: Any = None) -> Tensor:
+    """Fill with the number of trials up to the first success of probability p: ⌈log(1 - u) / log(1 - p)⌉, from 1."""
+    if not 0 < p < 1:
+        raise ArgumentError(f"geometric_: expects p to be in (0, 1), but got p={p}")
+    x = input._array
+    u: Any = _uniform(x.shape, 0.0, 1.0, _work(x.dtype), array_device(x), generator=generator)
+    drawn = ((-u).log1p() * (1.0 / math.log1p(-p))).ceil().clamp(min=1)
+    return _write(input, drawn.to(input.dtype), "geometric_")
+
+
+def _sampler(seed: int, offset: int) -> np.random.Generator:
+    """NumPy's generator at a place of the stream of its own: its samplers take a varying number of draws."""
+    return np.random.Generator(np.random.Philox(key=seed & (1 << 128) - 1, counter=offset))
+
+
+def _rates(name: str, x: np.ndarray) -> None:
+    if not bool(np.all(x >= 0)):
+        raise ArgumentError(f"{name}: invalid Poisson rate, expected rate to be non-negative")
+
+
+@op(
+    spec=lambda input, seed, offset: (input.shape, input.dtype),
+    promote=FLOAT_ONLY,
+    vjp=lambda g: g * 0,
+    random=True,
+    on="function",
+    samples=each(draw(between(0, 9, 3, 4)), draw(between(0, 90)), draw(between(0, 1, 0, 3)), draw(values([0.0, 1e4]))),
+    errors=[fails(values([-1.0]), match="non-negative"), fails(ints(3), match="takes floating-point tensors")],
+)
+def poisson(input: Array, seed: Any, offset: Any):
+    """Poisson numbers of rate ``input``, elementwise, in its dtype; its gradient is 0. NumPy's sampler: CPU only."""
+    _rates("poisson", input)
+    return np.asarray(_sampler(seed, offset).poisson(input)).astype(input.dtype)
+
+
+def _binomial_spec(count: Any, prob: Any, seed: Any, offset: Any) -> Any:
+    if count.dtype != prob.dtype:
+        raise DtypeError(
+            f"binomial: count and prob must have the same dtype, got {OF_NUMPY[count.dtype]} and {OF_NUMPY[prob.dtype]}"
+        )
+    return np.broadcast_shapes(count.shape, prob.shape), count.dtype
+
+
+@op(
+    spec=_binomial_spec,
+    promote=FLOAT_ONLY,
+    random=True,
+    on="function",
+    samples=each(
+        draw(values([3.0, 10.0, 0.0, 50.0]), between(0, 1, 4)), draw(values([[5.0], [2.0]]), between(0, 1, 3)),
+        draw(values(7.0), between(0, 1)),
+    ),
+    errors=[fails(values([3.0]), values([1.5]), match="prob")],
+)
+def binomial(count: Array, prob: Array, seed: Any, offset: Any):
+    """How many of ``count`` trials of probability ``prob`` succeed, elementwise. By NumPy's sampler, on the CPU."""
+    if not bool(np.all((prob >= 0) & (prob <= 1)) and np.all(count >= 0)):
+        raise ArgumentError("binomial: expected count >= 0 and prob in [0, 1]")
+    drawn = _sampler(seed, offset).binomial(count.astype(np.int64), prob.astype(np.float64))
+    return np.asarray(drawn).astype(count.dtype)
 
 
 # ---------------------------------------------------------------------------------------------------------- dropout
@@ -405,7 +508,7 @@ def dropout(
     return _inplace.assign(input, out, "dropout_", own=True) if inplace else out
 
 
-@composite(on="function functional", samples=each(draw((3, 4), training=True), draw((3, 4))))
+@composite(complex=False, on="function functional", samples=each(draw((3, 4), training=True), draw((3, 4))))
 def alpha_dropout(
     input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *, generator: Any = None
 ) -> Tensor:
@@ -416,19 +519,47 @@ def alpha_dropout(
     _check_probability("alpha_dropout", p)
     if not training or p == 0:
         return input
+    kept = _bernoulli(_probabilities("alpha_dropout", input, 1 - p), generator=generator) != 0
+    return _alpha("alpha_dropout", input, kept, p, inplace)
+
+
+def _alpha(name: str, input: Tensor, kept: Any, p: float, inplace: bool) -> Tensor:
+    """What is not kept is the lowest value of selu, and an affine map brings back mean 0 and variance 1."""
     alpha = 1.7580993408473766
     a = ((1 - p) * (1 + p * alpha * alpha)) ** -0.5 if p < 1 else 0.0
-    kept = _bernoulli(_probabilities("alpha_dropout", input, 1 - p), generator=generator)
-    out = _where(kept != 0, input, -alpha) * a + a * alpha * p
-    return _inplace.assign(input, out, "alpha_dropout_", own=True) if inplace else out
+    out = _where(kept, input, -alpha) * a + a * alpha * p
+    return _inplace.assign(input, out, f"{name}_", own=True) if inplace else out
 
 
-@composite(on="functional", samples=each(draw((2, 3, 4)), draw((2, 3, 4), training=False)))
+def _feature_mask(name: str, input: Tensor, p: float, generator: Any) -> Any:
+    """1 / (1 - p) or 0 for each of the first two dimensions, to broadcast over the rest."""
+    x = input._array
+    if x.ndim < 2:
+        raise ArgumentError(f"{name}: Feature dropout requires at least 2 dimensions in the input, got {x.ndim}")
+    shape = (*x.shape[:2], *(1,) * (x.ndim - 2))
+    one = apply(registry["_full"], (), {"size": shape, "fill_value": 1.0, "dtype": x.dtype, "device": array_device(x)})
+    return _dropout(one, float(p), generator=generator)
+
+
+def _features(name: str, input: Tensor, p: float, training: bool, inplace: bool, generator: Any, ndim: int) -> Tensor:
+    """Dropout of whole channels; an input of ``ndim`` dimensions is one sample without a batch."""
+    _check_probability(name, p)
+    if not training or p == 0:
+        return input
+    one: Any = input.unsqueeze(0) if input.ndim == ndim else input  # type: ignore[attr-defined]
+    out = one * _feature_mask(name, one, p, generator)
+    out = out.squeeze(0) if input.ndim == ndim else out
+    return _inplace.assign(input, out, f"{name}_", own=True) if inplace else out
+
+
+@composite(on="functional", samples=each(draw((2, 3, 4)), draw((2, 3, 4), training=False), draw((3, 4))))
 def dropout1d(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Any = None
 ) -> Tensor:
-    """Zero whole channels (n, c) of (n, c, l) with probability p, scale the others by 1 / (1 - p)."""
-    return _channels("dropout1d", input, p, training, inplace, generator)
+    """Zero whole channels of (n, c, l) or (c, l) with probability p, scale the others by 1 / (1 - p)."""
+    if input.ndim not in (2, 3):
+        raise ShapeError(f"dropout1d: Expected 2D or 3D input, but received a {input.ndim}D input.")
+    return _features("dropout1d", input, p, training, inplace, generator, 2)
 
 
 @composite(on="functional", samples=each(draw((2, 3, 4, 2)), draw((2, 3, 4, 2), training=False)))
@@ -436,17 +567,94 @@ def dropout2d(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Any = None
 ) -> Tensor:
     """Zero whole channels (n, c) of (n, c, h, w) with probability p, scale the others by 1 / (1 - p)."""
-    return _channels("dropout2d", input, p, training, inplace, generator)
+    if input.ndim not in (3, 4):
+        _expects("dropout2d", input, "3-D or 4-D")
+    if input.ndim == 3:
+        warnings.warn(
+            "dropout2d: Received a 3-D input to dropout2d and assuming that channel-wise 1-D dropout behavior is "
+            "desired - input is interpreted as shape (N, C, L). Use dropout1d for that.",
+            stacklevel=2,
+        )
+    return _features("dropout2d", input, p, training, inplace, generator, -1)
 
 
-def _channels(name: str, input: Tensor, p: float, training: bool, inplace: bool, generator: Any) -> Tensor:
-    _check_probability(name, p)
-    x = input._array
+@composite(on="functional", samples=each(draw((2, 3, 2, 1, 2)), draw((2, 3, 1, 2)), draw((2, 3, 1, 2), training=False)))
+def dropout3d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Any = None
+) -> Tensor:
+    """Zero whole channels of (n, c, d, h, w) or (c, d, h, w) with probability p, scale the others by 1 / (1 - p)."""
+    if input.ndim not in (4, 5):
+        _expects("dropout3d", input, "4-D or 5-D")
+    return _features("dropout3d", input, p, training, inplace, generator, 4)
+
+
+def _expects(name: str, input: Tensor, expected: str) -> None:
+    warnings.warn(
+        f"{name}: Received a {input.ndim}-D input to {name}, which is deprecated and will result in an error in a "
+        f"future release. To retain the behavior and silence this warning, use another input: expected {expected}.",
+        stacklevel=3,
+    )
+
+
+@composite(on="function", samples=each(draw((2, 3, 4), 0.5, True), draw((2, 3, 4), 0.5, False)))
+def feature_dropout(input: Tensor, p: float, train: bool, *, generator: Any = None) -> Tensor:
+    """Zero whole channels (n, c) of (n, c, …) with probability p, scale the others by 1 / (1 - p)."""
+    return _features("feature_dropout", input, p, train, False, generator, -1)
+
+
+@composite(on="function functional", samples=each(draw((2, 3, 4), training=True), draw((2, 3, 4), 0.3)))
+def feature_alpha_dropout(
+    input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *, generator: Any = None
+) -> Tensor:
+    """``alpha_dropout`` of whole channels (n, c) of (n, c, …)."""
+    _check_probability("feature_alpha_dropout", p)
     if not training or p == 0:
         return input
-    if x.ndim < 2:
-        raise ArgumentError(f"{name}: Feature dropout requires at least 2 dimensions in the input, got {x.ndim}")
-    shape = (*x.shape[:2], *(1,) * (x.ndim - 2))
-    one = apply(registry["_full"], (), {"size": shape, "fill_value": 1.0, "dtype": x.dtype, "device": array_device(x)})
-    out = input * _dropout(one, float(p), generator=generator)
-    return _inplace.assign(input, out, f"{name}_", own=True) if inplace else out
+    kept = _feature_mask("feature_alpha_dropout", input, p, generator) != 0
+    return _alpha("feature_alpha_dropout", input, kept, p, inplace)
+
+
+@composite(on="function", samples=each(draw((3, 4), 0.5, True), draw((3, 4), 0.5, False)))
+def dropout_(input: Tensor, p: float, train: bool, *, generator: Any = None) -> Tensor:
+    """In-place form of ``dropout``."""
+    return dropout(input, p, train, True, generator=generator)
+
+
+@composite(complex=False, on="function", samples=each(draw((3, 4), 0.5, True), draw((3, 4), 0.5, False)))
+def alpha_dropout_(input: Tensor, p: float, train: bool, *, generator: Any = None) -> Tensor:
+    """In-place form of ``alpha_dropout``."""
+    return alpha_dropout(input, p, train, True, generator=generator)
+
+
+@composite(on="function", samples=each(draw((2, 3, 4), 0.5, True), draw((2, 3, 4), 0.5, False)))
+def feature_dropout_(input: Tensor, p: float, train: bool, *, generator: Any = None) -> Tensor:
+    """In-place form of ``feature_dropout``."""
+    return _features("feature_dropout", input, p, train, True, generator, -1)
+
+
+@composite(on="function", samples=each(draw((2, 3, 4), 0.5, True), draw((2, 3, 4), 0.5, False)))
+def feature_alpha_dropout_(input: Tensor, p: float, train: bool, *, generator: Any = None) -> Tensor:
+    """In-place form of ``feature_alpha_dropout``."""
+    return feature_alpha_dropout(input, p, train, True, generator=generator)
+
+
+@composite(
+    on="functional",
+    samples=each(draw((3, 4)), draw(Draw((3, 4), grad=False), 0.5, True, dim=0), draw((2, 3, 4), dim=1)),
+)
+def gumbel_softmax(
+    logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1, *, generator: Any = None
+) -> Tensor:
+    """softmax((logits + G) / tau) along ``dim``, G of Gumbel's distribution; ``hard`` one-hot, with the soft gradient.
+
+    Jang et al. 2017; Maddison et al. 2017.
+    """
+    if eps != 1e-10:
+        warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
+    x: Any = logits
+    noise: Any = exponential_(x.detach().clone(), generator=generator)
+    soft: Any = softmax((x - noise.log()) / tau, dim)
+    if not hard:
+        return soft  # type: ignore[no-any-return]
+    chosen = soft.detach().argmax(dim, True)
+    return soft.new_zeros(soft.shape).scatter_(dim, chosen, 1.0) - soft.detach() + soft  # type: ignore[no-any-return]

@@ -7,16 +7,19 @@ from typing import Any
 import numpy as np
 
 from tensorlib import _array
-from tensorlib._core import Tensor
+from tensorlib._core import Tensor, listening
+from tensorlib._dtypes import OF_NUMPY
 from tensorlib._promotion import INT_TO_FLOAT, PROMOTE, category, default_dtype
 from tensorlib._samples import between, bools, draw, each, fails, ints, strided, transposed, values
-from tensorlib.errors import DimError, DtypeError, ShapeError
+from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
 from tensorlib.kernels import reduction as kernels
 from tensorlib.op import Array, Dim, Dims, composite, op, view
+from tensorlib.ops._out import takes_out
 from tensorlib.ops._reduction import (
     _as_dims,
     _converted,
     _floating,
+    _numpy_names,
     _sum_dtype,
     add_reduce,
     count,
@@ -26,7 +29,7 @@ from tensorlib.ops._reduction import (
 )
 from tensorlib.ops.scan import _cumprod_reversed, _shift
 
-_INT64, _BOOL = (np.dtype(t) for t in (np.int64, np.bool_))
+_INT64, _UINT64, _BOOL = (np.dtype(t) for t in (np.int64, np.uint64, np.bool_))
 
 
 @view(
@@ -68,6 +71,7 @@ _LONG = each(draw((17000,), dim=0), draw((2, 4099), dim=1), draw(transposed(2, 4
     spec=_sum_spec,
     kernel=_sum_kernel,
     promote=PROMOTE,
+    complex=True,
     vjp=lambda g, input_shape, dim, keepdim: _spread(g, input_shape, dim, keepdim),
     samples=each(_REDUCTIONS, _LONG, draw((0, 3), dim=0), draw(bools(5, 4), dim=0),
     draw(ints(5, 4, dtype="int8"), dim=1)),
@@ -130,6 +134,7 @@ def _mean_vjp(g: Tensor, input_shape: Any, dim: Any, keepdim: bool) -> Tensor:
     spec=_mean_spec,
     kernel=_mean_kernel,
     promote=PROMOTE,
+    complex=True,
     vjp=_mean_vjp,
     samples=each(_REDUCTIONS, _LONG, draw((0, 3), dim=0)),
     errors=[fails(ints(3, 4), match="could not infer output dtype", error=DtypeError)],
@@ -175,6 +180,7 @@ def _prod_vjp(g: Tensor, input: Tensor, input_shape: Any, dim: Any, keepdim: boo
     spec=_prod_spec,
     kernel=_prod_kernel,
     promote=PROMOTE,
+    complex=True,
     vjp=_prod_vjp,
     samples=each(
         draw((3, 4), dim=1), draw((3, 4), dim=0, keepdim=True), draw((2, 3, 5), dim=None), draw((0, 3), dim=0),
@@ -213,6 +219,7 @@ _TRUTHS = each(
     spec=_truth_spec,
     kernel=lambda out, input, dim, keepdim: kernels.reduce([out], [input], dim, kernels.ANY),
     promote=PROMOTE,
+    complex=True,
     samples=_TRUTHS,
 )
 def any_(input: Array, dim: Dims = None, keepdim: Any = False):
@@ -228,6 +235,7 @@ def any_(input: Array, dim: Dims = None, keepdim: Any = False):
     spec=_truth_spec,
     kernel=lambda out, input, dim, keepdim: kernels.reduce([out], [input], dim, kernels.ALL),
     promote=PROMOTE,
+    complex=True,
     samples=_TRUTHS,
 )
 def all_(input: Array, dim: Dims = None, keepdim: Any = False):
@@ -242,6 +250,7 @@ def all_(input: Array, dim: Dims = None, keepdim: Any = False):
     spec=lambda input, dim: (reduced_shape(input.shape, dim, False), _INT64),
     kernel=lambda out, input, dim: kernels.reduce([out], [input], dim, kernels.COUNT_NONZERO),
     promote=PROMOTE,
+    complex=True,
     samples=each(draw(bools(3, 4), dim=1), draw(ints(3, 4, high=2), dim=None), draw((0, 3), dim=0)),
 )
 def count_nonzero(input: Array, dim: Dims = None):
@@ -267,7 +276,9 @@ def _logsumexp_vjp(g: Tensor, input: Tensor, out: Tensor, dim: Any, keepdim: boo
     kernel=lambda out, input, dim, keepdim: kernels.reduce([out], [input], dim, kernels.LOGSUMEXP,
                                                            [kernels.compute_dtype(out.dtype)]),
     promote=INT_TO_FLOAT,
+    complex=True,
     vjp=_logsumexp_vjp,
+    alias=("special.logsumexp",),
     samples=each(
         draw((3, 4), dim=1), draw((3, 4), dim=0, keepdim=True), draw((2, 3, 5), dim=(0, 2)), draw((), dim=0),
         draw((0, 3), dim=0), draw((130, 3), dim=0), draw((17000,), dim=0), draw(transposed(5, 6), dim=1),
@@ -285,8 +296,89 @@ def logsumexp(input: Array, dim: Dims, keepdim: Any = False):
     """
     if input.size == 0:
         return np.log(np.add.reduce(input, axis=dim, keepdims=keepdim))
-    top = extremum_reduce(input, dim, True, np.maximum, np.argmax)
+    size = input.real if input.dtype.kind == "c" else input
+    top = extremum_reduce(size, dim, True, np.maximum, np.argmax)
     top = np.where(np.isinf(top), 0, top)
     e = np.subtract(input, top)
     total = add_reduce(np.exp(e, out=e) if input.ndim else np.exp(e), dim, True)
     return (np.log(total) + top).reshape(reduced_shape(input.shape, dim, keepdim))
+
+
+# ------------------------------------------------------------------------------------------------ by way of the others
+
+
+@composite(
+    samples=each(
+        draw(values([[1.0, float("nan"), 3], [2.0, 5, float("nan")]])),
+        draw(values([[1.0, float("nan"), 3], [2.0, 5, float("nan")]]), 1, True), draw(ints(3, 4), dim=0),
+        draw((2, 3, 4), dim=(0, 2)), draw((0, 3), dim=0),
+    )
+)  # fmt: skip
+@takes_out
+@_numpy_names
+def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """Σ input over ``dim`` (one, several, or all for None), NaN counting as 0: see ``sum``."""
+    x: Any = input
+    if category(x._array.dtype) == 3:
+        raise DtypeError(f"nansum: does not support complex inputs, got {x.dtype}")
+    if category(x._array.dtype) < 2:
+        return _public_sum(x, dim, keepdim, dtype=dtype)  # type: ignore[no-any-return]
+    if type(x._array) is np.ndarray and not listening[0]:
+        total = _public_sum(x, dim, keepdim, dtype=dtype)
+        if not np.isnan(total._array).any():  # the plain sum, three times as fast, was all there is to do
+            return total  # type: ignore[no-any-return]
+    return _public_sum(x.masked_fill(x.isnan(), 0), dim, keepdim, dtype=dtype)  # type: ignore[no-any-return]
+
+
+@composite(
+    samples=each(
+        draw(values([[1.0, float("nan"), 3], [2.0, 5, float("nan")]])),
+        draw(values([[1.0, float("nan"), 3], [2.0, 5, float("nan")]]), 1, True), draw((2, 3, 4), dim=(0, 2)),
+        draw((0, 3), dim=0),
+    )
+)  # fmt: skip
+@takes_out
+@_numpy_names
+def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """The mean of the elements over ``dim`` that are not NaN; NaN where there are none. DtypeError for integers."""
+    x: Any = input
+    if category(x._array.dtype) < 2:
+        raise DtypeError(
+            f"nanmean: expected input to have floating point or complex dtype but got {x.dtype}: use input.float()"
+        )
+    return nansum(x, dim, keepdim, dtype=dtype) / x.isnan().logical_not().sum(dim, keepdim)  # type: ignore[no-any-return]
+
+
+@composite(samples=each(draw((3, 4)), draw((4, 3)), draw(ints(3, 3, dtype="int8")), draw((0, 3))))
+@takes_out
+def trace(input: Tensor) -> Tensor:
+    """Σ input[i, i] of a matrix. ShapeError for other than two dimensions."""
+    if input._array.ndim != 2:
+        raise ShapeError(f"trace: expected a matrix, but got tensor with dim {input._array.ndim}")
+    return _public_sum(input.diagonal())  # type: ignore[attr-defined, no-any-return]
+
+
+def _hash_spec(input: Any, dim: Any, keepdim: bool, mode: int) -> Any:
+    if mode != 0:
+        raise ArgumentError(f"hash_tensor: expected mode 0, the only one there is, got {mode}")
+    if category(input.dtype) == 3:
+        raise DtypeError(f"hash_tensor: takes real numbers, got {OF_NUMPY[input.dtype]}: use view_as_real(input)")
+    shape = reduced_shape(input.shape, dim, keepdim)
+    if not input.size and 0 not in shape:
+        raise DimError(f"hash_tensor: Expected reduction dims to have non-zero size, got shape {tuple(input.shape)}")
+    return shape, _UINT64
+
+
+@op(
+    spec=_hash_spec,
+    samples=each(
+        draw((3, 4)), draw((3, 4), dim=1), draw(ints(3, 4, low=-9), dim=0, keepdim=True), draw(bools(5)), draw(()),
+        draw((2, 3, 4), dim=(0, 2)),
+    ),
+    errors=[fails((0, 3), dim=0, match="non-zero size", error=DimError), fails((3,), mode=1, match="mode")],
+)  # fmt: skip
+def hash_tensor(input: Array, dim: Dims = (), keepdim: Any = False, *, mode: int = 0):
+    """The exclusive or of the elements over ``dim``, as the bits of float64 or int64: uint64."""
+    wide = np.float64 if category(input.dtype) == 2 else np.int64
+    bits = input.astype(wide).reshape(-1).view(np.uint64).reshape(input.shape)
+    return np.bitwise_xor.reduce(bits, axis=dim, keepdims=keepdim)

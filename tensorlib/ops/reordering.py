@@ -11,7 +11,7 @@ from tensorlib._core import Tensor
 from tensorlib._dispatch import as_int, as_ints, wrap_dim, wrap_dims
 from tensorlib._dtypes import OF_NUMPY
 from tensorlib._samples import draw, each, ints, transposed
-from tensorlib.errors import DtypeError, ShapeError
+from tensorlib.errors import DimError, DtypeError, ShapeError
 from tensorlib.kernels import prefix
 from tensorlib.kernels import reordering as kernels
 from tensorlib.op import Array, Ints, composite, op
@@ -80,6 +80,8 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
             raise ShapeError(f"roll: shifts and dims must align. shifts: {len(by)}, dims: 0")
         flat = _roll(views.reshape(input, (input._array.size,)), by, (0,))
         return views.reshape(flat, input._array.shape)
+    if not input._array.ndim:
+        raise DimError(f"roll: Dimension specified as {dims} but tensor has no dimensions")
     at = tuple([wrap_dim("roll", d, input._array.ndim) for d in as_ints("roll", "dims", dims)])
     if len(at) != len(by):
         raise ShapeError(f"roll: shifts and dimensions must align. shifts: {len(by)}, dims:{len(at)}")
@@ -95,6 +97,8 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     n = input._array.ndim
     if len(dims) != 2:
         raise ShapeError(f"rot90: expected total rotation dims == 2, but got dims = {len(dims)}")
+    if n < 2:
+        raise ShapeError(f"rot90: expected total dims >= 2, but got total dims = {n}")
     a, b = (wrap_dim("rot90", d, n) for d in dims)
     if a == b:
         raise ShapeError(
@@ -175,12 +179,14 @@ def repeat_interleave(
     """
     if repeats is None:
         repeats, input = input, None  # type: ignore[assignment]
+    if input is not None and dim is not None and not input._array.ndim and (isinstance(repeats, Tensor) or dim != -1):
+        raise DimError(f"repeat_interleave: Dimension specified as {dim} but tensor has no dimensions")
     if not isinstance(repeats, Tensor):
         times = as_int("repeat_interleave", "repeats", repeats)
         if times < 0:
             raise ShapeError(f"repeat_interleave: Repeats must be non-negative, got {times}")
         x = views.reshape(input, (input._array.size,)) if dim is None else with_dimension(input)
-        d = 0 if dim is None else wrap_dim("repeat_interleave", dim, input._array.ndim)
+        d = 0 if dim is None else wrap_dim("repeat_interleave", dim, x._array.ndim)
         shape = x._array.shape
         wide = views.expand(views.unsqueeze(x, d + 1), (*shape[: d + 1], times, *shape[d + 1 :]))
         copied = wide.clone()
@@ -197,7 +203,7 @@ def repeat_interleave(
     if input is None:
         return _repeat_index(with_dimension(repeats), output_size)
     x = views.reshape(input, (input._array.size,)) if dim is None else with_dimension(input)
-    d = 0 if dim is None else wrap_dim("repeat_interleave", dim, input._array.ndim)
+    d = 0 if dim is None else wrap_dim("repeat_interleave", dim, x._array.ndim)
     n = x._array.shape[d]
     each_one = views.expand(views.reshape(repeats, (1,)), (n,)) if counts.size == 1 else repeats
     if each_one._array.shape != (n,):

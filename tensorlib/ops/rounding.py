@@ -14,12 +14,16 @@ from tensorlib._promotion import FLOAT_ONLY, PROMOTE
 from tensorlib._samples import ELEMENTWISE, draw, each, ints, values
 from tensorlib.errors import DtypeError
 from tensorlib.op import Array, composite, pointwise
-from tensorlib.ops._pointwise import _zero
+from tensorlib.ops._pointwise import _signed, _zero
 from tensorlib.runtime.compiler import jit
 
 if TYPE_CHECKING:
     import triton.language as tl
     from triton.language.extra import libdevice
+
+
+def _not_bools(name: str) -> Any:
+    return lambda input: _signed(name, input, "not implemented for bool tensors: there is nothing to round")
 
 
 @jit
@@ -29,7 +33,7 @@ def _floor(x):
     return x
 
 
-@pointwise(_floor, promote=PROMOTE, vjp=_zero, inplace=True)
+@pointwise(_floor, promote=PROMOTE, spec=_not_bools("floor"), vjp=_zero, inplace=True)
 def floor(input: Array):
     """The largest integer not above input, elementwise, in input's dtype."""
     return np.floor(input) if input.dtype.kind == "f" else input.copy()
@@ -42,7 +46,7 @@ def _ceil(x):
     return x
 
 
-@pointwise(_ceil, promote=PROMOTE, vjp=_zero, inplace=True)
+@pointwise(_ceil, promote=PROMOTE, spec=_not_bools("ceil"), vjp=_zero, inplace=True)
 def ceil(input: Array):
     """The smallest integer not below input, elementwise, in input's dtype."""
     return np.ceil(input) if input.dtype.kind == "f" else input.copy()
@@ -55,7 +59,7 @@ def _trunc(x):
     return x
 
 
-@pointwise(_trunc, promote=PROMOTE, vjp=_zero, alias=("fix",), inplace=True)
+@pointwise(_trunc, promote=PROMOTE, spec=_not_bools("trunc"), vjp=_zero, alias=("fix",), inplace=True)
 def trunc(input: Array):
     """input without its fraction, elementwise."""
     return np.trunc(input) if input.dtype.kind == "f" else input.copy()
@@ -82,6 +86,7 @@ def _rounded(x):
 @pointwise(
     _rounded,
     promote=PROMOTE,
+    spec=_not_bools("_round"),
     vjp=_zero,
     on="",
     samples=each(draw((3, 4)), draw(values([0.5, 1.5, 2.5, -0.5, -1.5, 0.0])), draw(ints(4)), draw(())),
@@ -92,6 +97,7 @@ def _round(input: Array):
 
 
 @composite(
+    alias=("special.round",),
     inplace=True,
     samples=each(
         ELEMENTWISE, draw((3, 4), decimals=2), draw(values([125.0, 135.0, -125.0]), decimals=-1),

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 
 from tensorlib._core import Tensor
-from tensorlib._promotion import ACCUMULATE, PROMOTE
-from tensorlib._samples import between, bools, draw, each, fails, ints, strided, transposed, values
-from tensorlib.errors import DimError
+from tensorlib._dtypes import OF_NUMPY
+from tensorlib._promotion import ACCUMULATE, PROMOTE, category
+from tensorlib._samples import between, bools, distinct, draw, each, fails, ints, strided, transposed, values
+from tensorlib.errors import DimError, DtypeError
 from tensorlib.kernels import reduction as kernels
 from tensorlib.kernels import scan as scans
 from tensorlib.op import Array, Dim, Scalar, op
 from tensorlib.ops._reduction import _converted, _sum_dtype
+
+_INT64 = np.dtype(np.int64)
 
 
 def _running_spec(name: str) -> Callable[..., Any]:
@@ -48,7 +51,7 @@ _REVERSED = [replace(s, attrs={**s.attrs, "reverse": r}) for s in _RUNNING for r
 
 
 @op(
-    spec=_running_spec("cumsum"), kernel=_running_kernel(scans.CUMSUM), promote=PROMOTE, on="",
+    spec=_running_spec("cumsum"), kernel=_running_kernel(scans.CUMSUM), promote=PROMOTE, complex=True, on="",
     vjp=lambda g, dim, reverse: _cumsum_reversed(g, dim, not reverse), samples=_REVERSED,
 )  # fmt: skip
 def _cumsum_reversed(input: Array, dim: Dim, reverse: Any):
@@ -57,7 +60,7 @@ def _cumsum_reversed(input: Array, dim: Dim, reverse: Any):
 
 
 @op(
-    spec=_running_spec("cumsum"), kernel=_running_kernel(scans.CUMSUM), promote=PROMOTE,
+    spec=_running_spec("cumsum"), kernel=_running_kernel(scans.CUMSUM), promote=PROMOTE, complex=True,
     vjp=lambda g, dim: _cumsum_reversed(g, dim, True),
     samples=each(_RUNNING, draw(ints(3, 4, dtype="int8"), dim=1), draw(bools(5), dim=0), draw((), dim=0)),
     errors=[fails((3, 4), dim=2, match="out of range", error=DimError)],
@@ -79,7 +82,8 @@ def _cumprod_vjp(g: Tensor, input: Tensor, out: Tensor, dim: int, reverse: bool 
 
 
 @op(
-    spec=_running_spec("cumprod"), kernel=_running_kernel(scans.CUMPROD), promote=PROMOTE, on="", vjp=_cumprod_vjp,
+    spec=_running_spec("cumprod"), kernel=_running_kernel(scans.CUMPROD), promote=PROMOTE, complex=True,
+    on="", vjp=_cumprod_vjp,
     samples=_REVERSED,
 )  # fmt: skip
 def _cumprod_reversed(input: Array, dim: Dim, reverse: Any):
@@ -88,7 +92,7 @@ def _cumprod_reversed(input: Array, dim: Dim, reverse: Any):
 
 
 @op(
-    spec=_running_spec("cumprod"), kernel=_running_kernel(scans.CUMPROD), promote=PROMOTE,
+    spec=_running_spec("cumprod"), kernel=_running_kernel(scans.CUMPROD), promote=PROMOTE, complex=True,
     vjp=lambda g, input, out, dim: _cumprod_vjp(g, input, out, dim),
     samples=each(_RUNNING, draw(values([2.0, 0.0, 3.0, 0.0, 5.0]), dim=0), draw(ints(3, 4, dtype="int8"), dim=1),
     draw((), dim=0)),
@@ -130,6 +134,7 @@ def _linear_scan_vjp(g: Tensor, a: Tensor, out: Tensor, dim: int, reverse: bool)
     spec=lambda a, b, dim, reverse: (a.shape, a.dtype),
     kernel=lambda out, a, b, dim, reverse: scans.scan([out], [a, b], dim, scans.LINEAR, reverse=reverse),
     promote=PROMOTE,
+    complex=True,
     vjp=_linear_scan_vjp,
     on="",
     samples=each(
@@ -148,3 +153,104 @@ def _linear_scan(a: Array, b: Array, dim: Dim, reverse: Any):
     for k in range(len(b_))[:: -1 if reverse else 1]:
         before = np.add(a_[k] * before, b_[k], out=s_[k : k + 1])[0]
     return out
+
+
+# ------------------------------------------------------------------------------------------------- running extrema
+
+
+def _running_extremum_spec(name: str) -> Callable[..., Any]:
+    def spec(input: Any, dim: int) -> Any:
+        if category(input.dtype) == 3:
+            raise DtypeError(f"{name}: complex numbers have no order, got {OF_NUMPY[input.dtype]}")
+        return [(input.shape, input.dtype), (input.shape, _INT64)]
+
+    return spec
+
+
+def _running_extremum_kernel(what: Any) -> Callable[..., None]:
+    return lambda values, indices, input, dim: scans.scan([values, indices], [input], dim, what)
+
+
+def _to_running_index(g_values: Any, indices: Tensor, input_shape: Any, dim: int) -> Any:
+    """The gradients of all results that are one element, added up there."""
+    return g_values.new_zeros(input_shape).scatter_add(dim, indices, g_values)
+
+
+def _running_extremum(x: np.ndarray, dim: int, ufunc: np.ufunc) -> tuple[np.ndarray, np.ndarray]:
+    """(running extrema, the index of the last element that is one of them); NaN wins from its place on."""
+    found = ufunc.accumulate(x, axis=dim)
+    here = x == found
+    if x.dtype.kind == "f":
+        here |= np.isnan(x)
+    place = np.arange(x.shape[dim]).reshape([-1 if d == dim else 1 for d in range(x.ndim)])
+    return found, np.maximum.accumulate(np.where(here, place, 0), axis=dim)
+
+
+_RUNNING_EXTREMA = each(
+    draw(distinct(3, 4), dim=1), draw(distinct(3, 4), dim=0), draw(distinct(2, 3, 5), dim=-2), draw((), dim=0),
+    draw((0, 3), dim=0), draw((3, 0), dim=1), draw(transposed(5, 6), dim=1), draw(strided(3, 7), dim=1),
+    draw((70, 3), dim=0), draw((17000,), dim=0), draw(ints(5, 9, low=-3, high=3, dtype="int32"), dim=1),
+    draw(bools(7), dim=0), draw(values([[1.0, 1, 3, 2, 3], [float("nan"), 1, float("nan"), 2, float("-inf")]]), dim=1),
+    draw(values([float("-inf"), float("-inf"), float("inf"), float("inf")]), dim=0),
+)  # fmt: skip
+
+
+@op(
+    spec=_running_extremum_spec("cummax"), kernel=_running_extremum_kernel(scans.CUMMAX), promote=PROMOTE,
+    vjp=_to_running_index, outputs=("values", "indices"), samples=_RUNNING_EXTREMA,
+    errors=[fails((3, 4), dim=2, match="out of range", error=DimError)], bench=[draw((1024, 1024), dim=1)],
+    bytes=lambda input, dim: 2 * input.nbytes + 8 * input.size,
+)  # fmt: skip
+def cummax(input: Array, dim: Dim):
+    """(max input[: i + 1], its index) along ``dim`` for every i: the index of the last of equal maxima. NaN wins.
+
+    DimError for a dim out of range; DtypeError for complex numbers. Blelloch 1990.
+    """
+    return _running_extremum(input, dim, np.maximum)
+
+
+@op(
+    spec=_running_extremum_spec("cummin"), kernel=_running_extremum_kernel(scans.CUMMIN), promote=PROMOTE,
+    vjp=_to_running_index, outputs=("values", "indices"), samples=_RUNNING_EXTREMA,
+    errors=[fails((3, 4), dim=2, match="out of range", error=DimError)],
+)  # fmt: skip
+def cummin(input: Array, dim: Dim):
+    """(min input[: i + 1], its index) along ``dim`` for every i: the index of the last of equal minima. NaN wins.
+
+    DimError for a dim out of range; DtypeError for complex numbers. Blelloch 1990.
+    """
+    return _running_extremum(input, dim, np.minimum)
+
+
+def _logcumsumexp_spec(input: Any, dim: int) -> Any:
+    if category(input.dtype) < 2:
+        raise DtypeError(
+            f"logcumsumexp: not implemented for {OF_NUMPY[input.dtype]}: convert it, as in input.float()"
+        )
+    return input.shape, input.dtype
+
+
+def _logcumsumexp_vjp(g: Any, input: Any, out: Any, dim: int) -> Any:
+    """Σ g[k] exp(input - out[k]) over k from each place on: in logarithms, positive and negative g apart."""
+
+    def part(size: Any) -> Any:
+        return ((size.log() - out).flip(dim).logcumsumexp(dim).flip(dim) + input).exp()
+
+    return part(g.clamp_min(0)) - part((-g).clamp_min(0))
+
+
+@op(
+    spec=_logcumsumexp_spec, kernel=_running_kernel(scans.LOGCUMSUMEXP), promote=PROMOTE, vjp=_logcumsumexp_vjp,
+    samples=each(
+        [s for s in _RUNNING if s.args[0] != (17000,)], draw((), dim=0), draw((9000,), dim=0),
+        draw(values([[90.0, 1, -90, 89], [float("-inf"), 1, 2, float("-inf")]]), dim=1),
+        draw(values([1.0, float("inf"), 2, float("nan"), 0]), dim=0),
+    ),
+    errors=[fails(ints(3), dim=0, match="not implemented", error=DtypeError)],
+)  # fmt: skip
+def logcumsumexp(input: Array, dim: Dim):
+    """log Σ exp(input[: i + 1]) along ``dim`` for every i, without overflow. Half types compute in float32.
+
+    DtypeError for integers, DimError for a dim out of range.
+    """
+    return np.logaddexp.accumulate(input, axis=dim)

@@ -6,6 +6,7 @@ The scalar functions see float32 for half inputs, and the promoted dtype otherwi
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from tensorlib.op import Array, Scalar, composite, pointwise, registry
 from tensorlib.ops._pointwise import _common
 from tensorlib.ops._pointwise_numpy import select
 from tensorlib.ops.comparison import eq, ge, gt, isfinite, le, lt, ne
+from tensorlib.ops.create import number_as
 from tensorlib.runtime.compiler import jit
 
 if TYPE_CHECKING:
@@ -128,6 +130,7 @@ def _where_spec(condition: Any, input: Any, other: Any) -> Any:
 @pointwise(
     _chosen,
     promote=PROMOTE.over("input", "other"),
+    complex=True,
     spec=_where_spec,
     vjp=dict(
         input=lambda g, condition: _where(condition, g, 0.0),
@@ -162,13 +165,39 @@ def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Any =
         return condition.nonzero(as_tuple=True)
     if input is None or other is None:
         raise TypeError("where(): give both input and other, or neither")
-    return _where(condition, input, other, out=out)
+    return _where(_as_condition(condition), *_numbers_that_fit(input, other), out=out)
+
+
+def _as_condition(condition: Tensor) -> Tensor:
+    """uint8 counts as bool, with a warning, as in PyTorch."""
+    if isinstance(condition, Tensor) and condition._array.dtype == np.uint8:
+        warnings.warn(
+            "where: received a uint8 condition tensor. This behavior is deprecated: use a boolean condition",
+            UserWarning,
+            stacklevel=3,
+        )
+        return condition.bool()  # type: ignore[attr-defined, no-any-return]
+    return condition
+
+
+def _numbers_that_fit(input: Any, other: Any) -> tuple[Any, Any]:
+    """The two, an integer that would not fit the other's 8-bit (16-, 32-bit) integers refused."""
+    if isinstance(input, Tensor) == isinstance(other, Tensor):
+        return input, other
+    dtype = (input if isinstance(input, Tensor) else other)._array.dtype
+    if dtype.kind not in "iu":
+        return input, other
+
+    def fit(v: Any) -> Any:
+        return number_as("where", v, dtype) if isinstance(v, int) and not isinstance(v, bool) else v
+
+    return (input, fit(other)) if isinstance(input, Tensor) else (fit(input), other)
 
 
 @composite(on="method", alias=("where",))
 def _where_method(input: Tensor, condition: Tensor, other: Any) -> Tensor:
     """self where condition holds, other elsewhere."""
-    return _where(condition, input, other)
+    return _where(_as_condition(condition), *_numbers_that_fit(input, other))
 
 
 # --------------------------------------------------------------------------------------------------------------- bounds
@@ -262,7 +291,9 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     elif category(of_number(value)) > category(want):
         if isinstance(value, complex):
             raise DtypeError(f"masked_fill: value {value} cannot be converted to type {OF_NUMPY[want]}")
-        value = int(value) if want != np.bool_ else bool(value)
+        value = number_as("masked_fill", value, want)
+    elif want.kind in "iu" or want.itemsize == 2:
+        value = number_as("masked_fill", value, want)
     return _where(mask, value, input)
 
 
@@ -303,6 +334,10 @@ def nan_to_num(
 ) -> Tensor:
     """input with NaN, ∞ and -∞ replaced: by 0 and the largest and smallest numbers of the dtype unless given."""
     dtype = OF_NUMPY[input._array.dtype]
+    if dtype.is_complex:  # each part by itself
+        parts = nan_to_num(input.view_as_real(), nan, posinf, neginf)  # type: ignore[attr-defined]
+        found: Tensor = parts.view_as_complex()  # type: ignore[attr-defined]
+        return found if out is None else out.copy_(found)
     limits = finfo(dtype) if dtype.is_floating_point else None
     high = posinf if posinf is not None else float(limits.max) if limits is not None else 0.0
     low = neginf if neginf is not None else float(limits.min) if limits is not None else 0.0

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from tensorlib._core import Tensor
 from tensorlib._promotion import FLOAT_ONLY, PROMOTE
 from tensorlib._samples import draw, each, fails, ints, strided, transposed, values
 from tensorlib.errors import DimError, DtypeError
 from tensorlib.kernels import softmax as kernels
-from tensorlib.op import Array, Dim, op
+from tensorlib.op import Array, Dim, composite, op
+from tensorlib.ops._pointwise_numpy import in_row_blocks
 from tensorlib.ops._reduction import _converted, add_reduce, extremum_reduce
 
 
@@ -20,14 +23,14 @@ def _dtype(name: str, input: Any, dtype: Any) -> np.dtype[Any]:
 
 
 def _spec(name: str) -> Callable[..., Any]:
-    def spec(input: Any, dim: int, _stacklevel: Any, dtype: Any) -> Any:
+    def spec(input: Any, dim: int, dtype: Any) -> Any:
         return input.shape, _dtype(name, input, dtype)
 
     return spec
 
 
 def _kernel(log: bool) -> Callable[..., None]:
-    def kernel(out: Any, input: Any, dim: int, _stacklevel: Any, dtype: Any) -> None:
+    def kernel(out: Any, input: Any, dim: int, dtype: Any) -> None:
         kernels.softmax(out, input, dim, log)
 
     return kernel
@@ -80,6 +83,7 @@ _GRADS = each(
     on="",
     samples=_GRADS,
 )
+@in_row_blocks
 def softmax_grad(grad: Array, output: Array, dim: Dim):
     """(grad - Σ grad · output) · output along ``dim``: the gradient of softmax from its output."""
     if dim == output.ndim - 1:
@@ -101,6 +105,7 @@ def softmax_grad(grad: Array, output: Array, dim: Dim):
     on="",
     samples=_GRADS,
 )
+@in_row_blocks
 def log_softmax_grad(grad: Array, output: Array, dim: Dim):
     """grad - exp(output) · Σ grad along ``dim``: the gradient of log_softmax from its output."""
     e = np.exp(output)
@@ -113,13 +118,15 @@ def log_softmax_grad(grad: Array, output: Array, dim: Dim):
     kernel=_kernel(False),
     promote=PROMOTE,
     vjp=lambda g, out, dim: softmax_grad(g, out, dim),
-    on="function method functional",
+    on="function method",
+    alias=("special.softmax",),
     samples=_SAMPLES,
     errors=_ERRORS,
     bench=_BENCH,
     bytes=lambda input, dim: 2 * input.nbytes,
 )
-def softmax(input: Array, dim: Dim, _stacklevel: Any = 3, dtype: Any = None):
+@in_row_blocks
+def softmax(input: Array, dim: Dim, dtype: Any = None):
     """exp(input) / Σ exp(input) along ``dim``, without overflow. Any shape -> the same.
 
     Floating point; half types compute in float32 and are rounded once; with ``dtype`` the input is converted to it
@@ -137,13 +144,15 @@ def softmax(input: Array, dim: Dim, _stacklevel: Any = 3, dtype: Any = None):
     kernel=_kernel(True),
     promote=PROMOTE,
     vjp=lambda g, out, dim: log_softmax_grad(g, out, dim),
-    on="function method functional",
+    on="function method",
+    alias=("special.log_softmax",),
     samples=_SAMPLES,
     errors=_ERRORS,
     bench=_BENCH,
     bytes=lambda input, dim: 2 * input.nbytes,
 )
-def log_softmax(input: Array, dim: Dim, _stacklevel: Any = 3, dtype: Any = None):
+@in_row_blocks
+def log_softmax(input: Array, dim: Dim, dtype: Any = None):
     """input - log Σ exp(input) along ``dim``, without overflow. Any shape -> the same.
 
     Floating point; half types compute in float32 and are rounded once; with ``dtype`` the input is converted to it
@@ -152,3 +161,39 @@ def log_softmax(input: Array, dim: Dim, _stacklevel: Any = 3, dtype: Any = None)
     x = _shifted(_converted(input, _dtype("log_softmax", input, dtype)), dim)
     total = add_reduce(np.exp(x), (dim,), True)
     return np.subtract(x, np.log(total, out=total), out=x)
+
+
+# ----------------------------------------------------------------------------- nn.functional: dim may be left out
+
+
+def _implicit(name: str, dim: int | None, ndim: int, stacklevel: int) -> int:
+    """The dim, or PyTorch's implicit one, of which it warns: 0 for 0-D, 1-D and 3-D inputs, 1 otherwise."""
+    if dim is None:
+        warnings.warn(
+            f"Implicit dimension choice for {name} has been deprecated. "
+            "Change the call to include dim=X as an argument.",
+            stacklevel=stacklevel + 1,
+        )
+        return 0 if ndim in (0, 1, 3) else 1
+    return dim
+
+
+_CALLS = each(draw((3, 4), 1), draw((3, 4), dim=0), draw((3,), -1), draw((2, 3), 0, 3, None))
+
+
+@composite(on="functional", alias=("functional.softmax",), samples=_CALLS)
+def _softmax_of(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    """exp(input) / Σ exp(input) along ``dim``: ``tensorlib.softmax``, with an implicit dim and a warning for None."""
+    return softmax(input, _implicit("softmax", dim, input.ndim, _stacklevel) if dim is None else dim, dtype)
+
+
+@composite(on="functional", alias=("functional.log_softmax",), samples=_CALLS)
+def _log_softmax_of(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    """input - log Σ exp(input) along ``dim``: ``tensorlib.log_softmax``; an implicit dim and a warning for None."""
+    return log_softmax(input, _implicit("log_softmax", dim, input.ndim, _stacklevel) if dim is None else dim, dtype)
+
+
+@composite(on="functional", samples=_CALLS)
+def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    """softmax(-input) along ``dim``; an implicit dim and a warning for None."""
+    return softmax(-input, _implicit("softmin", dim, input.ndim, _stacklevel) if dim is None else dim, dtype)  # type: ignore[operator]

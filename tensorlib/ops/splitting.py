@@ -88,7 +88,7 @@ def _cuts(input: Tensor, dim: int, sizes: Sequence[int]) -> tuple[Tensor, ...]:
     return _parts(input, dim, slices)
 
 
-@composite(samples=each(draw((5, 2), [2, 0, 3]), draw((2, 4), [1, 3], -1)))
+@composite(alias=("unsafe_split_with_sizes",), samples=each(draw((5, 2), [2, 0, 3]), draw((2, 4), [1, 3], -1)))
 def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Consecutive views along ``dim`` of the given sizes, which must sum to the size of the dimension."""
     x = input._array
@@ -136,6 +136,12 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     dim = wrap_dim("chunk", dim, x.ndim)
     size = -(-x.shape[dim] // chunks)
     return _cuts(input, dim, [0] * chunks) if size == 0 else split(input, size, dim)
+
+
+@composite(samples=each(draw((5, 2), 2), draw((2, 4), 3, -1)))
+def unsafe_split(input: Tensor, split_size: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """``split`` by size; here the parts stay safe to write into."""
+    return split(input, split_size, dim)
 
 
 @composite(samples=each(draw((7, 2), 3), draw((2, 4), [1, 3], -1), draw((3,), [2, 1])))

@@ -149,3 +149,9 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     if n != 2:
         raise ShapeError(f"diag: Supports 1D or 2D tensors. Got {n}D")
     return input.diagonal(diagonal).clone()
+
+
+@composite(samples=each(draw((3,)), draw((2, 2), 1), draw((), -1), draw((0,))))
+def diagflat(input: Tensor, offset: int = 0) -> Tensor:
+    """The matrix with the elements of input, in C order, on its diagonal ``offset``."""
+    return diag_embed(input.reshape((input._array.size,)), offset)  # type: ignore[attr-defined]

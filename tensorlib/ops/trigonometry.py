@@ -27,7 +27,7 @@ def _sin(x):
     return tl.sin(x)
 
 
-@pointwise(_sin, cpu=np.sin, promote=INT_TO_FLOAT, vjp=lambda g, input: g * input.cos(), inplace=True)
+@pointwise(_sin, cpu=np.sin, promote=INT_TO_FLOAT, complex=True, vjp=lambda g, input: g * input.cos(), inplace=True)
 def sin(input: Array):
     """The sine, elementwise, of radians."""
     return np.sin(input)
@@ -38,7 +38,7 @@ def _cos(x):
     return tl.cos(x)
 
 
-@pointwise(_cos, cpu=np.cos, promote=INT_TO_FLOAT, vjp=lambda g, input: -g * input.sin(), inplace=True)
+@pointwise(_cos, cpu=np.cos, promote=INT_TO_FLOAT, complex=True, vjp=lambda g, input: -g * input.sin(), inplace=True)
 def cos(input: Array):
     """The cosine, elementwise, of radians."""
     return np.cos(input)
@@ -50,7 +50,13 @@ def _tan(x):
 
 
 @pointwise(
-    _tan, cpu=np.tan, promote=INT_TO_FLOAT, vjp=lambda g, out: g * (out * out + 1), domain=(-1.3, 1.3), inplace=True
+    _tan,
+    cpu=np.tan,
+    promote=INT_TO_FLOAT,
+    complex=True,
+    vjp=lambda g, out: g * (out * out + 1),
+    domain=(-1.3, 1.3),
+    inplace=True,
 )
 def tan(input: Array):
     """The tangent, elementwise, of radians."""
@@ -66,6 +72,7 @@ def _asin(x):
     _asin,
     cpu=np.arcsin,
     promote=INT_TO_FLOAT,
+    complex=True,
     vjp=lambda g, input: g * (1 - input * input).rsqrt(),
     alias=("arcsin",),
     domain=(-0.9, 0.9),
@@ -85,6 +92,7 @@ def _acos(x):
     _acos,
     cpu=np.arccos,
     promote=INT_TO_FLOAT,
+    complex=True,
     vjp=lambda g, input: -g * (1 - input * input).rsqrt(),
     alias=("arccos",),
     domain=(-0.9, 0.9),
@@ -104,6 +112,7 @@ def _atan(x):
     _atan,
     cpu=np.arctan,
     promote=INT_TO_FLOAT,
+    complex=True,
     vjp=lambda g, input: g / (input * input + 1),
     alias=("arctan",),
     inplace=True,
@@ -148,7 +157,7 @@ def _sinh(x):
     return libdevice.sinh(x)
 
 
-@pointwise(_sinh, cpu=np.sinh, promote=INT_TO_FLOAT, vjp=lambda g, input: g * input.cosh(), inplace=True)
+@pointwise(_sinh, cpu=np.sinh, promote=INT_TO_FLOAT, complex=True, vjp=lambda g, input: g * input.cosh(), inplace=True)
 def sinh(input: Array):
     """The hyperbolic sine, elementwise."""
     return np.sinh(input)
@@ -159,7 +168,7 @@ def _cosh(x):
     return libdevice.cosh(x)
 
 
-@pointwise(_cosh, cpu=np.cosh, promote=INT_TO_FLOAT, vjp=lambda g, input: g * input.sinh(), inplace=True)
+@pointwise(_cosh, cpu=np.cosh, promote=INT_TO_FLOAT, complex=True, vjp=lambda g, input: g * input.sinh(), inplace=True)
 def cosh(input: Array):
     """The hyperbolic cosine, elementwise."""
     return np.cosh(input)
@@ -174,6 +183,7 @@ def _tanh(x):
     _tanh,
     cpu=np.tanh,
     promote=INT_TO_FLOAT,
+    complex=True,
     vjp=lambda g, out: g * (1 - out * out),
     on="function method functional",
     inplace=True,
@@ -192,6 +202,7 @@ def _asinh(x):
     _asinh,
     cpu=np.arcsinh,
     promote=INT_TO_FLOAT,
+    complex=True,
     vjp=lambda g, input: g * (input * input + 1).rsqrt(),
     alias=("arcsinh",),
     inplace=True,
@@ -199,6 +210,12 @@ def _asinh(x):
 def asinh(input: Array):
     """The inverse hyperbolic sine, elementwise."""
     return np.arcsinh(input)
+
+
+def _acosh_slope(input: Any) -> Any:
+    if input.is_complex():  # on the branch of acosh, which the root of the product is not
+        return (input - 1).rsqrt() * (input + 1).rsqrt()
+    return (input * input - 1).rsqrt()
 
 
 @jit
@@ -210,7 +227,8 @@ def _acosh(x):
     _acosh,
     cpu=np.arccosh,
     promote=INT_TO_FLOAT,
-    vjp=lambda g, input: g * (input * input - 1).rsqrt(),
+    complex=True,
+    vjp=lambda g, input: g * _acosh_slope(input),
     alias=("arccosh",),
     domain=(1.1, 5),
     inplace=True,
@@ -229,6 +247,7 @@ def _atanh(x):
     _atanh,
     cpu=np.arctanh,
     promote=INT_TO_FLOAT,
+    complex=True,
     vjp=lambda g, input: g / (1 - input * input),
     alias=("arctanh",),
     domain=(-0.9, 0.9),
@@ -256,13 +275,13 @@ def hypot(input: Array, other: Array):
     return np.hypot(input, other)
 
 
-@composite(inplace=True, samples=ELEMENTWISE)
+@composite(complex=False, inplace=True, samples=ELEMENTWISE)
 def deg2rad(input: Tensor) -> Tensor:
     """input π / 180, elementwise."""
     return input * (math.pi / 180)
 
 
-@composite(inplace=True, samples=ELEMENTWISE)
+@composite(complex=False, inplace=True, samples=ELEMENTWISE)
 def rad2deg(input: Tensor) -> Tensor:
     """input 180 / π, elementwise."""
     return input * (180 / math.pi)

@@ -537,6 +537,7 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
 @op(
     spec=lambda input: (input.shape, input.dtype),
     vjp=lambda g: _conjugate(g),
+    complex="own",
     on="",
     samples=each(draw((2, 3)), draw(()), draw((0,))),
 )

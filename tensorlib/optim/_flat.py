@@ -12,8 +12,13 @@ from typing import Any, NamedTuple
 
 from tensorlib._core import Tensor
 from tensorlib._dtypes import float32
-from tensorlib.ops import zeros
+from tensorlib.ops import view_as_complex, view_as_real, zeros
 from tensorlib.ops._optim_numpy import ALIGN
+
+
+def as_real(tensors: Sequence[Any]) -> list[Any]:
+    """Complex tensors as pairs of real numbers, which is how they are updated; views of the same memory."""
+    return [view_as_real(t) if t.is_complex() else t for t in tensors]
 
 
 class Block:
@@ -27,15 +32,18 @@ class Block:
         self.shapes = [p.shape for p in params]
         self.where = {id(p): i for i, p in enumerate(params)}
         offsets, end = [], 0
-        for p in params:
+        whole = as_real(params)
+        for p in whole:
             offsets.append(end)
             end += -(-p.numel() // ALIGN) * ALIGN
         self.offsets, self.index = tuple(offsets), tuple(range(len(params)))
-        self.buffers = {n: zeros(end, dtype=self.dtype, device=self.device) for n in names}
+        self.buffers = {n: zeros(end, dtype=self.dtype.to_real(), device=self.device) for n in names}
         self.views: dict[str, list[Tensor]] = {
-            n: [b.narrow(0, o, p.numel()).view(p.shape) for o, p in zip(offsets, params, strict=True)]
+            n: [b.narrow(0, o, p.numel()).view(p.shape) for o, p in zip(offsets, whole, strict=True)]
             for n, b in self.buffers.items()
         }
+        if self.dtype.is_complex:
+            self.views = {n: [view_as_complex(v) for v in views] for n, views in self.views.items()}
         #: Steps made by each parameter.
         self.step = zeros(len(params), dtype=float32, device=self.device) if counted else None
         if self.step is not None:
@@ -77,7 +85,8 @@ class Flat:
         if len(blocks) == 1 and len(active) == len(blocks[0].params):
             block = blocks[0]
             grads = [p.grad for p in active]
-            return [Update(block, active, grads, block.offsets, block.index, _places(active, fresh))]
+            made = Update(block, active, grads, block.offsets, block.index, _places(active, fresh))
+            return [_real_parts(made) if block.dtype.is_complex else made]
         out = []
         for block in blocks:
             index = tuple(block.where[id(p)] for p in active if id(p) in block.where)
@@ -85,7 +94,8 @@ class Flat:
                 params = [block.params[i] for i in index]
                 grads = [p.grad for p in params]
                 offsets = tuple(block.offsets[i] for i in index)
-                out.append(Update(block, params, grads, offsets, index, _places(params, fresh)))
+                made = Update(block, params, grads, offsets, index, _places(params, fresh))
+                out.append(_real_parts(made) if block.dtype.is_complex else made)
         return out
 
     @staticmethod
@@ -136,6 +146,10 @@ class Flat:
                     own[key] = views[i]
             blocks.append(block)
         return blocks
+
+
+def _real_parts(update: Update) -> Update:
+    return update._replace(params=as_real(update.params), grads=as_real(update.grads))
 
 
 def _places(params: list[Tensor], fresh: set[int]) -> list[int]:

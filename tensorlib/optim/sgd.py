@@ -8,6 +8,7 @@ from typing import Any
 from tensorlib._core import Tensor
 from tensorlib.autograd import no_grad
 from tensorlib.ops.optim import sgd_
+from tensorlib.optim._flat import as_real
 from tensorlib.optim.optimizer import Optimizer, check_options, evaluate, rate_on
 
 __all__ = ["SGD"]
@@ -75,7 +76,10 @@ class SGD(Optimizer):
                     kinds.setdefault((p.dtype, p.device), []).append(p)
             for (_, device), params in kinds.items():
                 lr = rate_on(group["lr"], device)
-                sgd_(params, [p.grad for p in params], None, lr, offsets=(0,) * len(params), dampening=0.0, **options)
+                grads = [p.grad for p in params]
+                if params[0].is_complex():
+                    params, grads = as_real(params), as_real(grads)
+                sgd_(params, grads, None, lr, offsets=(0,) * len(params), dampening=0.0, **options)
             return
         dampening = float(group["dampening"])
         for update in self._flat.updates(number, group, self.state, ("momentum_buffer",), False):

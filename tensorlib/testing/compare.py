@@ -44,6 +44,11 @@ def is_float(dtype: Any) -> bool:
     return dtype.kind == "f" or dtype in HALF
 
 
+def is_differentiable(dtype: Any) -> bool:
+    """Whether numbers of it may want a gradient: real or complex floating point."""
+    return is_float(dtype) or np.dtype(dtype).kind == "c"
+
+
 def exact64(array: Array) -> Array:
     """The same numbers in float64 (complex128 for complex); integers and bools as they are."""
     if is_float(array.dtype):

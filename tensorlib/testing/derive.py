@@ -26,6 +26,7 @@ mutates          what is written is what was declared, alike on the CPU and in t
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -38,11 +39,12 @@ from tensorlib._core import Tensor, version_of, wrap
 from tensorlib._device import cpu
 from tensorlib._dtypes import HALF
 from tensorlib.autograd import engine
-from tensorlib.errors import DtypeError, ShapeError
+from tensorlib.errors import DeviceError, DtypeError
 from tensorlib.op import Composite, Op
-from tensorlib.testing import calls, expected, gradients, kernels
+from tensorlib.testing import calls, expected, gradients, kernels, transforms
 from tensorlib.testing.cases import (
     BFLOAT16,
+    COMPLEX64,
     FLOAT16,
     FLOAT32,
     FLOAT64,
@@ -55,7 +57,17 @@ from tensorlib.testing.cases import (
     usual,
     writes_first,
 )
-from tensorlib.testing.compare import CheckError, bounds, eps, exact64, is_float, same, within, working_eps
+from tensorlib.testing.compare import (
+    CheckError,
+    bounds,
+    eps,
+    exact64,
+    is_differentiable,
+    is_float,
+    same,
+    within,
+    working_eps,
+)
 
 
 class Check(NamedTuple):
@@ -107,6 +119,9 @@ def _checks(made: Declared, values: Path | str | None, full_targets: bool) -> It
         yield check("expected", _expected, Path(values))
     yield check("oracle", _oracle)
     yield check("inputs", _inputs)
+    if transforms.transformable(made):
+        yield check("vmap", transforms.batched)
+        yield check("forward", transforms.forward)
     if isinstance(made, Composite):
         yield check("kernel", _interpret_whole)
         if not writes_first(made) and _differentiable(made):
@@ -118,7 +133,7 @@ def _checks(made: Declared, values: Path | str | None, full_targets: bool) -> It
     yield check("spec", _spec)
     if made.cpu is not made.reference:
         yield check("reference", _reference)
-    if made.vjps is not None:
+    if made.vjps is not None and not _declined(made):
         yield check("gradient", gradients.first_order)
         if made.where:
             yield check("second-order", gradients.second_order)
@@ -139,6 +154,12 @@ def _checks(made: Declared, values: Path | str | None, full_targets: bool) -> It
         yield check("inplace", _inplace)
     if made.mutates:
         yield check("mutates", _mutates)
+
+
+def _declined(made: Op) -> bool:
+    """Whether its declaration says of every floating-point sample that its gradient is not to be compared."""
+    draws = [d for c in cases(made) for d in c.draws() if d.dtype is None]
+    return bool(draws) and not any(d.grad for d in draws)
 
 
 def _differentiable(made: Composite) -> bool:
@@ -186,7 +207,8 @@ def _bounds(
     made: Declared, args: Any, attrs: Any, dtype: Any, working: float | None = None
 ) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
     """float64 results and how far results in ``dtype`` may be from them; None where float64 is refused."""
-    if FLOAT64 not in dtypes(made) or is_random(made):  # float64 draws other numbers
+    wide = dtypes(made)
+    if is_random(made) or (FLOAT64 not in wide and COMPLEX64 not in wide):  # float64 draws other numbers
         return None
     arrays = calls.arrays_in(args)
     if len(_floats(args)) > 1:  # rounded once, to what promotion makes of them
@@ -207,7 +229,7 @@ def _bounds(
 
 def _floats(args: Any) -> set[np.dtype[Any]]:
     """The floating-point dtypes among the arguments: one, where the call may be evaluated in float64 for comparison."""
-    return {a.dtype for a in calls.arrays_in(args) if is_float(a.dtype)}
+    return {a.dtype for a in calls.arrays_in(args) if is_differentiable(a.dtype)}
 
 
 def _oracle(made: Declared) -> None:
@@ -374,11 +396,15 @@ def _expected(made: Declared, folder: Path) -> None:
         if record.error is not None:
             if call.usual and not call.case.refusable and not record.error.startswith(expected.LEFT_OUT):
                 raise CheckError(f"{what}: there is nothing to compare with, it raised {record.error}")
+            if call.dtype == COMPLEX64 and not _NO_GRADIENT.search(record.error) and _takes(made, call):
+                raise CheckError(f"{what}: takes complex numbers, where PyTorch raises {record.error}")
             continue
         got = calls.run(made, call.args, call.attrs)
         if len(got) != len(record.outputs):
             raise CheckError(f"{what}: {len(got)} outputs, expected {len(record.outputs)}")
         allowed = _allowed(made, call)
+        if allowed is None and not call.case.special and not (isinstance(made, Op) and made.pointwise):
+            allowed = [_summed(r) for r in got]
         for i, (r, want) in enumerate(zip(got, record.outputs, strict=True)):
             if is_random(made):  # other numbers, of the same shape and dtype
                 _same_kind(f"{what}: output {i}", r, want)
@@ -387,6 +413,27 @@ def _expected(made: Declared, folder: Path) -> None:
                 _stored(f"{what}: output {i}", r, want, lost if allowed is None else allowed[i], call.case.special)
         if call.gradients and record.gradients:
             _stored_gradients(made, call, record, what)
+
+
+#: PyTorch computes some operators of complex numbers, and lacks only the gradient.
+_NO_GRADIENT = re.compile(f"^{expected.LEFT_OUT}|does not support automatic differentiation")
+
+
+def _takes(made: Declared, call: expected.Call) -> bool:
+    """Whether the operator computes this call, or refuses its dtypes."""
+    try:
+        calls.run(made, call.args, call.attrs)
+    except DtypeError:
+        return False
+    return True
+
+
+def _summed(r: np.ndarray) -> np.ndarray:
+    """How far sums of integers may be off: some roundings of the largest of them."""
+    if not is_differentiable(r.dtype):
+        return np.zeros(r.shape)
+    size = np.abs(np.where(np.isfinite(exact64(r)), exact64(r), 0))
+    return 16 * eps(r.dtype) * (size + size.max(initial=0.0)) + 1e-37  # type: ignore[no-any-return]
 
 
 def _allowed(made: Declared, call: expected.Call) -> list[np.ndarray] | None:
@@ -434,12 +481,13 @@ def _stored(
 
 def _stored_gradients(made: Declared, call: expected.Call, record: expected.Record, what: str) -> None:
     def make(i: int, t: Tensor) -> np.ndarray:
-        return expected.cotangent(call.key, i, t._array.shape).astype(t._array.dtype)
+        x = t._array
+        return expected.cotangent(call.key, i, x.shape, x.dtype.kind == "c").astype(x.dtype)
 
     grads = calls.gradients(made, call.args, call.attrs, make, needs=call.needs)[2]
     allowed: Any = [None] * len(grads)
     arrays = calls.arrays_in(call.args)
-    if FLOAT64 in dtypes(made):
+    if FLOAT64 in dtypes(made) or call.dtype == COMPLEX64:
         function, given = gradients.gradient_function(made, call.args, call.attrs, make, call.needs)
         length = max((a.size for a in arrays), default=1)
         allowed = [2 * b for b in bounds(function, given, call.dtype, length, _coarsest(call.args))[1]]
@@ -607,11 +655,18 @@ def _interpret_whole(made: Declared) -> None:
     """The public function on the interpreter's device against the CPU."""
     for case, dtype in each_case(made, (FLOAT32, BFLOAT16, FLOAT16)):
         args, attrs = case.arguments(dtype)
+        if any(a.dtype.kind == "c" for a in calls.arrays_in(args)):  # complex numbers are on the CPU only
+            continue
         if not calls.arrays_in(args) and "device" not in made.signature.parameters:
             continue
         want = calls.run(made, args, attrs)
-        with kernels.poisoned():
-            got = calls.host(calls.run(made, args, attrs, kernels.INTERPRET))
+        try:
+            with kernels.poisoned():
+                got = calls.host(calls.run(made, args, attrs, kernels.INTERPRET))
+        except (DeviceError, DtypeError) as error:  # an operator without a kernel says so
+            if "on the CPU only" not in str(error):
+                raise
+            continue
         working = eps(dtype) if isinstance(made, Composite) and is_float(dtype) else None
         found = None
         if not case.special and is_float(dtype) and _floats(args):
@@ -684,7 +739,8 @@ def _inplace(made: Declared) -> None:
             with calls.stream():
                 result = getattr(Tensor, f"{made.name}_")(*given, **attrs)
         except DtypeError:
-            if _RANK[want[0].dtype.kind] <= _RANK[first.dtype.kind]:
+            becomes_real = first.dtype.kind == "c" and want[0].dtype.kind == "f"
+            if _RANK[want[0].dtype.kind] <= _RANK[first.dtype.kind] and not becomes_real:
                 raise
             continue
         what = f"{made.name}_, {case}, {dtype}"
@@ -717,11 +773,15 @@ def _with_out(op: Op, case: Case, args: Any, attrs: dict[str, Any], want: Sequen
             raise CheckError(f"{what}: the version counter was not raised")
     if want[0].ndim and want[0].size:
         wrong = wrap(np.empty((*want[0].shape, 2), want[0].dtype))
-        try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             calls.call(op, given, {**attrs, "out": wrong if len(outs) == 1 else (wrong, *outs[1:])})
-        except ShapeError:
-            return
-        raise CheckError(f"{op.name}(out=), {case}: an out of shape {wrong._array.shape} was taken for {want[0].shape}")
+        what = f"{op.name}(out=), {case}: an out of another shape"
+        if wrong._array.shape != want[0].shape:
+            raise CheckError(f"{what} was not resized: it has {wrong._array.shape}, the result {want[0].shape}")
+        same(wrong._array, want[0], what)
+        if not any("was resized" in str(w.message) for w in caught):
+            raise CheckError(f"{what} was resized without a warning")
 
 
 def _mutates(op: Op) -> None:

@@ -16,13 +16,23 @@ import numpy as np
 
 from tensorlib._dtypes import OF_NUMPY
 from tensorlib.testing import cases as all_cases
-from tensorlib.testing.cases import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Case, Declared, depends_on_dtype, proposed
+from tensorlib.testing.cases import (
+    BFLOAT16,
+    COMPLEX64,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    Case,
+    Declared,
+    depends_on_dtype,
+    proposed,
+)
 from tensorlib.testing.compare import is_float
 
 #: Elements kept of one result.
 KEPT = 48
 #: The dtypes besides the usual one.
-_OTHERS = (FLOAT64, BFLOAT16, FLOAT16, *(np.dtype(t) for t in (np.int64, np.uint8, np.bool_)))
+_OTHERS = (FLOAT64, BFLOAT16, FLOAT16, *(np.dtype(t) for t in (np.int64, np.uint8, np.bool_)), COMPLEX64)
 
 
 class Values(NamedTuple):
@@ -75,9 +85,11 @@ def key(dtype: np.dtype[Any], args: Sequence[Any], attrs: dict[str, Any]) -> str
     return digest.hexdigest()
 
 
-def cotangent(seed: str, index: int, shape: Sequence[int]) -> np.ndarray:
-    """The gradient of output ``index``, float64: the same numbers for the same call everywhere."""
-    return np.random.default_rng([int(seed, 16), index]).standard_normal(tuple(shape))
+def cotangent(seed: str, index: int, shape: Sequence[int], of_complex: bool = False) -> np.ndarray:
+    """The gradient of output ``index``, float64 or complex128: the same numbers for the same call everywhere."""
+    rng = np.random.default_rng([int(seed, 16), index])
+    parts = rng.standard_normal(tuple(shape))
+    return np.asarray(parts + 1j * rng.standard_normal(tuple(shape)) if of_complex else parts)
 
 
 class Call(NamedTuple):
@@ -100,12 +112,14 @@ def plan(made: Declared) -> Iterator[Call]:
     ordinary = [c for c in everything if depends_on_dtype(c)]
     few = [c for c in ordinary if not c.special][:2] + [c for c in ordinary if c.special or c.label == "ties"]
     gradients = not (all_cases.is_random(made) or all_cases.writes_first(made))
-    for dtype in (usual, *(d for d in _OTHERS if d != usual)):
+    takes = all_cases.dtypes(made)
+    for dtype in (usual, *(d for d in _OTHERS if d != usual and (d != COMPLEX64 or d in takes))):
         for case in everything if dtype == usual else few:
             if (case.special or case.label == "ties") and not is_float(dtype):
                 continue
             args, attrs = case.arguments(dtype)
-            wants = gradients and not case.special and (dtype == FLOAT32 or (dtype == BFLOAT16 and case is few[0]))
+            wants = dtype in (FLOAT32, COMPLEX64) or (dtype == BFLOAT16 and case is few[0])
+            wants = wants and gradients and not case.special
             yield Call(case, dtype, args, attrs, key(dtype, args, attrs), wants, dtype == usual, case.needs())
 
 

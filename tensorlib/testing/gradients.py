@@ -17,12 +17,24 @@ from tensorlib.autograd import engine
 from tensorlib.errors import AutogradError
 from tensorlib.op import Composite, Op
 from tensorlib.testing import calls
-from tensorlib.testing.cases import FLOAT32, FLOAT64, Case, cases, dtypes, is_random
-from tensorlib.testing.compare import CheckError, bounds, is_float, within
+from tensorlib.testing.cases import COMPLEX64, COMPLEX128, FLOAT32, FLOAT64, Case, cases, dtypes, is_random
+from tensorlib.testing.compare import CheckError, bounds, is_differentiable, within
 
 STEP = 1e-6
 
 Declared = Op | Composite
+
+
+def _numbers(seed: list[int], shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """Normal numbers; complex ones have both parts."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal(tuple(shape))
+    return np.asarray(x + 1j * rng.standard_normal(tuple(shape)) if np.dtype(dtype).kind == "c" else x).astype(dtype)
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Re(conj(a) b): the change along b of what has the gradient a."""
+    return np.real(np.conj(a) * b)
 
 
 def cotangents(case: Case) -> Callable[[int, Tensor], np.ndarray]:
@@ -30,22 +42,31 @@ def cotangents(case: Case) -> Callable[[int, Tensor], np.ndarray]:
 
     def make(i: int, t: Tensor) -> np.ndarray:
         x = t._array
-        return np.random.default_rng([5, i]).standard_normal(x.shape).astype(x.dtype)
+        return _numbers([5, i], x.shape, x.dtype)
 
     return make
 
 
 def at_points(made: Declared) -> list[tuple[Case, tuple[Any, ...], dict[str, Any]]]:
-    """The calls at which gradients are compared: float64, finite, with an input that may want a gradient."""
-    if FLOAT64 not in dtypes(made):
-        return []
-    found = []
-    for case in cases(made):
-        if case.special or (case.fixed and case.draws()):
+    """The calls at which gradients are compared: float64, finite, with an input that may want a gradient.
+
+    The first few also in complex128, where complex numbers are taken.
+    """
+    found: list[tuple[Case, tuple[Any, ...], dict[str, Any]]] = []
+    takes = dtypes(made)
+    for dtype in (FLOAT64, COMPLEX128):
+        if (COMPLEX64 if dtype == COMPLEX128 else dtype) not in takes:
             continue
-        args, attrs = case.arguments(FLOAT64)
-        if any(n and is_float(a.dtype) and a.size for a, n in zip(calls.arrays_in(args), case.needs(), strict=False)):
-            found.append((case, args, attrs))
+        few = 0
+        for case in cases(made):
+            if case.special or (case.fixed and case.draws()) or (few == 4 and found and dtype == COMPLEX128):
+                continue
+            args, attrs = case.arguments(dtype)
+            given = zip(calls.arrays_in(args), case.draws(), strict=False)
+            wanted = (True,) if dtype == COMPLEX128 else (True, "real")
+            if any(d.grad in wanted and is_differentiable(a.dtype) and a.size for a, d in given):
+                found.append((case, args, attrs))
+                few += 1
     return found
 
 
@@ -56,7 +77,8 @@ class _Function:
         self.made, self.args, self.attrs = made, args, attrs
         self.arrays = calls.arrays_in(args)
         self.needs = case.needs()
-        self.wanted = [i for i, a in enumerate(self.arrays) if is_float(a.dtype) and self.needs[i]]
+        self.wanted = [i for i, a in enumerate(self.arrays) if is_differentiable(a.dtype) and self.needs[i]]
+        self.symmetric = [d.kind == "positive" for d in case.draws()]
         self.cotangent = cotangents(case)
         self.outs = _differentiable_outputs(made)
         self.extra: dict[int, np.ndarray] = {}
@@ -68,13 +90,13 @@ class _Function:
     def outputs(self, arrays: Sequence[np.ndarray]) -> list[tuple[int, np.ndarray]]:
         """(number of the output, array) of the float outputs."""
         found = calls.run(self.made, calls.with_arrays(self.args, arrays), self.attrs)
-        return [(i, r) for i, r in enumerate(found) if r.dtype.kind == "f" and (self.outs is None or i in self.outs)]
+        return [(i, r) for i, r in enumerate(found) if r.dtype.kind in "fc" and (self.outs is None or i in self.outs)]
 
     def value(self, arrays: Sequence[np.ndarray]) -> float:
         """The weighted sum, over what is finite."""
         total = 0.0
         for i, r in self.outputs(arrays):
-            total += float(np.sum(np.where(np.isfinite(r), r, 0) * self.seed(i, wrap(r))))
+            total += float(np.sum(_product(np.where(np.isfinite(r), r, 0), self.seed(i, wrap(r)))))
         return total
 
     def weight(self) -> float:
@@ -119,8 +141,9 @@ def _kinked(f: Callable[[Any], float], along: Callable[[float], Any], h: float) 
     return turns or abs(slopes[1] - slopes[0]) > 1e-4 * size + 8 * noise
 
 
-def _direction(shape: Sequence[int], index: int) -> np.ndarray:
-    return np.random.default_rng([11, index]).standard_normal(tuple(shape))
+def _direction(like: np.ndarray, index: int, symmetric: bool = False) -> np.ndarray:
+    v = _numbers([11, index], like.shape, like.dtype)
+    return v + np.conj(v.swapaxes(-1, -2)) if symmetric else v
 
 
 def first_order(made: Declared) -> None:
@@ -130,7 +153,7 @@ def first_order(made: Declared) -> None:
     for case, args, attrs in at_points(made):
         f = _Function(made, case, args, attrs)
         outs, _, grads, _ = f.gradients(f.arrays)
-        if any(not np.all(np.isfinite(r)) for r in (t._array for t in outs) if r.dtype.kind == "f"):
+        if any(not np.all(np.isfinite(r)) for r in (t._array for t in outs) if r.dtype.kind in "fc"):
             untouched.append(f"{case.label}: results are not finite")
             continue
         if any(not np.all(np.isfinite(f.arrays[at])) for at in f.wanted):
@@ -144,7 +167,7 @@ def first_order(made: Declared) -> None:
                     raise CheckError(f"{what} has shape {g._array.shape}, the input {x.shape}: a missing sum_to_size?")
                 if g._array.dtype != x.dtype:
                     raise CheckError(f"{what} has dtype {g._array.dtype}, the input {x.dtype}")
-            v = _direction(x.shape, at)
+            v = _direction(x, at, f.symmetric[at])
             h = STEP
 
             def along(t: float, at: int = at, v: np.ndarray = v, f: _Function = f) -> list[np.ndarray]:
@@ -155,7 +178,7 @@ def first_order(made: Declared) -> None:
                 continue
             right, left = f.value(along(h)), f.value(along(-h))
             numeric = (right - left) / (2 * h)
-            analytic = 0.0 if g is None else float(np.sum(g._array * v))
+            analytic = 0.0 if g is None else float(np.sum(_product(g._array, v)))
             size = abs(numeric) + (0.0 if g is None else float(np.sum(np.abs(g._array * v))))
             allowed = 1e-5 * size + 2e-15 * max(abs(right), f.weight()) / h + 1e-9
             if not abs(numeric - analytic) <= allowed:
@@ -180,10 +203,10 @@ def second_order(made: Declared) -> None:
         if any(
             not np.all(np.isfinite(t._array))
             for t in (*outs, *leaves, *grads)
-            if t is not None and t._array.dtype.kind == "f"
+            if t is not None and t._array.dtype.kind in "fc"
         ):
             continue
-        weights = [_direction(f.arrays[at].shape, 100 + at) for at in f.wanted]
+        weights = [_direction(f.arrays[at], 100 + at, f.symmetric[at]) for at in f.wanted]
         live = [(g, w) for g, w in zip(grads, weights, strict=True) if g is not None and g.requires_grad]
         variables = [*leaves, *seeds]
         # The outputs whose cotangents the seeds are.
@@ -197,13 +220,12 @@ def second_order(made: Declared) -> None:
         def value(arrays: Sequence[np.ndarray], f: _Function = f, weights: Any = weights) -> float:
             again = f.gradients(arrays)[2]
             pairs = [(g._array, w) for g, w in zip(again, weights, strict=True) if g is not None]
-            return sum(float(np.sum(np.where(np.isfinite(g), g, 0) * w)) for g, w in pairs)
+            return sum(float(np.sum(_product(np.where(np.isfinite(g), g, 0), w))) for g, w in pairs)
 
         for k, second in enumerate(found):
             of_input = k < len(leaves)
             at = f.wanted[k] if of_input else sources[k - len(leaves)]
-            shape = variables[k]._array.shape
-            v = _direction(shape, 200 + k)
+            v = _direction(variables[k]._array, 200 + k, of_input and f.symmetric[at])
 
             def along(t: float, at: int = at, v: np.ndarray = v, of_input: bool = of_input, f: _Function = f) -> Any:
                 f.extra = {} if of_input else {at: t * v}
@@ -216,7 +238,7 @@ def second_order(made: Declared) -> None:
             left = value(along(-h))
             f.extra = {}
             numeric = (right - left) / (2 * h)
-            analytic = 0.0 if second is None else float(np.sum(second._array * v))
+            analytic = 0.0 if second is None else float(np.sum(_product(second._array, v)))
             size = abs(numeric) + (0.0 if second is None else float(np.sum(np.abs(second._array * v))))
             first = sum(
                 float(np.sum(np.abs(g._array * w))) for g, w in zip(grads, weights, strict=True) if g is not None
@@ -329,7 +351,7 @@ def gradient_function(
 ) -> tuple[Callable[..., list[np.ndarray]], list[np.ndarray]]:
     """(arrays -> gradients as arrays, zeros for None; the arrays of the call), for ``bounds``."""
     arrays = calls.arrays_in(args)
-    wants = [is_float(a.dtype) and (i >= len(needs) or needs[i]) for i, a in enumerate(arrays)]
+    wants = [is_differentiable(a.dtype) and (i >= len(needs) or needs[i]) for i, a in enumerate(arrays)]
 
     def function(*given: np.ndarray) -> list[np.ndarray]:
         found = calls.gradients(made, calls.with_arrays(args, given), attrs, make, needs=wants)
@@ -393,7 +415,7 @@ def never_stale(op: Op) -> None:
 
 
 def _leaves(args: Sequence[Any], needs: Sequence[bool]) -> list[np.ndarray]:
-    return [a for a, n in zip(calls.arrays_in(args), needs, strict=False) if n and is_float(a.dtype)]
+    return [a for a, n in zip(calls.arrays_in(args), needs, strict=False) if n and is_differentiable(a.dtype)]
 
 
 def _flat(values: Sequence[Any]) -> list[Any]:

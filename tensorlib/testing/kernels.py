@@ -75,7 +75,7 @@ def interpreted(op: Op) -> Iterator[tuple[Case, np.dtype[Any]]]:
     ordinary = [c for c in cases(op) if depends_on_dtype(c)]
     few = [c for c in ordinary if not c.special][:3] + [c for c in ordinary if c.special]
     for dtype in dtypes(op):
-        if dtype != first:
+        if dtype != first and dtype.kind != "c":  # complex numbers are on the CPU only
             # Half types are what kernels are for; float64, integers and bools share their code with them.
             for case in few if dtype in KERNEL_DTYPES else few[:1]:
                 yield case, dtype
@@ -128,7 +128,8 @@ def product(op: Op) -> Iterator[tuple[str, np.dtype[Any]]]:
     """Each target with each dtype."""
     for target in TARGETS:
         for dtype in dtypes(op):
-            yield target, dtype
+            if dtype.kind != "c":
+                yield target, dtype
 
 
 def compile_for(op: Op, targets: Sequence[tuple[str, Any]], chosen: Sequence[Case]) -> None:

@@ -78,7 +78,7 @@ def to_numpy(t: Any) -> np.ndarray:
         t = t.resolve_conj().resolve_neg()
     if t.dtype == torch.bfloat16:
         return t.contiguous().view(torch.uint16).numpy().view(BFLOAT16).reshape(t.shape)
-    return t.contiguous().numpy().reshape(t.shape)
+    return t.contiguous().numpy(force=True).reshape(t.shape)  # force: a tensor of zeros may have no memory
 
 
 def functions(made: Any) -> list[Callable[..., Any]]:
@@ -130,7 +130,8 @@ def record(made: Any, item: expected.Call) -> expected.Record:
     """One call by PyTorch."""
     args = [to_torch(a) for a in item.args]
     tensors = [t for t in flat(args) if isinstance(t, torch.Tensor)]
-    leaves = [t for t, needs in zip(tensors, item.needs, strict=False) if needs and t.is_floating_point()]
+    floats = [t.is_floating_point() or t.is_complex() for t in tensors]
+    leaves = [t for t, needs, wants in zip(tensors, item.needs, floats, strict=False) if needs and wants]
     if item.gradients:
         for t in leaves:
             t.requires_grad_()
@@ -143,7 +144,8 @@ def record(made: Any, item: expected.Call) -> expected.Record:
     if item.gradients:
         live = [(i, t) for i, t in enumerate(outs) if isinstance(t, torch.Tensor) and t.requires_grad]
         seeds = [
-            torch.from_numpy(expected.cotangent(item.key, i, t.shape)).to(t.dtype).reshape(t.shape) for i, t in live
+            torch.from_numpy(expected.cotangent(item.key, i, t.shape, t.is_complex())).to(t.dtype).reshape(t.shape)
+            for i, t in live
         ]
         if live:
             try:

@@ -56,7 +56,10 @@ def test_causal_counts_from_the_first_key() -> None:
         mask = tl.from_numpy(np.tri(length, source, dtype=bool))
         close(run(inputs, sdpa, is_causal=True), run(inputs, sdpa, mask))
         both = tl.from_numpy(np.random.default_rng(5).random((length, source)) < 0.7)
-        close(run(inputs, sdpa, both, is_causal=True), run(inputs, sdpa, both & mask))
+        fused = run(inputs, attention._attention, both, is_causal=True, scale=0.5)
+        close(fused, run(inputs, sdpa, both & mask))
+        with pytest.raises(RuntimeError, match="Explicit attn_mask should not be set when is_causal=True"):
+            sdpa(*inputs, both, is_causal=True)
 
 
 def test_grouped_heads_are_repeated_heads() -> None:
@@ -142,7 +145,7 @@ def test_dropout_keeps_its_share_and_the_mean() -> None:
 def test_the_gradient_of_an_added_mask() -> None:
     q, k, v = leaves((2, 3, 4, 8), (2, 3, 5, 8))
     mask = tl.from_numpy(numbers(3, 1, 5, seed=7)).requires_grad_()
-    sdpa(q, k, v, mask, is_causal=True).sum().backward()
+    attention._attention(q, k, v, mask, True, 8**-0.5).sum().backward()
     again = mask.detach().requires_grad_()
     attention._formula(q.detach(), k.detach(), v.detach(), again, True, 8**-0.5).sum().backward()
     np.testing.assert_allclose(mask.grad.numpy(), again.grad.numpy(), rtol=1e-4, atol=1e-5)

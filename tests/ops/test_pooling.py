@@ -73,3 +73,60 @@ def test_errors_name_the_public_function(name):
         pool(tl.ones(1, 4, 4), 5)
     with pytest.raises(RuntimeError, match=f"{name}: Expected 3D or 4D"):
         pool(tl.ones(4, 4), 2)
+
+
+@pytest.mark.parametrize("name", ["max_pool3d", "avg_pool3d"])
+def test_three_dims_are_two_after_one(name):
+    """Maxima of maxima, means of means."""
+    x = tl.tensor(np.random.default_rng(1).standard_normal((2, 3, 6, 8, 5)))
+    planes = getattr(F, name.replace("3", "2"))(x.flatten(1, 2), (2, 3), (3, 2)).unflatten(1, (3, 6))
+    columns = planes.permute(0, 1, 3, 4, 2).flatten(1, 3)
+    want = getattr(F, name.replace("3", "1"))(columns, 2).unflatten(1, planes.shape[1:2] + planes.shape[3:])
+    np.testing.assert_allclose(getattr(F, name)(x, (2, 2, 3), (2, 3, 2)).numpy(), want.permute(0, 1, 4, 2, 3).numpy())
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("device", ["cpu", "interpret"])
+def test_unpooling_puts_maxima_back(dims, device):
+    x = tl.tensor(np.random.default_rng(2).standard_normal((2, 3, 7, 6, 5)[: dims + 2]), device=device)
+    out, where = getattr(F, f"max_pool{dims}d")(x, 2, return_indices=True)
+    back = getattr(F, f"max_unpool{dims}d")(out, where, 2, output_size=x.shape)
+    kept = back != 0
+    assert tl.equal(back[kept], x[kept]) and kept.sum().item() == out.numel()
+
+
+def test_fractional_windows_lie_within_and_reach_the_end():
+    x = tl.arange(40.0).reshape(1, 1, 40).repeat(1, 40, 1).unsqueeze(0)
+    tl.manual_seed(0)
+    out, where = F.fractional_max_pool2d(x, (2, 3), (15, 13), return_indices=True)
+    assert out.shape == (1, 1, 15, 13) and tl.equal(out, x.flatten(2).gather(-1, where.flatten(2)).reshape(out.shape))
+    steps = out[0, 0, 0].diff()
+    assert out[0, 0, 0, -1].item() == 39 and steps.min().item() >= 2 and steps.max().item() <= 4
+    tl.manual_seed(0)
+    assert tl.equal(out, F.fractional_max_pool2d(x, (2, 3), output_size=(15, 13)))
+
+
+def test_infinities_stay_in_the_windows_that_hold_them():
+    x = tl.zeros(1, 1, 5)
+    x[..., 4] = INF
+    assert F.adaptive_avg_pool1d(x, 3).tolist() == [[[0, 0, INF]]]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda x: F.max_pool2d(x, (2, 2, 2)), RuntimeError, "single int, or a tuple of two ints"),
+        (lambda x: F.max_pool2d(x, 2.5), TypeError, "kernel_size"),
+        (lambda x: F.avg_pool2d(x, 2, divisor_override=0), RuntimeError, "divisor must be not zero"),
+        (lambda x: F.avg_pool3d(x, 5, padding=2), RuntimeError, "smaller than kernel size"),
+        (lambda x: F.adaptive_avg_pool2d(x, (1, 2, 3)), RuntimeError, "output_size must be 2"),
+        (lambda x: F.max_unpool2d(x, x, 2), RuntimeError, "should be type int64"),
+        (lambda x: F.max_unpool2d(x, x.long(), 2, output_size=(9, 11)), ValueError, "must be between 6 and 10"),
+        (lambda x: F.fractional_max_pool2d(x, 2), ValueError, "either an output_size or an output_ratio"),
+        (lambda x: F.fractional_max_pool2d(x, 2, 4), RuntimeError, "too large relative to input size"),
+        (lambda x: F.max_pool2d(np.zeros((1, 4, 4)), 2), TypeError, "must be Tensor, not ndarray"),
+    ],
+)
+def test_what_pooling_refuses(call, error, match):
+    with pytest.raises(error, match=match):
+        call(tl.ones(1, 4, 4, 4))
