@@ -3,9 +3,14 @@
 The names are PyTorch's: ``import tensorlib as torch`` carries ordinary model code over.
 """
 
+import gc as _gc
 import importlib as _importlib
 import warnings as _warnings
 from typing import Any as _Any
+
+# A thousand declarations are many small objects, none of them garbage: looking for some takes a fifth of the import.
+_collecting = _gc.isenabled()
+_gc.disable()
 
 from tensorlib import _dtypes, _malloc, autograd, cuda, errors, random
 from tensorlib._core import Tensor
@@ -33,7 +38,16 @@ from tensorlib._settings import (
     typename,
     use_deterministic_algorithms,
 )
-from tensorlib._tensor import Size, get_default_dtype, is_tensor, promote_types, result_type, set_default_device
+from tensorlib._tensor import (
+    Size,
+    can_cast,
+    get_default_device,
+    get_default_dtype,
+    is_tensor,
+    promote_types,
+    result_type,
+    set_default_device,
+)
 from tensorlib._version import __version__
 from tensorlib.autograd.modes import (
     enable_grad,
@@ -53,6 +67,7 @@ _warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"tensorlib\b
 
 strided = "strided"
 contiguous_format, preserve_format, channels_last = "contiguous_format", "preserve_format", "channels_last"
+channels_last_3d = "channels_last_3d"
 inf, nan, pi, e = float("inf"), float("nan"), 3.141592653589793, 2.718281828459045
 
 for _d in _dtypes.ALL:
@@ -64,12 +79,17 @@ for _made in _declared():
         if _made.inplace:
             globals()[f"{_name}_"] = getattr(Tensor, f"{_name}_")
 
+if _collecting:
+    _gc.enable()
 
-_SUBMODULES = ("amp", "backends", "fft", "func", "io", "linalg", "nn", "ops", "optim", "special", "testing", "utils")
+
+_SUBMODULES = ("accelerator", "amp", "backends", "distributions", "fft", "func", "io", "jit", "linalg", "nn", "ops",
+               "optim", "special", "testing", "utils")  # fmt: skip
 #: Functions and classes of this namespace that live in a submodule.
 _LATE: dict[str, tuple[str, ...]] = {
     "io": ("load", "save"),
     "func": ("vmap",),
+    "jit": ("_assert",),
     "amp": ("autocast", "GradScaler"),
     "_legacy": ("BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor", "HalfTensor",
                 "IntTensor", "LongTensor", "ShortTensor"),

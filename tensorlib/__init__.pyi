@@ -17,7 +17,7 @@ from tensorlib._dtypes import dtype as dtype, finfo as finfo, iinfo as iinfo
 from tensorlib._printing import set_printoptions as set_printoptions
 from tensorlib._promotion import set_default_dtype as set_default_dtype
 from tensorlib._settings import are_deterministic_algorithms_enabled as are_deterministic_algorithms_enabled, compile as compile, get_deterministic_debug_mode as get_deterministic_debug_mode, get_float32_matmul_precision as get_float32_matmul_precision, get_num_interop_threads as get_num_interop_threads, get_num_threads as get_num_threads, is_deterministic_algorithms_warn_only_enabled as is_deterministic_algorithms_warn_only_enabled, is_warn_always_enabled as is_warn_always_enabled, set_default_tensor_type as set_default_tensor_type, set_deterministic_debug_mode as set_deterministic_debug_mode, set_float32_matmul_precision as set_float32_matmul_precision, set_flush_denormal as set_flush_denormal, set_num_interop_threads as set_num_interop_threads, set_num_threads as set_num_threads, set_warn_always as set_warn_always, typename as typename, use_deterministic_algorithms as use_deterministic_algorithms
-from tensorlib._tensor import Size as Size, get_default_dtype as get_default_dtype, is_tensor as is_tensor, promote_types as promote_types, result_type as result_type, set_default_device as set_default_device
+from tensorlib._tensor import Size as Size, can_cast as can_cast, get_default_device as get_default_device, get_default_dtype as get_default_dtype, is_tensor as is_tensor, promote_types as promote_types, result_type as result_type, set_default_device as set_default_device
 from tensorlib._version import __version__ as __version__
 from tensorlib.autograd.modes import enable_grad as enable_grad, inference_mode as inference_mode, is_grad_enabled as is_grad_enabled, is_inference_mode_enabled as is_inference_mode_enabled, no_grad as no_grad, set_grad_enabled as set_grad_enabled
 from tensorlib.op import declared as _declared
@@ -25,6 +25,7 @@ from tensorlib.op import names_in as _names_in
 from tensorlib.random import Generator as Generator, default_generator as default_generator, get_rng_state as get_rng_state, initial_seed as initial_seed, manual_seed as manual_seed, seed as seed, set_rng_state as set_rng_state
 from tensorlib.io import load as load, save as save
 from tensorlib.func import vmap as vmap
+from tensorlib.jit import _assert as _assert
 from tensorlib.amp import GradScaler as GradScaler, autocast as autocast
 from tensorlib._legacy import BFloat16Tensor as BFloat16Tensor, BoolTensor as BoolTensor, ByteTensor as ByteTensor, CharTensor as CharTensor, DoubleTensor as DoubleTensor, FloatTensor as FloatTensor, HalfTensor as HalfTensor, IntTensor as IntTensor, LongTensor as LongTensor, ShortTensor as ShortTensor
 from tensorlib.amp.autocast_mode import clear_autocast_cache as clear_autocast_cache, get_autocast_dtype as get_autocast_dtype, is_autocast_cache_enabled as is_autocast_cache_enabled, is_autocast_enabled as is_autocast_enabled, set_autocast_cache_enabled as set_autocast_cache_enabled, set_autocast_dtype as set_autocast_dtype
@@ -59,6 +60,7 @@ strided: str
 contiguous_format: str
 preserve_format: str
 channels_last: str
+channels_last_3d: str
 inf: _float
 nan: _float
 pi: _float
@@ -171,6 +173,8 @@ def bartlett_window(window_length: _int, periodic: _bool = True, *, dtype: Any =
     """1 - |2 i / (n - 1) - 1|: a triangle. ``periodic``: n + 1 points without the last, for use in a transform."""
 def bernoulli(input: Tensor, p: Any = None, *, generator: Any = None, out: Any = None) -> Tensor:
     """1 with probability ``input``, elementwise, else 0; with ``p`` that is the probability everywhere."""
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x1^T W_k x2 + b_k. input1 (…, in1), input2 (…, in2), weight (out, in1, in2), bias (out,) -> (…, out)."""
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: _int = 0, *, out: Any = None) -> Tensor:
     """out[n] = the number of elements of input that are n (or the sum of their weights), for n up to the largest."""
 def binomial(count: Tensor, prob: Tensor, *, out: Any = None, generator: Any = None) -> Tensor:
@@ -433,7 +437,7 @@ def gradient(input: Tensor, *, spacing: Any = 1, dim: Any = None, edge_order: _i
     """The derivative along each dimension of ``dim`` (None: all) by central differences, of second order inside."""
 def group_norm(input: Tensor, num_groups: _int, weight: Tensor | None = None, bias: Tensor | None = None, eps: _float = 1e-05) -> Tensor:
     """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's groups of channels."""
-def gru(*args: Any) -> Any:
+def gru(*args: Any, **kwargs: Any) -> Any:
     """(out, h_n) of a stack of GRU layers; arguments as for ``lstm``, with one state. Cho et al. 2014."""
 def gru_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None) -> Any:
     """h after one step of a GRU from hx. input (B, in) -> (B, width)."""
@@ -583,7 +587,7 @@ def logspace(start: Any, end: Any, steps: _int, base: _float = 10.0, *, out: Any
     """base**start … base**end: ``steps`` numbers whose logarithms are evenly spaced, computed in float64."""
 def logsumexp(input: Tensor, dim: _int | Sequence[_int] | None, keepdim: Any = False, *, out: Any = None) -> Tensor:
     """log Σ exp(input) over ``dim``, without overflow; -inf of nothing. Integers become the default float dtype."""
-def lstm(*args: Any) -> Any:
+def lstm(*args: Any, **kwargs: Any) -> Any:
     """(out, h_n, c_n) of a stack of LSTM layers; ``nn.LSTM`` calls it. Hochreiter & Schmidhuber 1997."""
 def lstm_cell(input: Tensor, hx: Sequence[Tensor], w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None) -> Any:
     """(h, c) after one step of an LSTM from hx = (h, c). input (B, in) -> two of (B, width)."""
@@ -754,7 +758,7 @@ def randperm(n: _int, *, generator: Any = None, out: Any = None, dtype: Any = No
 def range(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False) -> Tensor:
     """start, start + step, … up to and including ``end``: floor((end - start) / step) + 1 elements. Use ``arange``."""
 def ravel(input: Tensor) -> Tensor:
-    """input.reshape(-1)."""
+    """input.reshape(-1), a copy unless input is contiguous."""
 def real(input: Tensor) -> Tensor:
     """The real part: a view of complex numbers; real tensors themselves."""
 def reciprocal(input: Tensor, *, out: Any = None) -> Tensor:
@@ -777,11 +781,11 @@ def resolve_neg(input: Tensor) -> Tensor:
     """The tensor itself: negatives are computed at once, never marked for later."""
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: _float | None = None) -> Tensor:
     """input / √(mean(input²) + eps) · weight over the last dims, ``normalized_shape``. input (*, *normalized_shape)."""
-def rnn_relu(*args: Any) -> Any:
+def rnn_relu(*args: Any, **kwargs: Any) -> Any:
     """(out, h_n) of a stack of layers with relu; arguments as for ``lstm``, with one state. Elman 1990."""
 def rnn_relu_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None) -> Any:
     """relu(input w_ih^T + b_ih + hx w_hh^T + b_hh). input (B, in) -> (B, width)."""
-def rnn_tanh(*args: Any) -> Any:
+def rnn_tanh(*args: Any, **kwargs: Any) -> Any:
     """(out, h_n) of a stack of layers with tanh; arguments as for ``lstm``, with one state. Elman 1990."""
 def rnn_tanh_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None) -> Any:
     """tanh(input w_ih^T + b_ih + hx w_hh^T + b_hh). input (B, in) -> (B, width)."""
@@ -971,8 +975,12 @@ def vector_norm(x: Tensor, ord: Any = 2, dim: _int | Sequence[_int] | None = Non
     """(Σ |x|**ord)**(1/ord) over ``dim``; inf and -inf: the largest and smallest |x|; 0: how many are not 0."""
 def view_as_complex(input: Tensor) -> Tensor:
     """The view of real numbers (…, 2) as complex ones: the inverse of ``view_as_real``."""
+def view_as_complex_copy(input: Tensor, *, out: Any = None) -> Any:
+    """A copy, in memory of its own, of what ``view_as_complex`` shows as a view."""
 def view_as_real(input: Tensor) -> Tensor:
     """The view (…, 2) of complex numbers as their real and imaginary parts. DtypeError for real numbers."""
+def view_as_real_copy(input: Tensor, *, out: Any = None) -> Any:
+    """A copy, in memory of its own, of what ``view_as_real`` shows as a view."""
 def view_copy(input: Tensor, size: Any, *, out: Any = None) -> Tensor:
     """A copy, in memory of its own, of what ``view`` shows as a view."""
 def vsplit(input: Tensor, indices_or_sections: Any) -> Any:

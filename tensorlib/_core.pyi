@@ -406,6 +406,8 @@ class Tensor:
         """In-place digamma."""
     def dim(self) -> _int:
         """Number of dimensions."""
+    def dim_order(self) -> Any:
+        """The dims from the one with the largest stride to the one with the smallest."""
     def dist(self, other: Tensor, p: Any = 2, *, out: Any = None) -> Tensor:
         """(Σ |input - other|**p)**(1/p), the two broadcast against each other. DtypeError for integers."""
     def div(self, other: Any, *, rounding_mode: Any = None, out: Any = None) -> Tensor:
@@ -623,12 +625,18 @@ class Tensor:
         """False: inference mode makes ordinary tensors."""
     @property
     def is_leaf(self) -> Any: ...
+    @property
+    def is_meta(self) -> Any: ...
+    @property
+    def is_mps(self) -> Any: ...
     def is_neg(self) -> _bool:
         """Whether the tensor is marked as negated: never, negatives are computed at once."""
     def is_nonzero(self) -> _bool:
         """Whether the only element is not 0. ArgumentError where there are more, or none."""
     def is_pinned(self, device: Any = None) -> _bool:
         """False: page-locked memory belongs to the allocator, which stages copies through it, not to tensors."""
+    @property
+    def is_quantized(self) -> Any: ...
     def is_same_size(self, other: Tensor) -> _bool:
         """Whether the other tensor has the same shape."""
     def is_set_to(self, tensor: Tensor) -> _bool:
@@ -637,6 +645,10 @@ class Tensor:
         """Whether other processes see its memory: on a GPU they can, on the CPU never."""
     def is_signed(self) -> _bool:
         """Whether the dtype holds negative numbers."""
+    @property
+    def is_sparse(self) -> Any: ...
+    @property
+    def is_xpu(self) -> Any: ...
     def isclose(self, other: Tensor, rtol: _float = 1e-05, atol: _float = 1e-08, equal_nan: _bool = False) -> Tensor:
         """|input - other| <= atol + rtol |other|, elementwise, or equal; NaN equals NaN with ``equal_nan``."""
     def isfinite(self, *, out: Any = None) -> Tensor:
@@ -661,6 +673,8 @@ class Tensor:
         """The Kronecker product: out[i s + k, …] = input[i, …] other[k, …], s the size of other. Promoted as mul."""
     def kthvalue(self, k: _int, dim: _int = -1, keepdim: Any = False, *, out: Any = None) -> tuple[Tensor, Tensor]:
         """(value, index) of the k-th smallest element along ``dim``, counted from 1; NaN is larger than every number."""
+    @property
+    def layout(self) -> Any: ...
     def lcm(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """The least common multiple, elementwise, not negative; 0 where one of the two is."""
     def lcm_(self, *args: Any, **kwargs: Any) -> Self:
@@ -924,7 +938,7 @@ class Tensor:
     def random_(self, from_: Any = 0, to: Any = None, *, generator: Any = None) -> Tensor:
         """Fill with integers in [from, to); ``random_(to)`` from 0, ``random_()`` all that the dtype holds exactly."""
     def ravel(self) -> Tensor:
-        """input.reshape(-1)."""
+        """input.reshape(-1), a copy unless input is contiguous."""
     @property
     def real(self) -> Any: ...
     @real.setter
@@ -1047,8 +1061,8 @@ class Tensor:
         """exp(input) / Σ exp(input) along ``dim``, without overflow. Any shape -> the same."""
     def sort(self, dim: _int = -1, descending: _bool = False, *, stable: Any = False, out: Any = None) -> tuple[Tensor, Tensor]:
         """(values, indices) of input in ascending order along ``dim``: values = input.gather(dim, indices)."""
-    def split(self, split_size_or_sections: Any, dim: _int = 0) -> Any:
-        """Consecutive views along ``dim``: of a size each (the last may be smaller), or of the sizes in a list."""
+    def split(self, split_size: Any, dim: _int = 0) -> Any:
+        """As the function ``split``; PyTorch's method has another name for the size or sizes."""
     def split_with_sizes(self, split_sizes: Any, dim: _int = 0) -> Any:
         """Consecutive views along ``dim`` of the given sizes, which must sum to the size of the dimension."""
     def sqrt(self, *, out: Any = None) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -153,3 +155,39 @@ def compile(
     if not disable and backend != "eager":
         warnings.warn("compile: this version has no compiler: what was given runs eagerly", stacklevel=2)
     return model
+
+
+#: Which implementations of attention a program says it wants.
+ATTENTION = {"flash": True, "mem_efficient": True, "math": True, "cudnn": True}
+
+
+class SDPBackend(enum.Enum):
+    """PyTorch's implementations of attention by name. There is one a device here, so that a choice changes nothing."""
+
+    ERROR = -1
+    MATH = 0
+    FLASH_ATTENTION = 1
+    EFFICIENT_ATTENTION = 2
+    CUDNN_ATTENTION = 3
+    OVERRIDEABLE = 4
+
+
+_SDP = {SDPBackend.MATH: "math", SDPBackend.FLASH_ATTENTION: "flash",
+        SDPBackend.EFFICIENT_ATTENTION: "mem_efficient", SDPBackend.CUDNN_ATTENTION: "cudnn"}  # fmt: skip
+
+
+@contextlib.contextmanager
+def sdpa_kernel(backends: SDPBackend | list[SDPBackend], set_priority: bool = False) -> Iterator[None]:
+    """Name the implementations of attention for the block: ``backends.cuda.flash_sdp_enabled()`` and its kin say so.
+
+    The result does not change: there is one implementation a device.
+    """
+    chosen = [backends] if isinstance(backends, SDPBackend) else list(backends)
+    if not chosen or not all(isinstance(b, SDPBackend) for b in chosen):
+        raise TypeError(f"sdpa_kernel: expected one SDPBackend or a list of them, got {backends!r}")
+    before = dict(ATTENTION)
+    ATTENTION.update({name: b in chosen for b, name in _SDP.items()})
+    try:
+        yield
+    finally:
+        ATTENTION.update(before)

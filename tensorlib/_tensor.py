@@ -132,6 +132,11 @@ class _Methods(Tensor):
         """Whether the elements lie in C order without gaps."""
         return _array.is_contiguous(self._array)
 
+    def dim_order(self) -> tuple[int, ...]:
+        """The dims from the one with the largest stride to the one with the smallest."""
+        strides = self.stride()
+        return tuple(sorted(range(len(strides)), key=lambda d: -strides[d]))
+
     def is_floating_point(self) -> bool:
         """Whether the dtype is a floating-point one."""
         return self.dtype.is_floating_point
@@ -181,6 +186,36 @@ class _Methods(Tensor):
         root = self if self._view is None else self._view.base
         start = ops.views._memory(root._array)[0]
         return (self.data_ptr() - start) // self._array.itemsize
+
+    @property
+    def is_sparse(self) -> bool:
+        """False: every tensor has strides."""
+        return False
+
+    @property
+    def is_quantized(self) -> bool:
+        """False: no tensor is quantised."""
+        return False
+
+    @property
+    def is_mps(self) -> bool:
+        """False: Triton does not reach Apple's GPUs."""
+        return False
+
+    @property
+    def is_xpu(self) -> bool:
+        """False: Triton's builds for Intel's GPUs are not used."""
+        return False
+
+    @property
+    def is_meta(self) -> bool:
+        """False: every tensor has elements."""
+        return False
+
+    @property
+    def layout(self) -> str:
+        """``tensorlib.strided``, the only one."""
+        return "strided"
 
     @property
     def is_cpu(self) -> bool:
@@ -350,6 +385,10 @@ class _Methods(Tensor):
             return _legacy.type_name(self)
         name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", "")
         return self.to(_legacy.TYPES.get(name.rpartition(".")[2]) or as_dtype(dtype))
+
+    def split(self, split_size: Any, dim: int = 0) -> tuple[Tensor, ...]:
+        """As the function ``split``; PyTorch's method has another name for the size or sizes."""
+        return ops.split(self, split_size, dim)
 
     def contiguous(self, memory_format: Any = None) -> Tensor:
         """Itself when contiguous, otherwise a contiguous copy."""
@@ -701,6 +740,18 @@ def set_default_device(device: Any) -> None:
     modes.device = None if device is None else Device(device)
 
 
+def get_default_device() -> Device:
+    """The device factories use now, in this thread."""
+    return cpu if modes.device is None else modes.device
+
+
+def can_cast(from_: Any, to: Any) -> bool:
+    """Whether an in-place result of dtype ``from_`` may be written as ``to``: not where that loses a category."""
+    one, other = as_dtype(from_), as_dtype(to)
+    order = ("bool", "int", "float", "complex")
+    return order.index(one.kind) <= order.index(other.kind)
+
+
 def promote_types(type1: Any, type2: Any) -> dtype:
     """The dtype that two dtypes combine to."""
     return OF_NUMPY[_promotion.promote_types(as_dtype(type1).numpy, as_dtype(type2).numpy)]
@@ -751,7 +802,7 @@ def _with_sizes(public: Callable[..., Any], name: str) -> Callable[..., Any]:
     def method(self: Tensor, *size: Any, **kwargs: Any) -> Any:
         if not size:
             return public(self, **kwargs)
-        if isinstance(size[0], (tuple, list)):
+        if size[0] is None or isinstance(size[0], (tuple, list)):
             return public(self, *size, **kwargs)
         return public(self, as_ints(name, "size", size), **kwargs)
 
@@ -759,10 +810,13 @@ def _with_sizes(public: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 
 def _method(made: Op | Composite) -> Callable[..., Any]:
-    params = list(made.signature.parameters.values())
-    second = params[1] if len(params) > 1 else None
-    kind = "" if second is None else str(second.annotation)
-    if kind.startswith("Ints") or (kind.startswith("Dims") and len(params) == 2):
+    if isinstance(made, Op):
+        several, style = len(made.params), made.params[1].style if len(made.params) > 1 else None
+    else:
+        params = list(made.signature.parameters.values())
+        several, kind = len(params), str(params[1].annotation) if len(params) > 1 else ""
+        style = "ints" if kind.startswith("Ints") else "dims" if kind.startswith("Dims") else None
+    if style == "ints" or (style == "dims" and several == 2):
         return _with_sizes(made.public, made.name)
     return made.public
 

@@ -7,10 +7,12 @@ without a search, and attention has one implementation a device.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 
 from tensorlib import _blas
+from tensorlib._settings import ATTENTION as _attention
 from tensorlib.amp.autocast_mode import gpu_is_available
 
 
@@ -56,8 +58,6 @@ def _sdp(name: str) -> dict[str, object]:
     }
 
 
-_attention = {"flash": True, "mem_efficient": True, "math": True, "cudnn": True}
-
 cudnn = _Switches(False, enabled=False, benchmark=False, benchmark_limit=10, deterministic=False, allow_tf32=False)
 cuda = _Switches(
     gpu_is_available(),
@@ -73,3 +73,8 @@ mkldnn = _Switches(False, enabled=False, deterministic=False)
 openmp = _Switches(False)
 opt_einsum = _Switches(True, enabled=True, strategy="auto")
 cpu = SimpleNamespace(get_cpu_capability=lambda: getattr(_blas.openblas(), "core", "default"))
+
+# ``import tensorlib.backends.cudnn as cudnn``: the switches are reached as modules too, as PyTorch's are
+for _name, _switches in list(globals().items()):
+    if isinstance(_switches, _Switches):
+        sys.modules[f"{__name__}.{_name}"] = _switches  # type: ignore[assignment]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import tensorlib as tl
-from tensorlib import _blas, _malloc
+from tensorlib import _blas, _lapack, _malloc
 
 
 def report() -> Iterator[str]:
@@ -19,6 +19,8 @@ def report() -> Iterator[str]:
         yield f"{name:<12}{_version(name)}"
     used = _blas.openblas()
     yield f"BLAS        OpenBLAS, {used.core} kernels, {used.threads} threads" if used else "BLAS        not OpenBLAS"
+    direct = _lapack.library()
+    yield f"LAPACK      {'called directly' if direct else 'not found: factorisations in NumPy, several times slower'}"
     yield f"processors  {_blas.usable_processors()} usable"
     yield f"malloc      {_malloc.status}"
     devices = [f"cuda:{i}" for i in range(tl.cuda.device_count())]

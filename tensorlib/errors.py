@@ -29,6 +29,10 @@ class ArgumentError(TensorlibError, ValueError, RuntimeError):
     """An argument has the right type and an impossible value. PyTorch raises now one, now the other: this is both."""
 
 
+class OutOfMemoryError(TensorlibError, MemoryError, RuntimeError):
+    """More memory than there is. PyTorch raises RuntimeError, NumPy MemoryError: this is both."""
+
+
 class UnsupportedError(TensorlibError, NotImplementedError):
     """A combination of arguments that PyTorch does not have either: its NotImplementedError (a RuntimeError)."""
 

@@ -23,15 +23,17 @@ import warnings
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property, wraps
+from types import FunctionType
 from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
 from tensorlib import _fast, random
+from tensorlib._arguments import Arguments, Kind, guard
 from tensorlib._autocast import POLICIES, aware
 from tensorlib._core import Tensor
-from tensorlib._dispatch import apply, apply_view, refuse_complex
-from tensorlib._promotion import ACCUMULATE, COMPARE, FLOAT_ONLY, FLOATS, INT_TO_FLOAT, INTEGERS, ORDER, PROMOTE, Rule
+from tensorlib._dispatch import apply, apply_view, dtype_name, refuse_complex
+from tensorlib._promotion import ACCUMULATE, COMPARE, FLOAT_ONLY, FLOATS, INT_TO_FLOAT, INTEGERS, ORDER, PROMOTE, Rule, category
 from tensorlib._samples import (
     Sample,
     between,
@@ -47,7 +49,7 @@ from tensorlib._samples import (
     transposed,
     values,
 )
-from tensorlib.errors import ShapeError, TensorlibError
+from tensorlib.errors import DtypeError, ShapeError, TensorlibError
 from tensorlib.kernels import pointwise as pointwise_kernel
 from tensorlib.runtime.compiler import jit
 from tensorlib.runtime.launch import launch
@@ -122,13 +124,38 @@ class Param:
 
     __slots__ = ("default", "keyword_only", "kind", "name", "style")
 
-    def __init__(self, p: inspect.Parameter) -> None:
-        annotation = _spelled(p.annotation)
-        self.name = p.name
+    def __init__(self, name: str, annotation: Any, default: Any, keyword_only: bool) -> None:
+        annotation = _spelled(annotation)
+        self.name = name
         self.kind = _KINDS.get(annotation, "attr")
         self.style = _STYLES.get(annotation)
-        self.default = MISSING if p.default is p.empty else p.default
-        self.keyword_only = p.kind is p.KEYWORD_ONLY
+        self.default = default
+        self.keyword_only = keyword_only
+
+
+def _params(reference: Any) -> tuple[Param, ...]:
+    """The parameters as ``inspect.signature`` finds them, at a tenth of its time: there are hundreds at import."""
+    function = reference
+    while hasattr(function, "__wrapped__") and not hasattr(function, "__signature__"):
+        function = function.__wrapped__
+    code = getattr(function, "__code__", None)
+    plain = type(function) is FunctionType and not hasattr(function, "__signature__")
+    if code is None or not plain or code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS):
+        found = inspect.signature(reference).parameters.values()
+        return tuple(
+            Param(p.name, p.annotation, MISSING if p.default is p.empty else p.default, p.kind is p.KEYWORD_ONLY)
+            for p in found
+        )
+    n = code.co_argcount
+    defaults = function.__defaults__ or ()
+    by_position = (*(MISSING,) * (n - len(defaults)), *defaults)
+    by_keyword = function.__kwdefaults__ or {}
+    annotations = function.__annotations__
+    names = code.co_varnames[: n + code.co_kwonlyargcount]
+    return tuple(
+        Param(name, annotations.get(name, ""), by_position[i] if i < n else by_keyword.get(name, MISSING), i >= n)
+        for i, name in enumerate(names)
+    )
 
 
 class Vjp:
@@ -186,6 +213,7 @@ class Op:
         is_view: bool = False,
         dynamic: bool = False,
         complex: bool | str | None = None,
+        differentiable: bool | None = None,
         on: str = "function method",
         alias: Sequence[str] = (),
         inplace: bool = False,
@@ -225,7 +253,6 @@ class Op:
         self.where = frozenset(on.split())
         self.alias = tuple(alias)
         self.inplace = inplace
-        self.signature = inspect.signature(reference)
         self._examples = (samples, errors, bench)
         self.domain = domain
         self.tolerance = tolerance
@@ -236,7 +263,7 @@ class Op:
         self.__name__ = self.name
         self.__module__ = reference.__module__
 
-        self.params = tuple(Param(p) for p in self.signature.parameters.values())
+        self.params = _params(reference)
         if random:
             if [p.name for p in self.params[-2:]] != ["seed", "offset"]:
                 raise TypeError(f"{self.name}: a random operator's last parameters are seed and offset")
@@ -255,12 +282,12 @@ class Op:
         self.output_names = {n: i for i, n in enumerate(self.outputs + self.aux)}
         if len(self.outputs) == 1:
             self.output_names.setdefault("out", 0)
-        self.result_type: Any = result_type(self.name, self.outputs) if self.n_public > 1 else None
         if scalar_function is not None and kernel is None:
             self.kernel = pointwise_kernel.Host(scalar_function, self.name, promote, self.promoted)
         self.vjps = self._vjps(vjp)
         self.integral = self.is_integral()
-        self.differentiable = vjp is not None or not self.integral
+        #: Whether results require grad where an input does; without a vjp, backward then says that there is none.
+        self.differentiable = (vjp is not None or not self.integral) if differentiable is None else differentiable
         #: (promoted, optional) of each tensor parameter; empty where the quick way of ``apply`` is not for it.
         self.quick: tuple[tuple[bool, bool], ...] = ()
         refuses = promote is None and not self.complex
@@ -279,9 +306,19 @@ class Op:
             self.conjugated = object.__new__(Conjugated)
             self.conjugated.__dict__ = self.__dict__
         self.fast = _fast.closure(self)
-        self.public = _public(self)
+        self.public: Any = _public(self)
 
-    # Resolved when first asked for: importing the library is not the time.
+    # Made when first asked for: importing the library is not the time.
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """The reference's signature."""
+        return inspect.signature(self.reference)
+
+    @cached_property
+    def result_type(self) -> Any:
+        """The named tuple of several results; None where there is one."""
+        return result_type(self.name, self.outputs) if self.n_public > 1 else None
+
     @cached_property
     def samples(self) -> tuple[Sample, ...] | None:
         """The declared samples."""
@@ -411,7 +448,40 @@ class Conjugated(Op):
 
 
 def _public(op: Op) -> Callable[..., Any]:
-    """The function users call, with the declaration's own signature, ``out=`` and NumPy's names for parameters."""
+    """The function users call. Its code is compiled when it is first called: most are not in any one program."""
+    function = _late(op.name, lambda: _compile(op))
+    function.__doc__ = op.__doc__
+    function.__module__ = "tensorlib"
+    function.__wrapped__ = op.reference  # whose signature it shows
+    if op.random:
+        shown = list(op.signature.parameters.values())[:-2]
+        function.__signature__ = op.signature.replace(parameters=shown)
+    function.op = op
+    return function  # type: ignore[no-any-return]
+
+
+def _late(name: str, make: Callable[[], Any]) -> Any:
+    """A function that takes the code of the one that ``make`` returns when it is first called."""
+    scope: dict[str, Any] = {"_make": make, "_ready": _ready}
+    function = scope["_late"] = FunctionType(_first_call.__code__, scope, name)
+    function.__qualname__ = name
+    return function
+
+
+def _first_call(*args: Any, **kwargs: Any) -> Any:
+    return _ready(_late)(*args, **kwargs)
+
+
+def _ready(function: Any) -> Any:
+    made = function.__globals__["_make"]()
+    function.__globals__.update(made.__globals__)
+    function.__defaults__, function.__kwdefaults__ = made.__defaults__, made.__kwdefaults__
+    function.__code__ = made.__code__  # last: other threads may be calling it
+    return function
+
+
+def _compile(op: Op) -> Any:
+    """The function with the declaration's own signature, ``out=`` and NumPy's names for parameters."""
     params = op.params[:-2] if op.random else op.params
     names = {p.name for p in params}
     tensors = [p.name for p in op.tensors]
@@ -428,7 +498,8 @@ def _public(op: Op) -> Callable[..., Any]:
     keyword += ["out=None"] * has_out + ["generator=None"] * op.random
     header = [*(spelled(p) for p in params if not p.keyword_only), *(["*", *keyword] if keyword else []), "**_names"]
 
-    lines = [f"def operator({', '.join(header)}):"]
+    arguments = _arguments(op.name, op.signature, [p.name for p in params], op.where, op.pointwise)
+    lines = [f"def operator({', '.join(header)}):", "  try:"]
     if op.fast is not None:  # every attribute has its default, every tensor is given
         plain = ["not _names", *(f"{n} is _d_{n}" for n in attrs), *["out is None"] * has_out]
         plain += [f"{n} is not _missing" for n in tensors if aliased]
@@ -440,24 +511,32 @@ def _public(op: Op) -> Callable[..., Any]:
         f"    if {' or '.join(['_names', *absent])}:",
         "        operands = _other_names(_op, operands, attrs, _names)",
     ]
+    if quick := arguments.quick():
+        lines += [f"    if not ({quick}):", "        _arguments.refuse(attrs)"]
     if op.random:
         lines.append("    attrs['seed'], attrs['offset'] = _draw(generator)")
     lines.append(f"    result = _apply(_op, {'operands[0]' if op.is_view else 'operands'}, attrs)")
     into_out = "    return result if out is None else _into(_op.name, out, result)"
     lines.append(into_out if has_out else "    return result")
+    lines += guard([p.name for p in params])
 
     scope = {"_op": op, "_apply": apply_view if op.is_view else apply, "_other_names": _other_names, "_into": into,
-             "_missing": MISSING, "_draw": random.draw, "_fast": op.fast,
+             "_missing": MISSING, "_arguments": arguments, "_draw": random.draw, "_fast": op.fast,
              **{f"_d_{name}": default for name, default in defaults.items()}}  # fmt: skip
     exec(_compiled("\n".join(lines)), scope)
-    function: Any = scope["operator"]
-    function.__name__ = function.__qualname__ = op.name
-    shown = [p for p in op.signature.parameters.values() if p.name in names]
-    function.__signature__ = op.signature.replace(parameters=shown)
-    function.__doc__ = op.__doc__
-    function.__module__ = "tensorlib"
-    function.op = op
-    return function  # type: ignore[no-any-return]
+    return scope["operator"]
+
+
+def _arguments(
+    name: str, signature: inspect.Signature, names: Sequence[str], where: frozenset[str], numbers: bool = False
+) -> Arguments:
+    """What the parameters of a public function take. ``numbers``: a number may stand for a tensor."""
+    strict = where != {"functional"}  # PyTorch writes in Python what is only there
+    kinds = []
+    for p in (signature.parameters[n] for n in names):
+        default = MISSING if p.default is p.empty else p.default
+        kinds.append(Kind(p.name, _spelled(p.annotation), default, strict, numbers))
+    return Arguments(name, kinds)
 
 
 @cache
@@ -495,6 +574,8 @@ def _default_of(op: Op, name: str) -> Any:
 def into(name: str, out: Any, result: Any) -> Any:
     """``out=``: the result written into given tensors, which may not take part in autograd and take its shape."""
     if isinstance(result, tuple):
+        if not isinstance(out, (tuple, list)) or len(out) != len(result):
+            raise TypeError(f"{name}(): argument 'out' must be tuple of {len(result)} Tensors, not {type(out).__name__}")
         parts = [into(name, o, r) for o, r in zip(out, result, strict=True)]
         return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
     if not isinstance(out, Tensor):
@@ -505,6 +586,11 @@ def into(name: str, out: Any, result: Any) -> Any:
             f"but one of the arguments requires grad"
         )
     have, want = out._array, result._array
+    if have.dtype != want.dtype and category(have.dtype) < category(want.dtype):
+        raise DtypeError(
+            f"{name}: result type {dtype_name(want.dtype)} can't be cast to the desired output type "
+            f"{dtype_name(have.dtype)}: give an out of the result's dtype"
+        )
     if have.shape != want.shape:
         if have.size:
             warnings.warn(
@@ -550,6 +636,59 @@ def pointwise(scalar_function: Any, **options: Any) -> Callable[[Callable[..., A
 def view(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a view: the body gives an array over the same memory and serves NumPy and device arrays alike."""
     return lambda reference: _declare(reference, {"is_view": True, **options})
+
+
+def _guarded(function: Callable[..., Any], where: frozenset[str]) -> Callable[..., Any]:
+    """A composite with the checks and the errors of a public function."""
+    return wraps(function)(_late(function.__name__, lambda: _compile_guarded(function, where)))  # type: ignore[no-any-return]
+
+
+def _compile_guarded(function: Callable[..., Any], where: frozenset[str]) -> Any:
+    signature = inspect.signature(function)
+    parameters = signature.parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    # A decorator may take NumPy's names, which the signature does not show, for any parameter.
+    code = getattr(function, "__code__", None)
+    renames = bool(code and code.co_flags & inspect.CO_VARKEYWORDS) and len(names) == len(parameters)
+    defaults = {p.name: p.default for p in parameters if p.name in names and p.default is not p.empty}
+    if renames:
+        defaults = {n: defaults.get(n, MISSING) for n in names}
+    header: list[str] = []
+    passed: list[str] = []
+    starred = False
+    for p in parameters:
+        if p.kind is p.VAR_POSITIONAL or p.kind is p.VAR_KEYWORD:
+            mark = "*" if p.kind is p.VAR_POSITIONAL else "**"
+            starred = starred or mark == "*"
+            header.append(f"{mark}{p.name}")
+            passed.append(f"{mark}{p.name}")
+            continue
+        if p.kind is p.KEYWORD_ONLY and not starred:
+            header.append("*")
+            starred = True
+        header.append(f"{p.name}=_d_{p.name}" if p.name in defaults else p.name)
+        passed.append(f"{p.name}={p.name}" if p.kind is p.KEYWORD_ONLY else p.name)
+    arguments = _arguments(function.__name__, signature, names, where)
+    values = ", ".join(f"{n!r}: {n}" for n in names)
+    lines = [f"def operator({', '.join([*header, *['**_names'] * renames])}):", "  try:"]
+    if renames:
+        absent = [f"{n} is _missing" for n, default in defaults.items() if default is MISSING]
+        lines += [
+            f"    if {' or '.join(['_names', *absent])}:",
+            f"        return _function(**_names, **_given({{{values}}}))",
+        ]
+    if quick := arguments.quick():
+        lines += [f"    if not ({quick}):", f"        _arguments.refuse({{{values}}})"]
+    shown = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    lines += [f"    return _function({', '.join(passed)})", *guard(shown)]
+
+    def given(values: dict[str, Any]) -> dict[str, Any]:
+        return {n: v for n, v in values.items() if v is not defaults[n]}
+
+    scope = {"_function": function, "_arguments": arguments, "_missing": MISSING, "_given": given,
+             **{f"_d_{n}": default for n, default in defaults.items()}}  # fmt: skip
+    exec(_compiled("\n".join(lines)), scope)
+    return scope["operator"]
 
 
 class Composite:
@@ -604,6 +743,7 @@ def composite(
             function = _of_real(function)
         if function.__name__ in POLICIES:
             function = aware(function)  # type: ignore[assignment]
+        function = _guarded(function, frozenset(on.split()))  # type: ignore[assignment]
         made = Composite(function, on, alias, inplace, samples)
         if made.name in composites or made.name in registry:
             raise TypeError(f"operator {made.name!r} is declared twice")

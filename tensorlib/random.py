@@ -8,9 +8,11 @@ Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,8 @@ import numpy as np
 from tensorlib._core import Tensor, draw_marks, wrap
 from tensorlib._device import cpu, device
 
-_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_M0, _M1 = 0xD2511F53, 0xCD9E8D57
+_FACTORS = np.array([[_M1], [_M0]], np.uint64)
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
@@ -62,6 +65,13 @@ class Generator:
         """Seed and offset as 16 bytes in a uint8 tensor."""
         with self._lock:
             return wrap(np.array([self._seed, self._offset], "<u8").view(np.uint8))
+
+    def clone_state(self) -> Generator:
+        """Another generator at the same place of the same stream."""
+        made = Generator(self._device)
+        with self._lock:
+            made._seed, made._offset = self._seed, self._offset
+        return made
 
     def set_state(self, new_state: Tensor) -> None:
         """Continue where ``get_state`` was taken."""
@@ -140,6 +150,8 @@ def fork_rng(devices: Any = None, enabled: bool = True, **_: Any) -> Iterator[No
 def words(n: int, seed: int, offset: int) -> np.ndarray:
     """The first ``n`` uint32 words of draw ``offset`` under key ``seed``."""
     counters = -(-n // 4)
+    if counters <= 6:
+        return _few(counters, offset, seed)[:n]
     out = np.empty((counters, 4), np.uint32)
     for start in range(0, counters, _CHUNK):
         stop = min(start + _CHUNK, counters)
@@ -148,26 +160,41 @@ def words(n: int, seed: int, offset: int) -> np.ndarray:
 
 
 def _philox(index: np.ndarray, offset: int, seed: int, out: np.ndarray) -> None:
-    """Ten rounds at counters (index low, index high, offset low, offset high)."""
-    c0, c1 = index & _LOW, index >> _32
-    c2 = np.full_like(c0, offset & 0xFFFFFFFF)
-    c3 = np.full_like(c0, offset >> 32)
-    p0, p1 = np.empty_like(c0), np.empty_like(c0)
+    """Ten rounds at counters (index low, index high, offset low, offset high): words 0, 2 in one array, 1, 3 in one."""
+    even, odd, product = np.empty((3, 2, len(index)), np.uint64)
+    even[0], even[1] = index & _LOW, offset & 0xFFFFFFFF
+    odd[0], odd[1] = index >> _32, offset >> 32
+    for key in _keys(seed):
+        # words 0, 2 <- high(p1) ^ word 1 ^ k0, high(p0) ^ word 3 ^ k1 ; words 1, 3 <- low(p1), low(p0)
+        np.multiply(even[::-1], _FACTORS, out=product)
+        np.right_shift(product, _32, out=even)
+        odd ^= key
+        even ^= odd
+        np.bitwise_and(product, _LOW, out=odd)
+    out[:, 0::2], out[:, 1::2] = even.T, odd.T
+
+
+@lru_cache(16)
+def _keys(seed: int) -> list[np.ndarray]:
+    """The keys of the ten rounds."""
     k0, k1 = seed & 0xFFFFFFFF, seed >> 32
-    for _ in range(10):
-        np.multiply(c0, _M0, out=p0)
-        np.multiply(c2, _M1, out=p1)
-        # c0, c2 <- high(p1) ^ c1 ^ k0, high(p0) ^ c3 ^ k1 ; c1, c3 <- low(p1), low(p0)
-        np.right_shift(p1, _32, out=c0)
-        np.bitwise_xor(c0, c1, out=c0)
-        np.bitwise_xor(c0, np.uint64(k0), out=c0)
-        np.right_shift(p0, _32, out=c2)
-        np.bitwise_xor(c2, c3, out=c2)
-        np.bitwise_xor(c2, np.uint64(k1), out=c2)
-        np.bitwise_and(p1, _LOW, out=c1)
-        np.bitwise_and(p0, _LOW, out=c3)
-        k0, k1 = (k0 + _W0) & 0xFFFFFFFF, (k1 + _W1) & 0xFFFFFFFF
-    out[:, 0], out[:, 1], out[:, 2], out[:, 3] = c0, c1, c2, c3
+    return [
+        np.array([[(k0 + i * _W0) & 0xFFFFFFFF], [(k1 + i * _W1) & 0xFFFFFFFF]], np.uint64) for i in range(10)
+    ]
+
+
+def _few(counters: int, offset: int, seed: int) -> np.ndarray:
+    """The same for the first few counters, one by one: less than NumPy's calls take."""
+    out = []
+    for i in range(counters):
+        c0, c1, c2, c3 = i, 0, offset & 0xFFFFFFFF, offset >> 32
+        k0, k1 = seed & 0xFFFFFFFF, seed >> 32
+        for _ in range(10):
+            p0, p1 = c0 * _M0, c2 * _M1
+            c0, c1, c2, c3 = p1 >> 32 ^ c1 ^ k0, p1 & 0xFFFFFFFF, p0 >> 32 ^ c3 ^ k1, p0 & 0xFFFFFFFF
+            k0, k1 = (k0 + _W0) & 0xFFFFFFFF, (k1 + _W1) & 0xFFFFFFFF
+        out += [c0, c1, c2, c3]
+    return np.array(out, np.uint32)
 
 
 #: Bits of a uniform number that its dtype holds exactly: fewer, so that rounding never gives 1.
@@ -176,7 +203,7 @@ _MANTISSA = {"float16": 11, "bfloat16": 8}
 
 def uniform01(shape: tuple[int, ...], dtype: np.dtype[Any], seed: int, offset: int) -> np.ndarray:
     """Uniform numbers in [0, 1): float32 from one word as ``tl.rand`` makes them, float64 from 53 bits of two."""
-    n = int(np.prod(shape, dtype=np.int64))
+    n = math.prod(shape)
     if dtype == np.float64:
         pairs = words(2 * n, seed, offset).reshape(-1, 2)
         high, low = (pairs[:, 0] >> 5).astype(np.float64), (pairs[:, 1] >> 6).astype(np.float64)
@@ -184,7 +211,7 @@ def uniform01(shape: tuple[int, ...], dtype: np.dtype[Any], seed: int, offset: i
     signed = words(n, seed, offset).view(np.int32)
     out = np.where(signed < 0, ~signed, signed).astype(np.float32)
     out *= np.float32(4.6566127342e-10)
-    bits = _MANTISSA.get(dtype.name)
+    bits = _MANTISSA.get(dtype.name) if dtype.itemsize < 4 else None
     if bits is not None:
         out = np.floor(out * np.float32(1 << bits)) * np.float32(2.0**-bits)
     return out.astype(dtype, copy=False).reshape(shape)
@@ -192,7 +219,7 @@ def uniform01(shape: tuple[int, ...], dtype: np.dtype[Any], seed: int, offset: i
 
 def normal01(shape: tuple[int, ...], dtype: np.dtype[Any], seed: int, offset: int) -> np.ndarray:
     """Standard normal numbers: Box-Muller on pairs of uniforms, in float32 (float64 for float64)."""
-    n = int(np.prod(shape, dtype=np.int64))
+    n = math.prod(shape)
     work = np.dtype(np.float64 if dtype == np.float64 else np.float32)
     u = uniform01((n + n % 2,), work, seed, offset).reshape(-1, 2)
     radius = np.sqrt(-2.0 * np.log(np.maximum(u[:, 0], work.type(1e-7))))
@@ -205,7 +232,7 @@ def normal01(shape: tuple[int, ...], dtype: np.dtype[Any], seed: int, offset: in
 
 def integers(shape: tuple[int, ...], low: int, high: int, dtype: np.dtype[Any], seed: int, offset: int) -> np.ndarray:
     """Integers in [low, high): a word modulo the range; two words where the range passes 32 bits."""
-    n = int(np.prod(shape, dtype=np.int64))
+    n = math.prod(shape)
     span = high - low
     if span <= 1 << 32:
         drawn = words(n, seed, offset).astype(np.uint64)

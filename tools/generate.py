@@ -1,4 +1,4 @@
-"""Write what is derived from the registry: the type stubs and the table of operators.
+"""Write what is derived from the registry: the type stubs, the table of operators, and that of PyTorch's names.
 
 ``python tools/generate.py`` writes them; ``--check`` only compares and exits with 1 when a file is out of date.
 """
@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+from pytorch_coverage import page as pytorch_names  # noqa: E402
 
 import tensorlib  # noqa: E402
 import tensorlib.nn.functional  # noqa: E402
@@ -65,7 +67,7 @@ def signature(function: Callable[..., Any], m: Op | Composite | None, method: bo
             star = True
             continue
         if p.kind is p.VAR_KEYWORD:
-            if m is None:  # written by hand; in the registry it stands for NumPy's spellings, which the stub leaves out
+            if m is None or p.name != "names":  # NumPy's spellings, which the stub leaves out
                 parts.append(f"**{p.name}: Any")
             continue
         if p.kind is p.KEYWORD_ONLY and not star:
@@ -278,6 +280,7 @@ FILES: dict[str, Callable[[], str]] = {
     "tensorlib/special.pyi": partial(namespace_stub, "special"),
     "tensorlib/ops/__init__.pyi": ops_stub,
     "docs/operators.md": operator_table,
+    "docs/pytorch.md": pytorch_names,
 }
 
 

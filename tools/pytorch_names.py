@@ -29,7 +29,8 @@ torch.optim torch.optim.Optimizer torch.optim.lr_scheduler torch.optim.swa_utils
 torch.utils.data torch.utils.checkpoint torch.utils.dlpack
 torch.amp torch.random torch.cpu torch.cuda torch.accelerator torch.testing
 torch.backends.cuda torch.backends.cudnn torch.backends.mkl torch.backends.openmp torch.backends.opt_einsum
-torch.profiler torch.library torch.compiler torch.hub torch.overrides torch.futures
+torch.distributions torch.distributions.constraints torch.distributions.transforms torch.distributions.kl
+torch.jit torch.profiler torch.library torch.compiler torch.hub torch.overrides torch.futures
 """.split()
 
 

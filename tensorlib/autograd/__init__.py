@@ -16,9 +16,7 @@ from tensorlib.autograd.modes import (
     set_multithreading_enabled,
 )
 from tensorlib.autograd.saved import saved_tensors_hooks
-
-#: The name that Tensor had in the first versions of PyTorch.
-Variable = Tensor
+from tensorlib.autograd.variable import Variable
 
 __all__ = [
     "Function",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from tensorlib import random
@@ -107,3 +108,10 @@ def reset_peak_memory_stats(device: Any = None) -> None:
 
 def ipc_collect() -> None:
     """Free memory that other processes no longer use; there is none without a GPU."""
+
+
+def __getattr__(name: str) -> Any:
+    """``amp`` loads when it is first named."""
+    if name == "amp":
+        return importlib.import_module("tensorlib.cuda.amp")
+    raise AttributeError(f"module 'tensorlib.cuda' has no attribute {name!r}")

@@ -72,9 +72,21 @@ def _antialiased(rule: Rule, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _taps(rule: Rule, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-    n, m, kind, _, _ = rule
+    n, m, kind, scale, _ = rule
     if kind in _FILTERS:
         return _antialiased(rule, dtype)
+    if kind in ("reflect", "replicate", "circular"):  # a border, ``scale`` wide in front
+        i = np.arange(m) - int(scale or 0)
+        if kind == "reflect":
+            i = np.abs(i)
+            i = np.where(i >= n, 2 * (n - 1) - i, i)
+        return (i % n if kind == "circular" else np.clip(i, 0, n - 1))[:, None], np.ones((m, 1), dtype)
+    if kind == "windows":  # ``scale`` windows of adaptive pooling, each as long as the longest: its last repeated
+        o = int(scale or 1)
+        i = np.arange(o)
+        low, high = i * n // o, -(-(i + 1) * n // o)
+        k = np.minimum(low[:, None] + np.arange(m // o), high[:, None] - 1)
+        return k.reshape(-1, 1), np.ones((m, 1), dtype)
     if kind == "area":
         i = np.arange(m)
         low, high = i * n // m, -(-(i + 1) * n // m)
@@ -92,7 +104,7 @@ def _taps(rule: Rule, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
         at = np.maximum(at, 0)
         low = np.minimum(at.astype(np.int64), n - 1)
         part = np.clip(at - low, 0, 1)
-        return np.stack([low, np.minimum(low + 1, n - 1)], 1), np.stack([1 - part, part], 1)
+        return np.stack([low, np.minimum(low + 1, n - 1)], 1), np.stack([1 - part, part], 1).astype(dtype)
     low = np.floor(at).astype(np.int64)
     part = np.clip(at - low, 0, 1)
     offsets = np.arange(-1, 3)

@@ -37,6 +37,11 @@ def _steps(sizes: Sequence[int], reverse: bool) -> list[tuple[slice, int]]:
 
 
 @jit
+def _load(p, mask, ACC: tl.constexpr):
+    return tl.load(p, mask=mask, other=0).to(ACC)
+
+
+@jit
 def _sigmoid(x):
     t = tl.exp(-tl.abs(x))
     return tl.where(x >= 0, 1.0, t) / (1.0 + t)
@@ -50,53 +55,53 @@ def _tanh(x):
 
 
 # One program owns BLOCK of the M x N numbers of a step's cells. Reads the four gates twice (of the input, and of the
-# hidden state), the cell; writes gates' activations, the cell before and after, the hidden state. Hochreiter 1997.
+# hidden state), the cell; writes gates' activations, the cell before and after, its tanh, the hidden state.
+# Hochreiter & Schmidhuber 1997.
 @jit
 def lstm_kernel(
-    out, raw, cells, activations, cell, gates, own, M, N, ACC: tl.constexpr, BLOCK: tl.constexpr
+    out, raw, cells, tanhs, activations, cell, gates, own, M, N, ACC: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = i < M * N
     at = i // N * (4 * N) + i % N
-    gate_i = _sigmoid(tl.load(gates + at, mask=mask, other=0).to(ACC) + tl.load(own + at, mask=mask, other=0))
-    gate_f = _sigmoid(tl.load(gates + at + N, mask=mask, other=0).to(ACC) + tl.load(own + at + N, mask=mask, other=0))
-    gate_g = _tanh(
-        tl.load(gates + at + 2 * N, mask=mask, other=0).to(ACC) + tl.load(own + at + 2 * N, mask=mask, other=0)
-    )
-    gate_o = _sigmoid(
-        tl.load(gates + at + 3 * N, mask=mask, other=0).to(ACC) + tl.load(own + at + 3 * N, mask=mask, other=0)
-    )
-    before = tl.load(cell + i, mask=mask, other=0)
+    gate_i = _sigmoid(_load(gates + at, mask, ACC) + _load(own + at, mask, ACC))
+    gate_f = _sigmoid(_load(gates + at + N, mask, ACC) + _load(own + at + N, mask, ACC))
+    gate_g = _tanh(_load(gates + at + 2 * N, mask, ACC) + _load(own + at + 2 * N, mask, ACC))
+    gate_o = _sigmoid(_load(gates + at + 3 * N, mask, ACC) + _load(own + at + 3 * N, mask, ACC))
+    before = _load(cell + i, mask, ACC)
     now = gate_f * before + gate_i * gate_g
-    h = gate_o * _tanh(now)
-    tl.store(cells + i, before, mask=mask)
+    t = _tanh(now)
+    h = gate_o * t
+    element: tl.constexpr = raw.dtype.element_ty
+    tl.store(cells + i, before.to(element), mask=mask)
+    tl.store(tanhs + i, t.to(element), mask=mask)
     tl.store(cell + i, now, mask=mask)
-    tl.store(activations + at, gate_i, mask=mask)
-    tl.store(activations + at + N, gate_f, mask=mask)
-    tl.store(activations + at + 2 * N, gate_g, mask=mask)
-    tl.store(activations + at + 3 * N, gate_o, mask=mask)
-    tl.store(raw + i, h.to(raw.dtype.element_ty), mask=mask)
+    tl.store(activations + at, gate_i.to(element), mask=mask)
+    tl.store(activations + at + N, gate_f.to(element), mask=mask)
+    tl.store(activations + at + 2 * N, gate_g.to(element), mask=mask)
+    tl.store(activations + at + 3 * N, gate_o.to(element), mask=mask)
+    tl.store(raw + i, h.to(element), mask=mask)
     if out is not None:
-        tl.store(out + i, h.to(out.dtype.element_ty), mask=mask)
+        tl.store(out + i, h.to(element), mask=mask)
 
 
-# One program owns BLOCK of the M x N numbers of a step's cells. Reads activations, the cell before, the gradients of
-# the hidden state and of the cell; writes the gates' gradients and the gradient of the cell before.
+# One program owns BLOCK of the M x N numbers of a step's cells. Reads activations, the cell before, tanh of that after,
+# the gradients of the hidden state and of the cell; writes the gates' gradients and the gradient of the cell before.
 @jit
 def lstm_grad_kernel(
-    d_gates, d_cell, d_raw, activations, cells, M, N, ACC: tl.constexpr, BLOCK: tl.constexpr
+    d_gates, d_cell, d_raw, activations, cells, tanhs, M, N, ACC: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = i < M * N
     at = i // N * (4 * N) + i % N
-    gate_i = tl.load(activations + at, mask=mask, other=0)
-    gate_f = tl.load(activations + at + N, mask=mask, other=0)
-    gate_g = tl.load(activations + at + 2 * N, mask=mask, other=0)
-    gate_o = tl.load(activations + at + 3 * N, mask=mask, other=0)
-    before = tl.load(cells + i, mask=mask, other=0)
-    dh = tl.load(d_raw + i, mask=mask, other=0).to(ACC)
-    t = _tanh(gate_f * before + gate_i * gate_g)
-    dc = tl.load(d_cell + i, mask=mask, other=0) + dh * gate_o * (1 - t * t)
+    gate_i = _load(activations + at, mask, ACC)
+    gate_f = _load(activations + at + N, mask, ACC)
+    gate_g = _load(activations + at + 2 * N, mask, ACC)
+    gate_o = _load(activations + at + 3 * N, mask, ACC)
+    before = _load(cells + i, mask, ACC)
+    dh = _load(d_raw + i, mask, ACC)
+    t = _load(tanhs + i, mask, ACC)
+    dc = _load(d_cell + i, mask, ACC) + dh * gate_o * (1 - t * t)
     element: tl.constexpr = d_gates.dtype.element_ty
     tl.store(d_gates + at, (dc * gate_g * gate_i * (1 - gate_i)).to(element), mask=mask)
     tl.store(d_gates + at + N, (dc * before * gate_f * (1 - gate_f)).to(element), mask=mask)
@@ -115,23 +120,24 @@ def gru_kernel(
     mask = i < M * N
     col = i % N
     at = i // N * (3 * N) + col
-    own_r = tl.load(own + at, mask=mask, other=0)
-    own_z = tl.load(own + at + N, mask=mask, other=0)
-    own_n = tl.load(own + at + 2 * N, mask=mask, other=0)
+    own_r = _load(own + at, mask, ACC)
+    own_z = _load(own + at + N, mask, ACC)
+    own_n = _load(own + at + 2 * N, mask, ACC)
     if bias is not None:
-        own_r += tl.load(bias + col, mask=mask, other=0).to(ACC)
-        own_z += tl.load(bias + col + N, mask=mask, other=0).to(ACC)
-        own_n += tl.load(bias + col + 2 * N, mask=mask, other=0).to(ACC)
-    r = _sigmoid(tl.load(gates + at, mask=mask, other=0).to(ACC) + own_r)
-    z = _sigmoid(tl.load(gates + at + N, mask=mask, other=0).to(ACC) + own_z)
-    new = _tanh(tl.load(gates + at + 2 * N, mask=mask, other=0).to(ACC) + r * own_n)
-    h = new + z * (tl.load(hidden + i, mask=mask, other=0).to(ACC) - new)
-    tl.store(activations + at, r, mask=mask)
-    tl.store(activations + at + N, z, mask=mask)
-    tl.store(activations + at + 2 * N, new, mask=mask)
-    tl.store(inner + i, own_n, mask=mask)
-    tl.store(hidden + i, h.to(hidden.dtype.element_ty), mask=mask)
-    tl.store(out + i, h.to(out.dtype.element_ty), mask=mask)
+        own_r += _load(bias + col, mask, ACC)
+        own_z += _load(bias + col + N, mask, ACC)
+        own_n += _load(bias + col + 2 * N, mask, ACC)
+    r = _sigmoid(_load(gates + at, mask, ACC) + own_r)
+    z = _sigmoid(_load(gates + at + N, mask, ACC) + own_z)
+    new = _tanh(_load(gates + at + 2 * N, mask, ACC) + r * own_n)
+    h = new + z * (_load(hidden + i, mask, ACC) - new)
+    element: tl.constexpr = out.dtype.element_ty
+    tl.store(activations + at, r.to(element), mask=mask)
+    tl.store(activations + at + N, z.to(element), mask=mask)
+    tl.store(activations + at + 2 * N, new.to(element), mask=mask)
+    tl.store(inner + i, own_n.to(element), mask=mask)
+    tl.store(hidden + i, h.to(element), mask=mask)
+    tl.store(out + i, h.to(element), mask=mask)
 
 
 # One program owns BLOCK of the M x N numbers of a step's hidden state. Reads activations, the hidden state before and
@@ -143,13 +149,13 @@ def gru_grad_kernel(
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = i < M * N
     at = i // N * (3 * N) + i % N
-    r = tl.load(activations + at, mask=mask, other=0)
-    z = tl.load(activations + at + N, mask=mask, other=0)
-    new = tl.load(activations + at + 2 * N, mask=mask, other=0)
-    dh = tl.load(d_hidden + i, mask=mask, other=0).to(ACC) + tl.load(grad + i, mask=mask, other=0).to(ACC)
+    r = _load(activations + at, mask, ACC)
+    z = _load(activations + at + N, mask, ACC)
+    new = _load(activations + at + 2 * N, mask, ACC)
+    dh = _load(d_hidden + i, mask, ACC) + _load(grad + i, mask, ACC)
     d_new = dh * (1 - z) * (1 - new * new)
-    d_r = d_new * tl.load(inner + i, mask=mask, other=0) * r * (1 - r)
-    d_z = dh * (tl.load(before + i, mask=mask, other=0).to(ACC) - new) * z * (1 - z)
+    d_r = d_new * _load(inner + i, mask, ACC) * r * (1 - r)
+    d_z = dh * (_load(before + i, mask, ACC) - new) * z * (1 - z)
     element: tl.constexpr = d_gates.dtype.element_ty
     tl.store(d_gates + at, d_r.to(element), mask=mask)
     tl.store(d_gates + at + N, d_z.to(element), mask=mask)
@@ -165,7 +171,7 @@ def gru_grad_kernel(
 def rnn_kernel(out, hidden, gates, own, n, RELU: tl.constexpr, ACC: tl.constexpr, BLOCK: tl.constexpr):
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = i < n
-    x = tl.load(gates + i, mask=mask, other=0).to(ACC) + tl.load(own + i, mask=mask, other=0)
+    x = _load(gates + i, mask, ACC) + _load(own + i, mask, ACC)
     h = tl.where(x > 0, x, tl.where(x == x, 0.0, x)) if RELU else _tanh(x)
     tl.store(hidden + i, h.to(hidden.dtype.element_ty), mask=mask)
     tl.store(out + i, h.to(out.dtype.element_ty), mask=mask)
@@ -176,8 +182,8 @@ def rnn_kernel(out, hidden, gates, own, n, RELU: tl.constexpr, ACC: tl.constexpr
 def rnn_grad_kernel(d_gates, d_hidden, grad, out, n, RELU: tl.constexpr, ACC: tl.constexpr, BLOCK: tl.constexpr):
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = i < n
-    dh = tl.load(d_hidden + i, mask=mask, other=0).to(ACC) + tl.load(grad + i, mask=mask, other=0).to(ACC)
-    y = tl.load(out + i, mask=mask, other=0).to(ACC)
+    dh = _load(d_hidden + i, mask, ACC) + _load(grad + i, mask, ACC)
+    y = _load(out + i, mask, ACC)
     d = tl.where(y > 0, dh, 0.0) if RELU else dh * (1 - y * y)
     tl.store(d_gates + i, d.to(d_gates.dtype.element_ty), mask=mask)
 
@@ -187,7 +193,7 @@ def rnn_grad_kernel(d_gates, d_hidden, grad, out, n, RELU: tl.constexpr, ACC: tl
 def sum_kernel(out, x, y, n, ACC: tl.constexpr, BLOCK: tl.constexpr):
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = i < n
-    v = tl.load(x + i, mask=mask, other=0).to(ACC) + tl.load(y + i, mask=mask, other=0).to(ACC)
+    v = _load(x + i, mask, ACC) + _load(y + i, mask, ACC)
     tl.store(out + i, v.to(out.dtype.element_ty), mask=mask)
 
 
@@ -204,8 +210,8 @@ def _copied(x: DeviceArray, dtype: Any = None) -> DeviceArray:
 
 def lstm(
     out: DeviceArray, hidden_n: DeviceArray, cell_n: DeviceArray, activations: DeviceArray, cells: DeviceArray,
-    hiddens: DeviceArray, gates: DeviceArray, hidden: DeviceArray, cell: DeviceArray, weight: DeviceArray,
-    projection: DeviceArray | None, sizes: Any, reverse: bool,
+    tanhs: DeviceArray, hiddens: DeviceArray, gates: DeviceArray, hidden: DeviceArray, cell: DeviceArray,
+    weight: DeviceArray, projection: DeviceArray | None, sizes: Any, reverse: bool,
 ) -> None:  # fmt: skip
     """See ``ops/recurrent``; hidden_n is the running hidden state."""
     gates, acc, width = contiguous(gates), _wide(gates), cell.shape[1]
@@ -219,7 +225,7 @@ def lstm(
         product(own[:n], hidden_n[:n], weight.T, None)
         _cells(
             lstm_kernel, n * width, out[at] if raw is None else None, hidden_n if raw is None else raw, cells[at],
-            activations[at], running, gates[at], own, n, width, ACC=acc,
+            tanhs[at], activations[at], running, gates[at], own, n, width, ACC=acc,
         )  # fmt: skip
         if raw is not None:
             assert projection is not None
@@ -230,12 +236,12 @@ def lstm(
 
 def lstm_grad(
     d_gates: DeviceArray, d_hidden: DeviceArray, d_cell: DeviceArray, total: DeviceArray, grad: DeviceArray,
-    grad_hidden: DeviceArray, grad_cell: DeviceArray, activations: DeviceArray, cells: DeviceArray,
+    grad_hidden: DeviceArray, grad_cell: DeviceArray, activations: DeviceArray, cells: DeviceArray, tanhs: DeviceArray,
     weight: DeviceArray, projection: DeviceArray | None, sizes: Any, reverse: bool,
 ) -> None:  # fmt: skip
     """See ``ops/recurrent``."""
     grad, acc, width = contiguous(grad), _wide(grad), cells.shape[1]
-    activations, cells = contiguous(activations), contiguous(cells)
+    activations, cells, tanhs = contiguous(activations), contiguous(cells), contiguous(tanhs)
     dh, dc = _copied(grad_hidden, acc), _copied(grad_cell, acc)
     raw = None if projection is None else empty((max(sizes, default=0), width), acc, grad.device)
     for at, n in reversed(_steps(sizes, reverse)):
@@ -244,7 +250,7 @@ def lstm_grad(
             product(raw[:n], total[at], projection, None)
         _cells(
             lstm_grad_kernel, n * width, d_gates[at], dc, total[at] if raw is None else raw, activations[at],
-            cells[at], n, width, ACC=acc,
+            cells[at], tanhs[at], n, width, ACC=acc,
         )  # fmt: skip
         product(dh[:n], d_gates[at], weight, None)
     copy(d_hidden, dh)

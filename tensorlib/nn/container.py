@@ -32,7 +32,8 @@ class _Numbered(Module):
         return len(self._modules)
 
     def __iter__(self) -> Iterator[Module]:
-        return iter([m for m in self._modules.values() if m is not None])
+        # what holds None in the place of a child gives it back, as in PyTorch: models unpack such lists
+        return iter(list(self._modules.values()))  # type: ignore[arg-type]
 
     def __setitem__(self, index: int, module: Module) -> None:
         setattr(self, self._key(index), module)

@@ -8,6 +8,7 @@ from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from tensorlib import _arguments
 from tensorlib._core import Tensor
 from tensorlib._device import device as Device
 from tensorlib._dtypes import as_dtype, bfloat16, float16, float32, float64
@@ -67,6 +68,25 @@ def _add_hook(
     return handle
 
 
+_LIBRARY = f"{__name__.partition('.')[0]}.nn."
+
+
+def _named(constructor: Callable[..., None]) -> Callable[..., None]:
+    """The constructor of a layer of the library, its errors beginning with the layer's name."""
+
+    @functools.wraps(constructor)
+    def init(self: Module, *args: Any, **kwargs: Any) -> None:
+        try:
+            constructor(self, *args, **kwargs)
+        except Exception as error:
+            other = _arguments.of_class(type(self), constructor, error, args, kwargs)
+            if other is None:
+                raise
+            raise other from error
+
+    return init
+
+
 class Module:
     """Base class of all layers and models: subclass it, call ``super().__init__()``, define ``forward``.
 
@@ -81,6 +101,11 @@ class Module:
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
     _non_persistent_buffers_set: set[str]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls) and cls.__module__.startswith(_LIBRARY):
+            cls.__init__ = _named(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         own = self.__dict__  # past __setattr__, which looks at each value
@@ -101,7 +126,15 @@ class Module:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """``forward`` between the hooks."""
         if not (self._forward_pre_hooks or self._forward_hooks or self._backward_hooks or self._backward_pre_hooks):
-            return self.forward(*args, **kwargs)
+            try:
+                return self.forward(*args, **kwargs)
+            except Exception as error:  # of a layer of the library: its message begins with the layer's name
+                if not type(self).__module__.startswith(_LIBRARY):
+                    raise
+                other = _arguments.of_class(type(self), type(self).forward, error, args, kwargs)
+                if other is None:
+                    raise
+                raise other from error
         return self._call_with_hooks(args, kwargs)
 
     def _call_with_hooks(self, args: Any, kwargs: Any) -> Any:

@@ -557,7 +557,7 @@ def grid_sample(input: Tensor, grid: Tensor, mode: str = 'bilinear', padding_mod
     """input (N, C, H, W) at grid (N, Ho, Wo, 2) of points (x, y) -> (N, C, Ho, Wo); or with a depth, 5-D and 3."""
 def group_norm(input: Tensor, num_groups: _int, weight: Tensor | None = None, bias: Tensor | None = None, eps: _float = 1e-05) -> Tensor:
     """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's groups of channels."""
-def gru(*args: Any) -> Any:
+def gru(*args: Any, **kwargs: Any) -> Any:
     """(out, h_n) of a stack of GRU layers; arguments as for ``lstm``, with one state. Cho et al. 2014."""
 def gru_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None) -> Any:
     """h after one step of a GRU from hx. input (B, in) -> (B, width)."""
@@ -821,7 +821,7 @@ def lp_pool2d(input: Tensor, norm_type: _float, kernel_size: Any, stride: Any = 
     """(Σ over the window of input^p)^(1/p), p = ``norm_type``. (n, c, h, w) or (c, h, w) -> (n, c, h', w')."""
 def lp_pool3d(input: Tensor, norm_type: _float, kernel_size: Any, stride: Any = None, ceil_mode: _bool = False) -> Tensor:
     """(Σ over the window of input^p)^(1/p), p = ``norm_type``. (n, c, d, h, w) -> (n, c, d', h', w'), n or not."""
-def lstm(*args: Any) -> Any:
+def lstm(*args: Any, **kwargs: Any) -> Any:
     """(out, h_n, c_n) of a stack of LSTM layers; ``nn.LSTM`` calls it. Hochreiter & Schmidhuber 1997."""
 def lstm_cell(input: Tensor, hx: Sequence[Tensor], w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None) -> Any:
     """(h, c) after one step of an LSTM from hx = (h, c). input (B, in) -> two of (B, width)."""
@@ -1026,7 +1026,7 @@ def randperm(n: _int, *, generator: Any = None, out: Any = None, dtype: Any = No
 def range(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False) -> Tensor:
     """start, start + step, … up to and including ``end``: floor((end - start) / step) + 1 elements. Use ``arange``."""
 def ravel(input: Tensor) -> Tensor:
-    """input.reshape(-1)."""
+    """input.reshape(-1), a copy unless input is contiguous."""
 def real(input: Tensor) -> Tensor:
     """The real part: a view of complex numbers; real tensors themselves."""
 def reciprocal(input: Tensor, *, out: Any = None) -> Tensor:
@@ -1051,11 +1051,11 @@ def resolve_neg(input: Tensor) -> Tensor:
     """The tensor itself: negatives are computed at once, never marked for later."""
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: _float | None = None) -> Tensor:
     """input / √(mean(input²) + eps) · weight over the last dims, ``normalized_shape``. input (*, *normalized_shape)."""
-def rnn_relu(*args: Any) -> Any:
+def rnn_relu(*args: Any, **kwargs: Any) -> Any:
     """(out, h_n) of a stack of layers with relu; arguments as for ``lstm``, with one state. Elman 1990."""
 def rnn_relu_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None) -> Any:
     """relu(input w_ih^T + b_ih + hx w_hh^T + b_hh). input (B, in) -> (B, width)."""
-def rnn_tanh(*args: Any) -> Any:
+def rnn_tanh(*args: Any, **kwargs: Any) -> Any:
     """(out, h_n) of a stack of layers with tanh; arguments as for ``lstm``, with one state. Elman 1990."""
 def rnn_tanh_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None) -> Any:
     """tanh(input w_ih^T + b_ih + hx w_hh^T + b_hh). input (B, in) -> (B, width)."""
@@ -1337,8 +1337,12 @@ def vector_norm(x: Tensor, ord: Any = 2, dim: _int | Sequence[_int] | None = Non
     """(Σ |x|**ord)**(1/ord) over ``dim``; inf and -inf: the largest and smallest |x|; 0: how many are not 0."""
 def view_as_complex(input: Tensor) -> Tensor:
     """The view of real numbers (…, 2) as complex ones: the inverse of ``view_as_real``."""
+def view_as_complex_copy(input: Tensor, *, out: Any = None) -> Any:
+    """A copy, in memory of its own, of what ``view_as_complex`` shows as a view."""
 def view_as_real(input: Tensor) -> Tensor:
     """The view (…, 2) of complex numbers as their real and imaginary parts. DtypeError for real numbers."""
+def view_as_real_copy(input: Tensor, *, out: Any = None) -> Any:
+    """A copy, in memory of its own, of what ``view_as_real`` shows as a view."""
 def view_copy(input: Tensor, size: Any, *, out: Any = None) -> Tensor:
     """A copy, in memory of its own, of what ``view`` shows as a view."""
 def vsplit(input: Tensor, indices_or_sections: Any) -> Any:

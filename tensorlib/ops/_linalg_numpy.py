@@ -1,6 +1,7 @@
 """Factorisations that NumPy has no function for, over batches of matrices: LU with its pivots, LDL, triangular solves.
 
-All work on (…, m, n) arrays of a float or complex dtype.
+All work on (…, m, n) arrays of a float or complex dtype. By LAPACK where the library behind NumPy has it (`_lapack`);
+what is written out here serves everywhere else.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import math
 from typing import Any
 
 import numpy as np
+
+from tensorlib import _lapack
 
 _BLOCK = 32  # columns of a panel: below it the steps are rank-1 updates, above it matrix products
 _DIRECT = 64  # rows of a triangle that one call of LAPACK solves whole
@@ -52,6 +55,9 @@ def _substitute(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def solve_triangular(a: np.ndarray, b: np.ndarray, upper: bool, left: bool = True, unit: bool = False) -> np.ndarray:
     """x with a x = b (x a = b); the other triangle of a is not read, and with ``unit`` its diagonal is not."""
+    lapack = _lapack.library()
+    if lapack is not None and a.size and b.size:
+        return _lapack.solve_triangular(lapack, a, b, upper, left, unit)
     if not left:
         return solve_triangular(a.swapaxes(-1, -2), b.swapaxes(-1, -2), not upper, True, unit).swapaxes(-1, -2)
     if not upper:  # both orders reversed, it is upper triangular
@@ -101,6 +107,9 @@ def lu_factor(a: np.ndarray, pivot: bool = True) -> tuple[np.ndarray, np.ndarray
 
     Right-looking by panels of columns (Golub and Van Loan, algorithm 3.4.1 and section 3.2.11).
     """
+    lapack = _lapack.library()
+    if lapack is not None and pivot and a.size:
+        return _lapack.lu_factor(lapack, a)
     lead, (m, n) = a.shape[:-2], a.shape[-2:]
     k = min(m, n)
     x = np.array(a, order="C").reshape(math.prod(lead), m, n)
@@ -154,6 +163,95 @@ def permutation(pivots: np.ndarray, m: int) -> np.ndarray:
     return order.reshape(*lead, m)
 
 
+def solve(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(x, info) with a x = b; info: the first zero pivot, 0 for none. What is divided by it is infinite."""
+    lapack = _lapack.library()
+    if lapack is not None and a.size and b.size:
+        found, info = _lapack.solve(lapack, a, b)
+        if not info.any():
+            return found, info
+    else:
+        try:
+            return np.linalg.solve(a, b), np.zeros(a.shape[:-2], np.int32)
+        except np.linalg.LinAlgError:
+            pass
+    return _solve_singular(a, b)  # by the factors of a itself: which pivot is zero differs in its transpose
+
+
+def _solve_singular(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    lu, pivots, info = lu_factor(a)
+    order = permutation(pivots, a.shape[-1])
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    order = np.broadcast_to(order[..., None], (*lead, a.shape[-1], 1))
+    rows = np.take_along_axis(np.broadcast_to(b, (*lead, *b.shape[-2:])), order, axis=-2)
+    return solve_triangular(lu, solve_triangular(lu, rows, False, unit=True), True), info
+
+
+def inverse(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(a^-1, info); info: the first zero pivot, 0 for none."""
+    lapack = _lapack.library()
+    if lapack is not None and a.size:
+        found, info = _lapack.inverse(lapack, a)
+        if not info.any():
+            return found, info
+    else:
+        try:
+            return np.linalg.inv(a), np.zeros(a.shape[:-2], np.int32)
+        except np.linalg.LinAlgError:
+            pass
+    return _solve_singular(a, np.broadcast_to(np.eye(a.shape[-1], dtype=a.dtype), a.shape))
+
+
+def _odd(pivots: np.ndarray) -> np.ndarray:
+    """Whether the interchanges change the sign of a determinant."""
+    return np.count_nonzero(pivots != np.arange(1, pivots.shape[-1] + 1), axis=-1) % 2 == 1
+
+
+def det(a: np.ndarray) -> np.ndarray:
+    """The determinants."""
+    if _lapack.library() is None or not a.size:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(np.linalg.det(a))
+    lu, pivots, _ = lu_factor(a)
+    with np.errstate(over="ignore", invalid="ignore"):
+        out = np.diagonal(lu, axis1=-2, axis2=-1).prod(axis=-1)
+    return np.asarray(np.where(_odd(pivots), -out, out))
+
+
+def slogdet(a: np.ndarray) -> tuple[Any, Any]:
+    """(the determinants' signs, the logarithms of their sizes)."""
+    if _lapack.library() is None or not a.size:
+        return tuple(np.linalg.slogdet(a))
+    lu, pivots, _ = lu_factor(a)
+    d = np.diagonal(lu, axis1=-2, axis2=-1)
+    size = np.abs(d)
+    with np.errstate(divide="ignore"):
+        log = np.log(size).sum(axis=-1)
+    sign = (d / np.where(size == 0, 1, size)).prod(axis=-1)
+    return np.where(_odd(pivots), -sign, sign), log
+
+
+# ------------------------------------------------------------------------------------------------------------------- QR
+
+
+def qr(a: np.ndarray, complete: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """(Q, R) with a = Q R by Householder reflections: Q (…, m, k), R (…, k, n), k = m or the lesser of m and n."""
+    lapack = _lapack.library()
+    if lapack is not None and a.size:
+        return _lapack.qr(lapack, a, complete)
+    return tuple(np.linalg.qr(a, mode="complete" if complete else "reduced"))  # type: ignore[return-value]
+
+
+def geqrf(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(R on and above the diagonal, the reflectors below it; their factors)."""
+    lapack = _lapack.library()
+    if lapack is not None and a.size:
+        f, tau = _lapack.geqrf(lapack, a)
+        return f.reshape(*a.shape[:-2], *a.shape[:-3:-1]).swapaxes(-1, -2), tau.reshape(*a.shape[:-2], -1)
+    h, tau = np.linalg.qr(a, mode="raw")
+    return h.swapaxes(-1, -2), tau
+
+
 # ------------------------------------------------------------------------------------------------------------- Cholesky
 
 
@@ -205,6 +303,9 @@ def ldl_factor(a: np.ndarray, hermitian: bool) -> tuple[np.ndarray, np.ndarray, 
 
     A negative pivot marks the rows of a 2 by 2 block.
     """
+    lapack = _lapack.library()
+    if lapack is not None and a.size:
+        return _lapack.ldl_factor(lapack, a, hermitian)
     lead, n = a.shape[:-2], a.shape[-1]
     out = np.tril(a)
     pivots = np.zeros((*lead, n), np.int32)
@@ -270,6 +371,9 @@ def _ldl(x: np.ndarray, pivots: np.ndarray, hermitian: bool) -> int:
 
 def ldl_solve(ld: np.ndarray, pivots: np.ndarray, b: np.ndarray, hermitian: bool) -> np.ndarray:
     """x with a x = b, of a factored by ``ldl_factor``."""
+    lapack = _lapack.library()
+    if lapack is not None and ld.size and b.size:
+        return _lapack.ldl_solve(lapack, ld, pivots, b, hermitian)
     lead = np.broadcast_shapes(ld.shape[:-2], b.shape[:-2])
     ld, b = np.broadcast_to(ld, (*lead, *ld.shape[-2:])), np.broadcast_to(b, (*lead, *b.shape[-2:]))
     pivots = np.broadcast_to(pivots, (*lead, pivots.shape[-1]))

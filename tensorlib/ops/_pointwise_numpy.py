@@ -103,6 +103,28 @@ def _erf32(x: np.ndarray) -> np.ndarray:
     return np.tanh(r, out=r)
 
 
+# log(Φ(x) / Φ(-x)) / x in x², Φ the normal distribution function, fitted up to |x| = 5.6 with the weight that counts for
+# Φ: 1 / (1 + e^(-x times it)) is Φ within 3e-8, half a unit in the last place of float32 near 1.
+_LOGIT = (1.595769883007508, 0.07266616870259919, -6.518938848955383e-05, -0.0001106126541699237,
+          7.929543318117691e-06, -2.645314584960293e-07, 3.5124868329918824e-09)  # fmt: skip
+_NEGATED = tuple(np.float32(-c) for c in _LOGIT)
+
+
+def odds32(x: np.ndarray) -> np.ndarray:
+    """1 / Φ(x) for float32, Φ the normal distribution function."""
+    t = np.minimum(np.square(x), np.float32(31.36))
+    r = np.asarray(np.multiply(t, _NEGATED[-1]))
+    for c in _NEGATED[-2:0:-1]:
+        r += c
+        r *= t
+    r += _NEGATED[0]
+    r *= x
+    with np.errstate(over="ignore"):
+        np.exp(r, out=r)
+    r += np.float32(1)
+    return r
+
+
 # Coefficients of the rational approximations in FreeBSD's msun, s_erf.c (Sun Microsystems, 1993): error < 1 ulp.
 _ERX = 8.45062911510467529297e-01
 _PP = (1.28379167095512558561e-01, -3.25042107247001499370e-01, -2.84817495755985104766e-02,

@@ -2,6 +2,9 @@
 
 Rows are packed as in PyTorch's PackedSequence: step t holds the next element of the first ``sizes[t]`` sequences, which
 come in falling order of length. Backwards, a sequence joins at its last element.
+
+Gates lie side by side in a row, so that what is done to one alone runs over short pieces of memory. What can be done to
+all of them at once therefore is: sigmoid(x) = (1 + tanh(x / 2)) / 2 makes every gate a tanh between two scalings.
 """
 
 from __future__ import annotations
@@ -21,64 +24,83 @@ def steps(sizes: Sequence[int], reverse: bool) -> Iterator[tuple[slice, int]]:
     return ((slice(starts[t], starts[t] + sizes[t]), sizes[t]) for t in order)
 
 
-def _sigmoid(x: Array) -> Array:
-    """In place: (tanh(x / 2) + 1) / 2."""
-    x *= 0.5
-    np.tanh(x, out=x)
-    x += 1
-    x *= 0.5
-    return x
+def _most(sizes: Sequence[int]) -> int:
+    return max(sizes, default=0)
+
+
+def _blocks(a: Array, width: int) -> list[Array]:
+    """The gates of a row."""
+    return [a[:, k : k + width] for k in range(0, a.shape[1], width)]
+
+
+def _scale(gates: str, width: int, dtype: Any) -> Array:
+    """For each column 1/2 where the gate is a sigmoid ("s"), 1 where it is a tanh."""
+    return np.repeat(np.array([0.5 if gate == "s" else 1.0 for gate in gates], dtype), width)
 
 
 def lstm(
     gates: Array, hidden: Array, cell: Array, weight: Array, projection: Array | None, sizes: Any, reverse: bool
 ) -> tuple[Array, ...]:
-    """(out, last hidden, last cell, activations, cells before each step, hiddens before each step)."""
-    rows, width = gates.shape[0], cell.shape[1]
+    """(out, last hidden, last cell, activations, cells before each step, tanh of those after, hiddens before)."""
+    rows, width, dtype = gates.shape[0], cell.shape[1], gates.dtype
     h, c = hidden.copy(), cell.copy()
-    out, before = (np.empty((rows, h.shape[1]), gates.dtype) for _ in range(2))
-    cells, activations = np.empty((rows, width), gates.dtype), np.empty(gates.shape, gates.dtype)
-    turned = np.ascontiguousarray(weight.T)
+    out, before = np.empty((rows, h.shape[1]), dtype), np.empty((rows, h.shape[1]), dtype)
+    cells, tanhs = np.empty((rows, width), dtype), np.empty((rows, width), dtype)
+    scale = _scale("ssts", width, dtype)
+    shift = 1 - scale
+    activations = gates * scale
+    turned = np.multiply(weight.T, scale, order="C")
     back = None if projection is None else np.ascontiguousarray(projection.T)
+    own, raw = np.empty((_most(sizes), 4 * width), dtype), np.empty((_most(sizes), width), dtype)
     for at, n in steps(sizes, reverse):
-        a = activations[at]
-        before[at], cells[at] = h[:n], c[:n]
-        np.matmul(h[:n], turned, out=a)
-        a += gates[at]
-        _sigmoid(a[:, : 2 * width])
-        np.tanh(a[:, 2 * width : 3 * width], out=a[:, 2 * width : 3 * width])
-        _sigmoid(a[:, 3 * width :])
-        i, f, g, o = (a[:, k * width : (k + 1) * width] for k in range(4))
-        now = c[:n]
+        a, x, now, t = activations[at], raw[:n], c[:n], tanhs[at]
+        before[at], cells[at] = h[:n], now
+        a += np.matmul(h[:n], turned, out=own[:n])
+        np.tanh(a, out=a)
+        a *= scale
+        a += shift
+        i, f, g, o = _blocks(a, width)
         now *= f
-        now += i * g
-        raw = np.tanh(now)
-        raw *= o
-        h[:n] = raw if back is None else raw @ back
-        out[at] = h[:n]
-    return out, h, c, activations, cells, before
+        now += np.multiply(i, g, out=x)
+        np.tanh(now, out=t)
+        if back is None:
+            np.multiply(t, o, out=out[at])
+        else:
+            np.matmul(np.multiply(t, o, out=x), back, out=out[at])
+        h[:n] = out[at]
+    return out, h, c, activations, cells, tanhs, before
 
 
 def lstm_grad(
-    grad: Array, grad_hidden: Array, grad_cell: Array, activations: Array, cells: Array, weight: Array,
+    grad: Array, grad_hidden: Array, grad_cell: Array, activations: Array, cells: Array, tanhs: Array, weight: Array,
     projection: Array | None, sizes: Any, reverse: bool,
 ) -> tuple[Array, ...]:  # fmt: skip
     """(gradient of gates, of hidden, of cell, of the hiddens after each step)."""
-    width = cells.shape[1]
+    width, dtype = cells.shape[1], grad.dtype
     dh, dc = grad_hidden.copy(), grad_cell.copy()
-    total, d_gates = np.empty(grad.shape, grad.dtype), np.empty(activations.shape, grad.dtype)
+    total, d_gates = np.empty(grad.shape, dtype), np.empty(activations.shape, dtype)
+    scratch, raw = np.empty((_most(sizes), width), dtype), np.empty((_most(sizes), width), dtype)
     for at, n in reversed(list(steps(sizes, reverse))):
-        i, f, g, o = (activations[at, k * width : (k + 1) * width] for k in range(4))
-        before, d = cells[at], d_gates[at]
-        np.add(dh[:n], grad[at], out=total[at])
-        draw = total[at] if projection is None else total[at] @ projection
-        t = np.tanh(f * before + i * g)
-        now = dc[:n]
-        now += draw * o * (1 - t * t)
-        d[:, :width] = now * g * i * (1 - i)
-        d[:, width : 2 * width] = now * before * f * (1 - f)
-        d[:, 2 * width : 3 * width] = now * i * (1 - g * g)
-        d[:, 3 * width :] = draw * t * o * (1 - o)
+        a, d, t, x, now = activations[at], d_gates[at], tanhs[at], scratch[:n], dc[:n]
+        i, f, g, o = _blocks(a, width)
+        d_i, d_f, d_g, d_o = _blocks(d, width)
+        draw = np.add(dh[:n], grad[at], out=total[at])
+        if projection is not None:
+            draw = np.matmul(draw, projection, out=raw[:n])
+        # The slopes of the gates: a - a^2 of a sigmoid, 1 - a^2 of a tanh.
+        np.multiply(a, a, out=d)
+        np.subtract(a[:, : 2 * width], d[:, : 2 * width], out=d[:, : 2 * width])
+        np.subtract(1, d_g, out=d_g)
+        np.subtract(o, d_o, out=d_o)
+        np.multiply(t, t, out=x)
+        np.subtract(1, x, out=x)
+        x *= draw
+        x *= o
+        now += x
+        d_o *= np.multiply(draw, t, out=x)
+        d_i *= np.multiply(now, g, out=x)
+        d_f *= np.multiply(now, cells[at], out=x)
+        d_g *= np.multiply(now, i, out=x)
         now *= f
         np.matmul(d, weight, out=dh[:n])
     return d_gates, dh, dc, total
@@ -88,25 +110,29 @@ def gru(
     gates: Array, hidden: Array, weight: Array, bias: Array | None, sizes: Any, reverse: bool
 ) -> tuple[Array, ...]:
     """(out, last hidden, activations r z n, what r multiplies, hiddens before each step)."""
-    rows, width = gates.shape[0], hidden.shape[1]
+    rows, width, dtype = gates.shape[0], hidden.shape[1], gates.dtype
     h = hidden.copy()
-    out, before, inner = (np.empty((rows, width), gates.dtype) for _ in range(3))
-    activations = np.empty(gates.shape, gates.dtype)
-    turned = np.ascontiguousarray(weight.T)
+    out, before, inner = (np.empty((rows, width), dtype) for _ in range(3))
+    scale = _scale("sst", width, dtype)
+    activations = gates * scale
+    turned = np.multiply(weight.T, scale, order="C")
+    bias = None if bias is None else bias * scale
+    own, scratch = np.empty((_most(sizes), 3 * width), dtype), np.empty((_most(sizes), width), dtype)
     for at, n in steps(sizes, reverse):
-        a = activations[at]
-        before[at] = h[:n]
-        np.matmul(h[:n], turned, out=a)
+        a, from_h, now, x = activations[at], own[:n], h[:n], scratch[:n]
+        before[at] = now
+        np.matmul(now, turned, out=from_h)
         if bias is not None:
-            a += bias
-        inner[at] = a[:, 2 * width :]
-        a[:, : 2 * width] += gates[at, : 2 * width]
-        _sigmoid(a[:, : 2 * width])
-        r, z, new = (a[:, k * width : (k + 1) * width] for k in range(3))
-        np.multiply(r, inner[at], out=new)
-        new += gates[at, 2 * width :]
+            from_h += bias
+        inner[at] = from_h[:, 2 * width :]
+        r, z, new = _blocks(a, width)
+        r_and_z = a[:, : 2 * width]
+        r_and_z += from_h[:, : 2 * width]
+        np.tanh(r_and_z, out=r_and_z)
+        r_and_z *= 0.5
+        r_and_z += 0.5
+        new += np.multiply(r, inner[at], out=x)
         np.tanh(new, out=new)
-        now = h[:n]
         now -= new
         now *= z
         now += new
@@ -119,22 +145,33 @@ def gru_grad(
     reverse: bool,
 ) -> tuple[Array, ...]:  # fmt: skip
     """(gradient of gates, of what the hidden state gives to them, of hidden)."""
-    width = before.shape[1]
+    width, dtype = before.shape[1], grad.dtype
     dh = grad_hidden.copy()
-    d_gates, d_own = (np.empty(activations.shape, grad.dtype) for _ in range(2))
+    d_gates, d_own = (np.empty(activations.shape, dtype) for _ in range(2))
+    first, second = (np.empty((_most(sizes), width), dtype) for _ in range(2))
     for at, n in reversed(list(steps(sizes, reverse))):
-        r, z, new = (activations[at, k * width : (k + 1) * width] for k in range(3))
-        d, own = d_gates[at], d_own[at]
-        now = dh[:n]
+        r, z, new = _blocks(activations[at], width)
+        d, own, now, x, y = d_gates[at], d_own[at], dh[:n], first[:n], second[:n]
+        d_r, d_z, d_new = _blocks(d, width)
         now += grad[at]
-        d_new = now * (1 - z) * (1 - new * new)
-        d[:, 2 * width :] = d_new
-        d[:, :width] = d_new * inner[at] * r * (1 - r)
-        d[:, width : 2 * width] = now * (before[at] - new) * z * (1 - z)
+        np.subtract(1, z, out=y)
+        np.subtract(before[at], new, out=x)
+        x *= now
+        x *= z
+        np.multiply(x, y, out=d_z)
+        y *= now
+        np.multiply(new, new, out=x)
+        np.subtract(1, x, out=x)
+        x *= y
+        d_new[...] = x
+        np.multiply(x, r, out=own[:, 2 * width :])
+        x *= inner[at]
+        x *= r
+        np.subtract(1, r, out=y)
+        np.multiply(x, y, out=d_r)
         own[:, : 2 * width] = d[:, : 2 * width]
-        own[:, 2 * width :] = d_new * r
         now *= z
-        now += own @ weight
+        now += np.matmul(own, weight, out=x)
     return d_gates, d_own, dh
 
 
@@ -163,7 +200,13 @@ def rnn_grad(
     """(gradient of gates, of hidden)."""
     dh, d_gates = grad_hidden.copy(), np.empty(out.shape, grad.dtype)
     for at, n in reversed(list(steps(sizes, reverse))):
-        y = out[at]
-        np.multiply(dh[:n] + grad[at], (y > 0) if relu else 1 - y * y, out=d_gates[at])
-        np.matmul(d_gates[at], weight, out=dh[:n])
+        y, d, now = out[at], d_gates[at], dh[:n]
+        now += grad[at]
+        if relu:
+            np.multiply(now, y > 0, out=d)
+        else:
+            np.multiply(y, y, out=d)
+            np.subtract(1, d, out=d)
+            d *= now
+        np.matmul(d, weight, out=now)
     return d_gates, dh

@@ -16,7 +16,7 @@ from tensorlib._samples import ELEMENTWISE, draw, each, fails, ints, transposed,
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError
 from tensorlib.op import Array, Scalar, composite, pointwise
 from tensorlib.ops._pointwise_numpy import erf as _erf_numpy
-from tensorlib.ops._pointwise_numpy import in_blocks, keep, select
+from tensorlib.ops._pointwise_numpy import in_blocks, keep, odds32, select
 from tensorlib.ops._pointwise_numpy import sigmoid as _sigmoid_numpy
 from tensorlib.ops.exponentials import exp
 from tensorlib.ops.random import _uniform
@@ -132,7 +132,10 @@ def _leaky_relu_scalar(x, slope):
 )
 def _leaky_relu(input: Array, negative_slope: Scalar):
     """input where positive, negative_slope input elsewhere."""
-    return select(input > 0, input, input * negative_slope)
+    low = input * negative_slope
+    if input.dtype.kind == "f" and 0 < negative_slope <= 1:
+        return np.maximum(input, low)
+    return select(input > 0, input, low)
 
 
 @composite(on="functional", samples=each(ELEMENTWISE, draw((3, 4), negative_slope=0.3)))
@@ -340,9 +343,13 @@ def gelu_grad(grad: Array, input: Array, tangent: bool):
         np.exp(slope, out=slope)
         slope *= x
         slope *= 0.3989422804014327
-        half = _erf_numpy(np.asarray(x * 0.7071067811865476))
-        half += 1
-        half *= 0.5
+        if x.dtype == np.float32:
+            half = odds32(x)
+            np.reciprocal(half, out=half)
+        else:
+            half = _erf_numpy(np.asarray(x * 0.7071067811865476))
+            half += 1
+            half *= 0.5
         slope += half
     return _times(slope, grad)
 
@@ -370,6 +377,9 @@ def _gelu(input: Array, tangent: bool):
     """input times the normal distribution function of input, exactly or by tanh."""
     if tangent:
         t = _gate(input)
+        return np.divide(input, t, out=t)
+    if input.dtype == np.float32:
+        t = odds32(input)
         return np.divide(input, t, out=t)
     t = _erf_numpy(np.asarray(input * 0.7071067811865476))
     t += 1
@@ -524,7 +534,12 @@ def _hardswish_vjp(g: Tensor, input: Any) -> Tensor:
 @in_blocks
 def _hardswish(input: Array):
     """input min(max(input + 3, 0), 6) / 6, elementwise."""
-    return input * (np.minimum(np.maximum(input + 3, 0), 6) / 6)
+    out = np.asarray(input + 3)
+    np.maximum(out, 0, out=out)
+    np.minimum(out, 6, out=out)
+    out *= input
+    out /= 6
+    return out
 
 
 @composite(on="functional", samples=ELEMENTWISE)

@@ -409,7 +409,7 @@ def _copysign(x, y):
     _copysign,
     cpu=np.copysign,
     promote=INT_TO_FLOAT,
-    vjp=dict(input=lambda g, input, other: g * (sign(input) * copysign(1.0, other)), other=_zero),
+    vjp=dict(input=lambda g, input, other: g * (sign(input) * copysign(sign(input), other)), other=_zero),
     inplace=True,
 )
 def copysign(input: Array, other: Array):
@@ -451,8 +451,9 @@ def _lerp(x, y, w):
 def lerp(input: Array, end: Array, weight: Array):
     """input + weight (end - input), elementwise; ``weight`` is a number or a tensor. Exact at weight 1."""
     step = end - input
-    near, far = input + weight * step, end - step * (1 - weight)
-    return np.where(np.abs(weight) < 0.5, near, far) if weight.ndim else near if np.abs(weight) < 0.5 else far
+    if weight.ndim:
+        return np.where(np.abs(weight) < 0.5, input + weight * step, end - step * (1 - weight))
+    return input + weight * step if np.abs(weight) < 0.5 else end - step * (1 - weight)
 
 
 @jit

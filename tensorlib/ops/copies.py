@@ -8,11 +8,12 @@ from typing import Any
 
 from tensorlib._core import Tensor
 from tensorlib._dispatch import wrap_dim
-from tensorlib._samples import draw, each, ints
+from tensorlib._dtypes import dtype
+from tensorlib._samples import between, draw, each, ints, without_gradient
 from tensorlib.autograd.batched import with_batches
 from tensorlib.errors import ShapeError
 from tensorlib.op import composite
-from tensorlib.ops import splitting, strided, triangles, views
+from tensorlib.ops import complex_numbers, splitting, strided, triangles, views
 from tensorlib.ops._out import takes_out
 
 
@@ -39,7 +40,7 @@ def _expand(input: Tensor, size: Any) -> Tensor:
 
 def _view(input: Tensor, size: Any) -> Tensor:
     """input under another shape, or its bytes as another dtype."""
-    return views._as_view(input, size)
+    return views._as_view(input, size) if isinstance(size, dtype) else views.reshape(input, size)  # it copies anyhow
 
 
 def _unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
@@ -79,6 +80,8 @@ _COPIES: dict[str, tuple[Callable[..., Any], Any]] = {
     "unfold": (_unfold, each(draw((6,), 0, 3, 1))),
     "unsqueeze": (views.unsqueeze, each(draw((2, 3), 1))),
     "view": (_view, each(draw((2, 6), [3, -1]))),
+    "view_as_complex": (complex_numbers.view_as_complex, each(draw(without_gradient(between(-1, 1, 3, 2))))),
+    "view_as_real": (complex_numbers.view_as_real, each(draw((3,)))),
 }
 for _name, (_viewed, _samples) in _COPIES.items():
     globals()[f"{_name}_copy"] = _declare_copy(f"{_name}_copy", _viewed, _samples)

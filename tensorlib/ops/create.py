@@ -46,6 +46,17 @@ def _size(name: str, size: tuple[Any, ...]) -> tuple[int, ...]:
     return shape
 
 
+def sizes_given(name: str, args: tuple[Any, ...], size: Any) -> tuple[Any, ...]:
+    """The sizes of a constructor that takes them one by one, as a sequence, or as ``size=`` a sequence."""
+    if size is None:
+        if not args:
+            raise TypeError(f"{name}() missing required argument: 'size'")
+        return args
+    if args or not isinstance(size, (tuple, list)):
+        raise TypeError(f"{name}(): expected sizes one by one, or one sequence `size`, got {args} and size={size!r}")
+    return (size,)
+
+
 def _finish(t: Tensor, requires_grad: bool) -> Tensor:
     if requires_grad:
         t.requires_grad_()
@@ -127,26 +138,26 @@ def _make(name: str, size: tuple[int, ...], value: Any, dtype: Any, device: Any)
 
 
 @composite(on="function", samples=each(draw(2, 3), draw(()), draw(0, 2)))
-def zeros(*size: Any, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
+def zeros(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
           pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of zeros of ``size``, of ``dtype`` (the default float dtype for None)."""
-    t = _make("zeros", _size("zeros", size), 0, numpy_dtype(dtype), device)
+    t = _make("zeros", _size("zeros", sizes_given("zeros", args, size)), 0, numpy_dtype(dtype), device)
     return _finish(t if out is None else into("zeros", out, t), requires_grad)
 
 
 @composite(on="function", samples=each(draw(2, 3), draw((4,))))
-def ones(*size: Any, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
+def ones(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
          pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of ones of ``size``, of ``dtype`` (the default float dtype for None)."""
-    t = _make("ones", _size("ones", size), 1, numpy_dtype(dtype), device)
+    t = _make("ones", _size("ones", sizes_given("ones", args, size)), 1, numpy_dtype(dtype), device)
     return _finish(t if out is None else into("ones", out, t), requires_grad)
 
 
 @composite(on="function")
-def empty(*size: Any, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
+def empty(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
           pin_memory: bool = False, requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """A tensor of ``size`` whose elements are undefined."""
-    return _finish(wrap(_array.empty(_size("empty", size), numpy_dtype(dtype), device_of(device))), requires_grad)
+    return _finish(wrap(_array.empty(_size("empty", sizes_given("empty", args, size)), numpy_dtype(dtype), device_of(device))), requires_grad)
 
 
 @composite(on="function", samples=each(draw((2, 3), 2.5), draw((), 7), draw((3,), True)))
@@ -353,6 +364,8 @@ def eye(n: int, m: int | None = None, *, out: Any = None, dtype: Any = None, lay
         requires_grad: bool = False) -> Tensor:  # fmt: skip
     """The n × m matrix with ones on the diagonal and zeros elsewhere; m is n for None."""
     at = device_of(device)
+    if at is cpu and out is None and type(n) is int and n >= 0 and (m is None or (type(m) is int and m >= 0)):
+        return _finish(wrap(np.eye(n, m, dtype=numpy_dtype(dtype))), requires_grad)
     rows, columns = arange(n, device=at), arange(n if m is None else m, device=at)
     t = (rows.unsqueeze(1) == columns).to(OF_NUMPY[numpy_dtype(dtype)])
     return _finish(t if out is None else into("eye", out, t), requires_grad)

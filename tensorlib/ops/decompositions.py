@@ -31,7 +31,7 @@ from tensorlib.ops._linalg import (
 )
 from tensorlib.ops._out import takes_out
 from tensorlib.ops.joining import cat
-from tensorlib.ops.linalg import matmul
+from tensorlib.ops.linalg import _to_shape, matmul
 from tensorlib.ops.solvers import linalg_solve, linalg_solve_triangular
 
 # Of complex vectors PyTorch refuses the gradients that depend on their phases, so that random ones cannot be compared.
@@ -196,7 +196,7 @@ def linalg_qr(A: Array, mode: str = "reduced"):
         k = m if mode == "complete" else min(m, n)
         q = np.broadcast_to(np.eye(m, k, dtype=A.dtype), (*A.shape[:-2], m, k)).copy()
         return q, np.zeros((*A.shape[:-2], k, n), A.dtype)
-    return tuple(np.linalg.qr(A, mode=mode))  # type: ignore[call-overload]
+    return numerics.qr(A, mode == "complete")
 
 
 _QR = result_type("qr", ("Q", "R"))
@@ -229,8 +229,7 @@ def geqrf(input: Array):
     """
     if not input.size:
         return np.array(input), np.zeros((*input.shape[:-2], min(input.shape[-2:])), input.dtype)
-    h, tau = np.linalg.qr(input, mode="raw")
-    return np.ascontiguousarray(h.swapaxes(-1, -2)), tau
+    return numerics.geqrf(input)
 
 
 def _reflectors(name: str, A: Tensor, tau: Tensor) -> tuple[Any, Any]:
@@ -372,6 +371,7 @@ _ZERO_PIVOT = (
 )
 _LU_FACTOR = result_type("linalg_lu_factor", ("LU", "pivots"))
 _LU = result_type("linalg_lu", ("P", "L", "U"))
+_LU_WITH_INFO = result_type("lu_with_info", ("LU", "pivots", "info"))
 _LU_UNPACK = result_type("lu_unpack", ("P", "L", "U"))
 
 
@@ -399,6 +399,32 @@ def _permutation(pivots: Array, m: int, dtype: Any):
     out = np.zeros((*order.shape, m), dtype)
     np.put_along_axis(out, order[..., None, :], 1, axis=-2)
     return out
+
+
+def _interchange_spec(input: Any, pivots: Any, back: bool) -> Any:
+    return (*np.broadcast_shapes(input.shape[:-2], pivots.shape[:-1]), *input.shape[-2:]), input.dtype
+
+
+@op(
+    spec=_interchange_spec,
+    vjp=dict(input=lambda g, input_shape, pivots, back: _to_shape(interchange(g, pivots, not back), input_shape)),
+    name="_interchange",
+    on="",
+    samples=each(
+        draw((3, 2), values([2, 3, 3], "int32"), False), draw((2, 3, 2), values([3, 3, 3], "int32"), True),
+        draw((3, 1), values([[2, 3, 3], [1, 3, 3]], "int32"), False),
+    ),
+)  # fmt: skip
+def interchange(input: Array, pivots: Array, back: bool):
+    """P^T input, or P input for ``back``, P the successive interchanges of rows: (…, n, k), pivots (…, n)."""
+    order = numerics.permutation(pivots, input.shape[-2])
+    if back:
+        order = np.argsort(order, axis=-1)
+    if order.ndim == 1:
+        return input[..., order, :]
+    lead = np.broadcast_shapes(input.shape[:-2], order.shape[:-1])
+    rows = np.broadcast_to(order[..., None], (*lead, order.shape[-1], 1))
+    return np.take_along_axis(np.broadcast_to(input, (*lead, *input.shape[-2:])), rows, axis=-2)
 
 
 def _unpacked(lu: Any, pivots: Any) -> tuple[Any, Any, Any]:
@@ -447,7 +473,7 @@ def lu(A: Tensor, pivot: bool = True, get_infos: bool = False) -> Any:
     found = linalg_lu_factor_ex(A, pivot=pivot)
     if not get_infos:
         failed("lu", found.info._array, _ZERO_PIVOT)
-    return tuple(found)[: 3 if get_infos else 2]
+    return _LU_WITH_INFO(*found) if get_infos else tuple(found)[:2]
 
 
 # ------------------------------------------------------------------------------------------------------------------ LDL

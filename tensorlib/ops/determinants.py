@@ -16,7 +16,7 @@ from tensorlib.op import Array, composite, op, result_type
 from tensorlib.ops import _linalg_numpy as numerics
 from tensorlib.ops._linalg import floating, identity, matrices, square
 from tensorlib.ops._out import takes_out
-from tensorlib.ops.decompositions import converged, linalg_eigvalsh, linalg_svd, linalg_svdvals, lu_unpack
+from tensorlib.ops.decompositions import converged, interchange, linalg_eigvalsh, linalg_svd, linalg_svdvals
 from tensorlib.ops.linalg import _lead, _to_shape, matmul
 from tensorlib.ops.selection import _where
 from tensorlib.ops.solvers import is_vector, linalg_solve, linalg_solve_triangular
@@ -70,7 +70,7 @@ def _det_vjp(g: Any, A: Any, out: Any) -> Any:
 )  # fmt: skip
 def linalg_det(A: Array):
     """det A: (…, n, n) -> (…), by LU; 1 for n = 0. float32, float64, complex."""
-    return np.linalg.det(A)
+    return numerics.det(A)
 
 
 def _slogdet_spec(A: Any) -> Any:
@@ -102,7 +102,7 @@ def _slogdet_vjp(g_sign: Any, g_logabsdet: Any, A: Any, sign: Any) -> Any:
 )
 def linalg_slogdet(A: Array):
     """(sign, log |det A|) with det A = sign e^logabsdet: (…, n, n) -> (…). (0, -inf) for singular matrices."""
-    return tuple(np.linalg.slogdet(A))
+    return numerics.slogdet(A)
 
 
 @composite(samples=each(draw((3, 3)), draw((2, 3, 3))))
@@ -159,16 +159,15 @@ def linalg_lu_solve(
             f"linalg.lu_solve: Incompatible shapes of A and B for the equation {'AX = B' if left else 'XA = B'} "
             f"({LU.shape[-2]}x{LU.shape[-1]} and {B.shape[-2]}x{B.shape[-1]})"
         )
-    p = lu_unpack(LU, pivots, unpack_data=False).P
     lu: Any = LU
     b: Any = B
     if not left:  # X A = B is A^H X^H = B^H
         b, adjoint = b.mH, not adjoint
     if adjoint:
         x = linalg_solve_triangular(lu.mH, b, upper=False)
-        x = matmul(p, linalg_solve_triangular(lu.mH, x, upper=True, unitriangular=True))
+        x = interchange(linalg_solve_triangular(lu.mH, x, upper=True, unitriangular=True), pivots, True)
     else:
-        x = linalg_solve_triangular(lu, matmul(p.mT, b), upper=False, unitriangular=True)
+        x = linalg_solve_triangular(lu, interchange(b, pivots, False), upper=False, unitriangular=True)
         x = linalg_solve_triangular(lu, x, upper=True)
     return x if left else x.mH
 
@@ -358,7 +357,7 @@ def _lstsq(A: Array, B: Array, rcond: Any, driver: Any):
         return np.zeros(shape, dtype), np.zeros(lead, np.int64), np.zeros(values, kind)
     least = np.finfo(kind).eps * max(m, n) if rcond is None else rcond
     if m >= n and driver in (None, "gels", "gelsy"):
-        q, r = np.linalg.qr(A)
+        q, r = numerics.qr(A)
         inverse = numerics.solve_triangular(r, np.eye(n, dtype=r.dtype), True)
         size = np.sqrt((np.abs(r) ** 2).sum((-1, -2)) * (np.abs(inverse) ** 2).sum((-1, -2)))
         if (size * least < 1).all():  # no singular value is that small beside the largest: the rank is full

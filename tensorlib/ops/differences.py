@@ -45,11 +45,11 @@ def diff(
     if n < 0:
         raise ArgumentError(f"diff: order must be non-negative but got {n}")
     dim = wrap_dim("diff", dim, x._array.ndim)
+    if n == 0:
+        return x.clone()  # type: ignore[no-any-return]
     ends = [t for t in (prepend, input, append) if t is not None]
     if len(ends) > 1:
         x = cat(ends, dim)
-    if n == 0:
-        return x.clone()  # type: ignore[no-any-return]
     for _ in range(min(n, x._array.shape[dim])):
         low, high = _steps(x, dim)
         x = high.logical_xor(low) if x._array.dtype == _BOOL else high - low

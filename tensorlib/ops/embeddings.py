@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib._core import Tensor, modes
+from tensorlib._core import Tensor, listening, modes, wrap
 from tensorlib._dtypes import OF_NUMPY
+from tensorlib._promotion import FLOATS
 from tensorlib._samples import distinct, draw, each, fails, ints, transposed, values
 from tensorlib.autograd.batched import with_batches
 from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError, UnsupportedError
 from tensorlib.kernels import embeddings as kernels
 from tensorlib.op import Array, composite, op, registry
 from tensorlib.ops import create, views
+from tensorlib.ops._rows_numpy import join_rows, sums
 from tensorlib.ops.gather_scatter import _scatter_, _scatter_add
-from tensorlib.ops.indexing import INTEGERS, add_rows, bounded, index_add, index_copy_, index_fill, numbers, widened
+from tensorlib.ops.indexing import INTEGERS, bounded, index_add, index_copy_, index_fill, numbers, widened
 from tensorlib.ops.selection import _where
 
 _INT64 = np.dtype(np.int64)
@@ -59,7 +61,7 @@ def embedding_grad(g: Array, input: Array, num_weights: int, padding_idx: int = 
     a GPU for up to 131,072 tokens; above that the sums are atomic.
     """
     index, rows = input.reshape(-1), widened(g).reshape(input.size, g.shape[-1])
-    out = add_rows(num_weights, index, rows)
+    out = sums(num_weights, index, rows)
     if padding_idx >= 0:
         out[padding_idx] = 0
     if scale_grad_by_freq:
@@ -164,8 +166,63 @@ def _bags(input: Any, offsets: Any, last: bool) -> tuple[Any, int]:
         if not count:
             raise ShapeError("embedding_bag: include_last_offset: number of offsets should be at least 1")
         starts, count = starts[: count - 1], count - 1
+    if type(at) is np.ndarray and count and not listening[0]:
+        sizes = np.diff(at[:count], append=n)
+        if np.minimum.reduce(sizes) >= 0:
+            return wrap(np.repeat(np.arange(count), sizes)), count
     begun = starts.new_zeros((n + 1,)).scatter_add(0, starts, starts.new_ones((count,))).cumsum(0)
     return begun[:n] - 1, count
+
+
+def _bag_rows(g: Any, bag: Any, scale: Any) -> Any:
+    rows = g.index_select(0, bag)
+    return rows if scale is None else rows * scale.unsqueeze(1)
+
+
+def _bag_scale(g: Any, weight: Any, input: Any, bag: Any, padding_idx: int) -> Any:
+    out = (weight.index_select(0, input) * g.index_select(0, bag)).sum(1)
+    return _where(input != padding_idx, out, 0.0) if padding_idx >= 0 else out
+
+
+@op(
+    spec=lambda weight, input, bag, scale, count, padding_idx, scale_grad_by_freq: (
+        (count, weight.shape[1]), weight.dtype
+    ),
+    promote=FLOATS.over("weight", "scale"),
+    vjp=dict(
+        weight=lambda g, weight_shape, input, bag, scale, padding_idx, scale_grad_by_freq: embedding_grad(
+            _bag_rows(g, bag, scale), input, weight_shape[0], padding_idx, scale_grad_by_freq
+        ),
+        scale=lambda g, weight, input, bag, padding_idx: _bag_scale(g, weight, input, bag, padding_idx),
+    ),
+    on="",
+    samples=each(
+        draw((4, 5), ints(6, high=4), numbers([0, 0, 1, 1, 1, 3]), None, count=4),
+        draw((4, 40), ints(12, high=4), numbers([0] * 9 + [2, 2, 3]), (12,), count=4, padding_idx=1),
+        draw((4, 30), ints(0), ints(0), None, count=2),
+    ),
+    bench=[draw((10000, 64), ints(20000, high=10000), numbers(sorted([*range(1000)] * 20)), None, count=1000)],
+    bytes=lambda weight, input, **_: weight.itemsize * input.size * weight.shape[1],
+)  # fmt: skip
+def _bag_sums(
+    weight: Array, input: Array, bag: Array, scale: Array | None, count: int, padding_idx: int = -1,
+    scale_grad_by_freq: bool = False,
+):  # fmt: skip
+    """out[bag[i]] += weight[input[i]] (times scale[i]): (V, D) and (n,) -> (count, D), in float32 or wider.
+
+    ``padding_idx`` counts for nothing. The bags are in order.
+    """
+    input = bounded("embedding_bag", input, 0, weight.shape[0], False)
+    if padding_idx >= 0:
+        counted = np.flatnonzero(input != padding_idx)
+        input, bag = input[counted], bag[counted]
+        scale = None if scale is None else scale[counted]
+    out = np.zeros((count, weight.shape[1]), weight.dtype)
+    if scale is None:
+        join_rows(out, bag, weight, fresh=True, of=input)
+    else:
+        join_rows(out, bag, weight.take(input, 0) * scale[:, None], fresh=True)
+    return out
 
 
 _BAGGED = ints(6, high=4)
@@ -235,8 +292,19 @@ def embedding_bag(
         if not -w.shape[0] <= padding_idx < w.shape[0]:
             raise ShapeError(f"embedding_bag: padding_idx must be within the number of embeddings, got {padding_idx}")
         padding_idx %= w.shape[0]
-    rows: Any = _embedding(x, w, -1, scale_grad_by_freq)
     counted = None if padding_idx is None else x != padding_idx
+    if mode != "max" and all(type(t._array) is np.ndarray for t in (x, w, x if scale is None else scale)):
+        n = x.shape[-1]
+        if x.ndim == 2:
+            bag, count = create.arange(x.shape[0]).repeat_interleave(n), x.shape[0]
+        else:
+            bag, count = _bags(x, offsets, include_last_offset)
+        flat = None if scale is None else views.reshape(scale, (-1,))
+        total = _bag_sums(
+            w, views.reshape(x, (-1,)), bag, flat, count, -1 if padding_idx is None else padding_idx, scale_grad_by_freq
+        )
+        return total if mode == "sum" else total / _bag_sizes(x, bag, count, counted)
+    rows: Any = _embedding(x, w, -1, scale_grad_by_freq)
     if scale is not None:
         rows = rows * scale.unsqueeze(-1)
     if counted is not None:
@@ -245,20 +313,22 @@ def embedding_bag(
         if mode == "max":
             return _finite(rows.amax(1)) if x.shape[1] else w.new_zeros((x.shape[0], w.shape[1]))
         total = rows.sum(1)
-        if mode == "sum":
-            return total  # type: ignore[no-any-return]
-        return total / (max(x.shape[1], 1) if counted is None else counted.sum(1).clamp(1).unsqueeze(1))  # type: ignore[no-any-return]
+        return total if mode == "sum" else total / _bag_sizes(x, None, x.shape[0], counted)  # type: ignore[no-any-return]
     bag, count = _bags(x, offsets, include_last_offset)
     empty = w.new_zeros((count, w.shape[1]))
     if mode == "max":
         index = bag.unsqueeze(1).expand(bag.shape[0], w.shape[1])
         return _finite(empty.scatter_reduce(0, index, rows, "amax", include_self=False))
     total = index_add(empty, 0, bag, rows)
-    if mode == "sum":
-        return total
-    each_one = bag.new_ones(bag.shape) if counted is None else counted.long()
-    sizes = index_add(bag.new_zeros((count,)), 0, bag, each_one)
-    return total / sizes.clamp(1).unsqueeze(1)  # type: ignore[no-any-return, attr-defined]
+    return total if mode == "sum" else total / _bag_sizes(x, bag, count, counted)
+
+
+def _bag_sizes(x: Any, bag: Any, count: int, counted: Any) -> Any:
+    """How many indices each bag has that count, at least 1: a number, or (count, 1)."""
+    if x.ndim == 2:
+        return max(x.shape[1], 1) if counted is None else counted.sum(1).clamp(1).unsqueeze(1)
+    each_one: Any = bag.new_ones(bag.shape) if counted is None else counted.long()
+    return index_add(bag.new_zeros((count,)), 0, bag, each_one).clamp(1).unsqueeze(1)  # type: ignore[attr-defined]
 
 
 def _finite(x: Any) -> Any:

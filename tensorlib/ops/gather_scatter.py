@@ -18,6 +18,7 @@ from tensorlib.kernels import indexing as kernels
 from tensorlib.op import Array, composite, into, op, registry
 from tensorlib.ops import create, views
 from tensorlib.ops._out import takes_out
+from tensorlib.ops._rows_numpy import join_rows
 from tensorlib.ops.indexing import (
     _source,
     _vector,
@@ -62,14 +63,26 @@ def _grid(index: Any, dim: int) -> tuple[Any, ...]:
     )
 
 
-def _flat(shape: Sequence[int], index: Any, dim: int) -> Any:
-    """Flat positions, in a contiguous array of ``shape``, that gather and scatter name."""
+def _rows(shape: Sequence[int], index: Any, dim: int) -> tuple[Any, int]:
+    """(flat positions of the rows that gather and scatter name in a contiguous array of ``shape``, a row's length).
+
+    An index that repeats along the last dimensions, as an expanded one does, names whole rows; any other, elements.
+    """
+    end = index.ndim
+    for n, m, step in zip(shape[:dim:-1], index.shape[:dim:-1], index.strides[:dim:-1], strict=True):
+        if n != m or (step and m > 1):
+            break
+        end -= 1
+    width = math.prod(shape[end:])
+    index, shape = index[(..., *(0,) * (index.ndim - end))], shape[:end]
     strides = _array.contiguous_strides(shape)
-    at = index.astype(np.int64, copy=False) * strides[dim]
+    at = index.astype(np.int64, copy=False)
+    if strides[dim] != 1:
+        at = at * strides[dim]
     for d, m in enumerate(index.shape):
         if d != dim and m > 1:
-            at = at + (np.arange(m) * strides[d]).reshape((1,) * d + (-1,) + (1,) * (index.ndim - d - 1))
-    return at
+            at = at + (np.arange(m) * strides[d]).reshape((1,) * d + (-1,) + (1,) * (end - d - 1))
+    return at, width
 
 
 def _gather_spec(input: Any, index: Any, dim: int) -> Any:
@@ -87,7 +100,7 @@ def _widen(t: Any, shape: Sequence[int]) -> Any:
 @op(
     spec=_gather_spec,
     kernel=kernels.gather,
-    vjp=dict(input=lambda g, input_shape, index, dim: _scatter_add(g.new_zeros(input_shape), index, g, dim)),
+    vjp=dict(input=lambda g, input_shape, index, dim: _scatter_add(g.new_zeros(()).expand(input_shape), index, g, dim)),
     on="",
     samples=each(
         draw((3, 4), ints(3, 2, high=4), dim=1), draw((3, 4), ints(2, 4, high=3), dim=0),
@@ -107,7 +120,9 @@ def _gather(input: Array, index: Array, dim: int):
         return np.empty(index.shape, input.dtype)
     bounded("gather", index, dim, input.shape[dim], False)
     if input.flags.c_contiguous:
-        return input.reshape(-1).take(_flat(input.shape, index, dim))
+        at, width = _rows(input.shape, index, dim)
+        flat = input.reshape(-1) if width == 1 else input.reshape(-1, width)
+        return flat.take(at, 0).reshape(index.shape)
     return input[_grid(index, dim)]
 
 
@@ -191,7 +206,11 @@ def _scatter_into(x: Any, index: Any, src: Any, dim: int, value: Any = None) -> 
         bounded("scatter", index, dim, x.shape[dim], False)
         given = np.asarray(value).astype(x.dtype) if src is None else _front(src, index)
         if x.flags.c_contiguous:
-            x.reshape(-1)[_flat(x.shape, index, dim)] = given
+            at, width = _rows(x.shape, index, dim)
+            if width == 1:
+                x.reshape(-1)[at] = given.reshape(at.shape) if given.ndim else given
+            else:
+                x.reshape(-1, width)[at] = given.reshape(*at.shape, width) if given.ndim else given
         else:
             x[_grid(index, dim)] = given
 
@@ -199,12 +218,12 @@ def _scatter_into(x: Any, index: Any, src: Any, dim: int, value: Any = None) -> 
 def _reduce_into(x: Any, index: Any, src: Any, dim: int, ufunc: Any) -> None:
     if index.size:
         bounded("scatter", index, dim, x.shape[dim], False)
-        work = widened(x)
-        flat = work.reshape(-1) if work.flags.c_contiguous else work.flatten()
+        work = np.ascontiguousarray(widened(x))
         given = _front(src, index).astype(work.dtype, copy=False)
-        ufunc.at(flat, _flat(x.shape, index, dim).reshape(-1), given.reshape(-1))
-        if not (work is x and work.flags.c_contiguous):
-            x[...] = flat.reshape(x.shape)
+        at, width = _rows(x.shape, index, dim)
+        join_rows(work.reshape(-1, width), at.reshape(-1), given.reshape(-1, width), ufunc)
+        if work is not x:
+            x[...] = work
 
 
 _SCATTER_ERRORS = [

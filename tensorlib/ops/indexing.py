@@ -35,6 +35,7 @@ from tensorlib.kernels import prefix
 from tensorlib.op import Array, Arrays, Op, composite, into, op, registry
 from tensorlib.ops import create, splitting, views
 from tensorlib.ops._out import takes_out
+from tensorlib.ops._rows_numpy import join_rows
 from tensorlib.ops.views import basic_index
 
 ndarray = np.ndarray
@@ -55,7 +56,8 @@ def bounded(name: str, index: Any, dim: int, n: int, wrap: bool = True) -> Any:
     """A NumPy index with negative numbers counted from the end (``wrap``) or refused; DimError out of range."""
     if not index.size:
         return index
-    least, most = np.minimum.reduce(index, axis=None), np.maximum.reduce(index, axis=None)
+    once = index[tuple([slice(1) if s == 0 else slice(None) for s in index.strides])] if 0 in index.strides else index
+    least, most = np.minimum.reduce(once, axis=None), np.maximum.reduce(once, axis=None)
     low = -n if wrap else 0
     if least < low or most >= n:
         bad = index[(index < low) | (index >= n)].reshape(-1)[0]
@@ -126,18 +128,25 @@ def _index_shape(name: str, shape: Sequence[int], indices: Sequence[Any], dims: 
     return kernels._placed(shape, dims, common)[0]
 
 
-def _addresses(shape: Sequence[int], indices: Sequence[Any], dims: Sequence[int]) -> Any:
-    """Flat positions, in a contiguous array of ``shape``, of the elements an advanced index names."""
-    strides = _array.contiguous_strides(shape)
+def _addresses(shape: Sequence[int], indices: Sequence[Any], dims: Sequence[int]) -> tuple[Any, tuple[int, ...]]:
+    """(flat positions of the rows that an advanced index names, the shape of what it reads).
+
+    A row is what lies behind adjacent ``dims`` of a contiguous array of ``shape``; one element otherwise.
+    """
+    adjacent = dims[-1] - dims[0] == len(dims) - 1
+    end = dims[-1] + 1 if adjacent else len(shape)
+    strides = _array.contiguous_strides(shape[:end])
     common = sum(i.astype(np.int64, copy=False) * strides[d] for i, d in zip(indices, dims, strict=True))
-    rest = [d for d in range(len(shape)) if d not in dims]
-    at = dims[0] if dims[-1] - dims[0] == len(dims) - 1 else 0
+    rest = [d for d in range(end) if d not in dims]
+    at = dims[0] if adjacent else 0
     n, k = len(rest) + common.ndim, common.ndim
     out = common.reshape((1,) * at + common.shape + (1,) * (len(rest) - at))
     for place, d in enumerate(rest):
-        axis = place if place < at else place + k
-        out = out + (np.arange(shape[d]) * strides[d]).reshape((1,) * axis + (-1,) + (1,) * (n - axis - 1))
-    return out
+        if shape[d] > 1:
+            axis = place if place < at else place + k
+            out = out + (np.arange(shape[d]) * strides[d]).reshape((1,) * axis + (-1,) + (1,) * (n - axis - 1))
+    whole = kernels._placed(shape, dims, common.shape)[0]
+    return out.reshape(-1), whole
 
 
 def _index_key(x: Any, indices: Sequence[Any], dims: Sequence[int], wrap: bool) -> tuple[list[Any], tuple[Any, ...]]:
@@ -154,19 +163,23 @@ def _names_nothing(x: Any, indices: Sequence[Any]) -> bool:
     return not x.size or any(not i.size for i in indices)
 
 
-def _put_into(x: Any, values: Any, indices: Sequence[Any], dims: Sequence[int], accumulate: bool, wrap: bool) -> None:
+def _put_into(
+    x: Any, values: Any, indices: Sequence[Any], dims: Sequence[int], add: bool, wrap: bool, fresh: bool = False
+) -> None:
+    """Write or ``add``; ``fresh``: x is 0 still."""
     if _names_nothing(x, indices):
         return
     checked, key = _index_key(x, indices, dims, wrap)
-    if not accumulate:
+    if not add:
         x[key] = values
         return
-    work = widened(x)
-    at = _addresses(x.shape, checked, dims)
-    flat = work.reshape(-1) if work.flags.c_contiguous else work.flatten()
-    np.add.at(flat, at.reshape(-1), np.broadcast_to(values, at.shape).astype(work.dtype, copy=False).reshape(-1))
-    if not (work is x and work.flags.c_contiguous):
-        x[...] = flat.reshape(x.shape)
+    work = np.ascontiguousarray(widened(x))
+    at, shape = _addresses(x.shape, checked, dims)
+    given = np.broadcast_to(values, shape).astype(work.dtype, copy=False)
+    width = math.prod(shape) // at.size
+    join_rows(work.reshape(-1, width), at, given.reshape(-1, width), fresh=fresh)
+    if work is not x:
+        x[...] = work
 
 
 def _put_spec(input: Any, values: Any, indices: Any, dims: Any, accumulate: bool, wrap: bool) -> Any:
@@ -239,37 +252,6 @@ def _index_put_(input: Array, values: Array, indices: Arrays, dims: Any, accumul
     _put_into(input, values, indices, dims, accumulate, wrap)
 
 
-def add_rows(n: int, index: Any, g: Any) -> Any:
-    """Zeros (n, D) to which row i of g is added at ``index[i]``, 0 <= index < n; g float32 or wider."""
-    d, count = g.shape[1], index.size
-    if n <= 128 and g.dtype.kind == "f" and d >= 8 and count >= 32:
-        # A few rows: a matrix product is several times faster than adding one by one. 0 · inf would spread, so that
-        # a result that is not finite is not used.
-        chosen = np.zeros((n, count), g.dtype)
-        chosen[index, np.arange(count)] = 1
-        out = chosen @ g
-        if np.isfinite(out).all():
-            return out
-    out = np.zeros((n, d), g.dtype)
-    if n >= count and count * d >= 1 << 16:
-        # Few rows are named twice: whole rows at a time, one for each name a round, while rounds are worth it.
-        last = np.empty(n, np.int64)
-        while count >= 16:
-            order = np.arange(count)
-            last[index] = order
-            chosen = last[index] == order
-            winners = index[chosen]
-            out[winners] += g[chosen]
-            index, g = index[~chosen], g[~chosen]
-            if winners.size * 8 < count:
-                break
-            count = index.size
-    np.add.at(
-        out.reshape(-1), (index[:, None].astype(np.int64, copy=False) * d + np.arange(d)).reshape(-1), g.reshape(-1)
-    )
-    return out
-
-
 @op(
     spec=lambda g, indices, shape, dims, unique, wrap: (shape, g.dtype),
     kernel=kernels.index_grad,
@@ -287,12 +269,8 @@ def _index_grad(g: Array, indices: Arrays, shape: Any, dims: Any, unique: bool =
 
     Summed in float32 or wider; on a GPU atomically, in no fixed order. ``unique``: no place is named twice.
     """
-    if not unique and dims == (0,) and g.size:
-        index = bounded("index", indices[0], 0, shape[0], wrap).reshape(-1)
-        rows = widened(g).reshape(index.size, math.prod(shape[1:]))
-        return add_rows(shape[0], index, rows).reshape(shape).astype(g.dtype, copy=False)
     out = np.zeros(shape, g.dtype)
-    _put_into(out, g, indices, dims, not unique, wrap)
+    _put_into(out, g, indices, dims, not unique, wrap, fresh=True)
     return out
 
 

@@ -15,7 +15,7 @@ from tensorlib._promotion import PROMOTE, default_dtype, result_dtype
 from tensorlib._samples import draw, each, fails, ints, transposed, values
 from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError, UnsupportedError
 from tensorlib.kernels import joining as kernels
-from tensorlib.op import Array, Arrays, Ints, NewDim, Scalar, composite, op
+from tensorlib.op import Array, Arrays, Ints, NewDim, Scalar, composite, op, registry
 from tensorlib.ops._out import takes_out
 
 
@@ -400,6 +400,10 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
             raise ShapeError(f"pad: Expected a non-empty dimension {d}, got input of shape {tuple(x._array.shape)}")
         if n + low + high < 0 or (mode != "circular" and n + low + high < 1):
             raise ShapeError(f"pad: input of size {n} at dimension {d} is too small for padding ({low}, {high})")
+        if min(low, high) >= 0 and x.dtype.is_floating_point:
+            rule = (n, n + low + high, mode, float(low), False)
+            x = registry["_resample"].public(x, d, rule, False) if low or high else x
+            continue
         start, length = max(-low, 0), n + low + high
         if mode == "circular":  # what is left after the cut is what repeats
             x = x.narrow(d, start, n - start - max(-high, 0)) if low < 0 or high < 0 else x

@@ -385,7 +385,7 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Scalar = 1, 
 
 
 @composite(
-    on="functional",
+    on="function functional",
     samples=each(draw((4, 3), (4, 5), (2, 3, 5), (2,)), draw((2, 1, 3), (2, 1, 5), (2, 3, 5), None)),
 )
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -15,7 +15,8 @@ from tensorlib._promotion import FLOAT_ONLY, FLOATS
 from tensorlib._samples import Draw, Sample, between, draw, each, fails, ints, strided, transposed, values
 from tensorlib.errors import ArgumentError, AutogradError, DimError, DtypeError, ShapeError
 from tensorlib.kernels import loss as kernels
-from tensorlib.op import Array, composite, op, pointwise
+from tensorlib.op import Array, Scalar, composite, op, pointwise
+from tensorlib.ops._pointwise_numpy import in_blocks
 from tensorlib.ops.activation import logsigmoid
 from tensorlib.ops.arithmetic import abs
 from tensorlib.ops.exponentials import exp, log, log1p
@@ -91,6 +92,14 @@ def _losses(*tensors: Any, **attrs: Any) -> list[Sample]:
 # --------------------------------------------------------------------------------------------------------- regression
 
 
+def _difference(input: Any, target: Any) -> Any:
+    """input - target, where a bool counts as a number of the other's dtype."""
+    x, y = input._array.dtype, target._array.dtype
+    if (x == np.bool_) != (y == np.bool_):
+        input, target = (input.to(target.dtype), target) if x == np.bool_ else (input, target.to(input.dtype))
+    return input - target
+
+
 @composite(complex=False, on="functional", samples=each(_losses((4, 3), (4, 3)), draw((4, 3), (4, 3), reduction="sum")))
 def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
              weight: Tensor | None = None) -> Tensor:  # fmt: skip
@@ -98,7 +107,7 @@ def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: An
     reduction = _reduction("mse_loss", reduction, size_average, reduce)
     _same_size("mse_loss", input, weight)
     _compare_sizes(input, target)
-    return _reduced(square(input - target), reduction, weight)
+    return _reduced(square(_difference(input, target)), reduction, weight)
 
 
 @composite(on="functional", samples=_losses((4, 3), (4, 3)))
@@ -111,6 +120,30 @@ def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any
     return _reduced(abs(input - target), reduction, weight)
 
 
+@jit
+def _smooth_abs_scalar(x, beta):
+    d = tl.abs(x)
+    return tl.where(d < beta, 0.5 * d * d / beta, d - 0.5 * beta)
+
+
+@pointwise(
+    _smooth_abs_scalar,
+    promote=FLOAT_ONLY,
+    vjp=lambda g, input, beta: g * (input / beta).clamp(-1, 1),
+    on="",
+    samples=each(draw((3, 4), beta=1.0), draw((1030,), beta=0.5)),
+)
+@in_blocks
+def _smooth_abs(input: Array, beta: Scalar):
+    """input² / (2 beta) where |input| < beta, |input| - beta / 2 elsewhere: m (|input| - m / 2) / beta."""
+    far = np.asarray(np.abs(input))
+    near = np.asarray(np.minimum(far, beta))
+    far -= 0.5 * near
+    far *= near
+    far /= beta
+    return far
+
+
 @composite(complex=False, on="functional", samples=each(_losses((4, 3), (4, 3)), _losses((4, 3), (4, 3), beta=0.5)))
 def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
                    reduction: str = "mean", beta: float = 1.0) -> Tensor:  # fmt: skip
@@ -119,11 +152,8 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, redu
     if beta < 0:
         raise ArgumentError(f"smooth_l1_loss does not support negative values for beta, got {beta}")
     _compare_sizes(input, target)
-    d: Any = input - target
-    if beta == 0:
-        return _reduced(abs(d), reduction)
-    far = abs(d)
-    return _reduced(_where(far < beta, square(d) * (0.5 / beta), far - 0.5 * beta), reduction)
+    d = _difference(input, target)
+    return _reduced(_smooth_abs(d, float(beta)) if beta else abs(d), reduction)
 
 
 @composite(complex=False, on="functional", samples=each(_losses((4, 3), (4, 3)), _losses((4, 3), (4, 3), delta=0.5)))
@@ -136,7 +166,7 @@ def huber_loss(
     if delta <= 0:
         raise ArgumentError(f"huber_loss does not support non-positive values for delta, got {delta}")
     _compare_sizes(input, target)
-    d: Any = input - target
+    d = _difference(input, target)
     far: Any = abs(d)
     loss: Any = _where(far <= delta, 0.5 * square(d), delta * (far - 0.5 * delta))
     return _reduced(loss if weight is None else loss * weight, reduction)
@@ -344,7 +374,8 @@ def _cross_entropy_spec(
                 f"{name}: Expected input batch_size ({x[0]}) to match target batch_size ({t[0] if t else 1}): "
                 f"input {x}, target {t}"
             )
-        raise ShapeError(f"{name}: Expected target size {list(rows)}, got {list(t)}, for input {x}")
+        kind = ArgumentError if len(x) == 1 else ShapeError  # PyTorch's ValueError for one sample
+        raise kind(f"{name}: Expected target size {list(rows)}, got {list(t)}, for input {x}")
     C = x[0] if len(x) == 1 else x[1]
     if weight is not None and tuple(weight.shape) != (C,):
         raise ShapeError(

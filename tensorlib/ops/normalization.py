@@ -191,24 +191,40 @@ def _flat(a: Any) -> Any:
     return a.reshape((a.size,))
 
 
+_BLOCK = 1 << 16  # elements at a time: four work arrays of them stay in the second-level cache
+
+
 def rows_grad(
-    g: np.ndarray, centered: np.ndarray, rstd: np.ndarray, weight: Any, subtract: bool, needs_weight: bool,
-    needs_bias: bool,
-) -> tuple[np.ndarray, Any, Any]:  # fmt: skip
-    """Gradients of normalized rows for the input, weight and bias; ``centered`` is overwritten."""
+    g: np.ndarray, x: np.ndarray, mean: Any, rstd: np.ndarray, weight: Any, needs_weight: bool, needs_bias: bool
+) -> tuple[np.ndarray, Any, Any]:
+    """Gradients of normalized rows for the input, weight and bias, some rows at a time; ``mean`` None: of RMS norm."""
     m, n = g.shape
-    ones = _ones(n, g.dtype) if weight is None else weight
-    product = np.multiply(g, centered)
-    scale = (product @ ones) * (rstd * rstd * rstd / g.dtype.type(n))
-    g_weight = rstd @ product if needs_weight else np.empty(0, g.dtype)
-    g_bias = _ones(m, g.dtype) @ g if needs_bias else np.empty(0, g.dtype)
-    centered *= scale[:, None]
-    out = np.multiply(g, rstd[:, None], out=product)
-    if weight is not None:
-        out *= weight
-    out -= centered
-    if subtract:
-        out -= ((g @ ones) * (rstd / g.dtype.type(n)))[:, None]
+    g_weight, g_bias = (np.zeros(n if needed else 0, g.dtype) for needed in (needs_weight, needs_bias))
+    out = np.empty(g.shape, g.dtype)
+    if not g.size:
+        return out, g_weight, g_bias
+    w = _ones(n, g.dtype) if weight is None else weight
+    step = min(max(_BLOCK // n, 1), m)
+    work = np.empty((2, step, n), g.dtype)
+    for i in range(0, m, step):
+        rows, r, target = g[i : i + step], rstd[i : i + step], out[i : i + step]
+        product, centered = work[:, : len(rows)]
+        if mean is None:
+            np.copyto(centered, x[i : i + step])
+        else:
+            np.subtract(x[i : i + step], mean[i : i + step, None], out=centered)
+        np.multiply(rows, centered, out=product)
+        if needs_weight:
+            g_weight += r @ product
+        if needs_bias:
+            g_bias += _ones(len(rows), g.dtype) @ rows
+        centered *= ((product @ w) * (r * r * r / g.dtype.type(n)))[:, None]
+        if mean is not None:
+            centered += ((rows @ w) * (r / g.dtype.type(n)))[:, None]
+        np.multiply(rows, r[:, None], out=target)
+        if weight is not None:
+            target *= weight
+        target -= centered
     return out, g_weight, g_bias
 
 
@@ -241,9 +257,9 @@ def layer_norm_grad(
 ):  # fmt: skip
     """Gradients of layer_norm for input, weight and bias from its statistics; empty ones where they are not wanted."""
     g, x = _rows(grad, normalized_shape), _rows(input, normalized_shape)
-    centered = np.subtract(x, _like(mean, input).reshape(-1, 1))
-    w = None if weight is None else _like(weight, centered).reshape(-1)
-    out, g_weight, g_bias = rows_grad(g, centered, _like(rstd, centered).reshape(-1), w, True, needs_weight, needs_bias)
+    w = None if weight is None else _like(weight, x).reshape(-1)
+    mean, rstd = _like(mean, x).reshape(-1), _like(rstd, x).reshape(-1)
+    out, g_weight, g_bias = rows_grad(g, x, mean, rstd, w, needs_weight, needs_bias)
     return out.reshape(input.shape), _shaped(g_weight, normalized_shape), _shaped(g_bias, normalized_shape)
 
 
@@ -320,10 +336,10 @@ def rms_norm_grad(
     grad: Array, input: Array, weight: Array | None, rstd: Array, normalized_shape: Ints, needs_weight: Any
 ):
     """Gradients of rms_norm for input and weight; an empty one where it is not wanted."""
-    x = _rows(input, normalized_shape).copy()
+    x = _rows(input, normalized_shape)
     w = None if weight is None else _like(weight, x).reshape(-1)
     g = _rows(grad, normalized_shape)
-    out, g_weight, _ = rows_grad(g, x, _like(rstd, x).reshape(-1), w, False, needs_weight, False)
+    out, g_weight, _ = rows_grad(g, x, None, _like(rstd, x).reshape(-1), w, needs_weight, False)
     return out.reshape(input.shape), _shaped(g_weight, normalized_shape)
 
 
@@ -596,8 +612,11 @@ def group_norm(
     """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's groups of channels.
 
     input (N, C, *) -> the same; weight and bias (C,). var is the biased variance; statistics in float32 or wider.
-    ShapeError where num_groups does not divide C. Wu & He 2018.
+    ShapeError where num_groups does not divide C, ArgumentError where a group is one value. Wu & He 2018.
     """
+    shape = tuple(input.shape)
+    if num_groups > 0 and len(shape) > 1 and shape[0] * shape[1] // num_groups * math.prod(shape[2:]) == 1:
+        raise ArgumentError(f"group_norm: Expected more than 1 value per channel when training, got input size {shape}")
     return _group_norm(input, weight, bias, num_groups, eps)
 
 
@@ -625,7 +644,7 @@ def group_norm_grad(grad: Array, input: Array, weight: Array | None, mean: Array
     centered = np.subtract(x.reshape(rows), _like(mean, input).reshape(-1, 1))
     hats = np.vecdot(g, centered.reshape(x.shape)) * np.repeat(rstd, x.shape[1] // num_groups).reshape(x.shape[:2])
     d = g if weight is None else g * _like(weight, input)[:, None]
-    out, _, _ = rows_grad(d.reshape(rows), centered, rstd, None, True, False, False)
+    out, _, _ = rows_grad(d.reshape(rows), x.reshape(rows), _like(mean, input).reshape(-1), rstd, None, False, False)
     return out.reshape(input.shape), column_sums(hats), channel_sums(g)
 
 

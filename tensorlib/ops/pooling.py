@@ -19,6 +19,7 @@ from tensorlib.kernels import pooling as kernels
 from tensorlib.op import Array, Ints, composite, op
 from tensorlib.ops.activation import relu
 from tensorlib.ops.create import arange, tensor, zeros
+from tensorlib.ops.interpolation import _resample
 from tensorlib.ops.joining import cat
 from tensorlib.ops.random import rand
 
@@ -1089,7 +1090,11 @@ def _adaptive_max(dims: int, input: Any, output_size: Any, return_indices: bool)
     tables, laid = [_repeated(n, o) for n, o in zip(size, out_size, strict=True)], input
     for dim, table in enumerate(tables):
         if table.size != size[dim] or table.shape[1] > 1:
-            laid = laid.index_select(dim - dims, tensor(table.reshape(-1), device=input.device))
+            if input.dtype.is_floating_point:
+                rule = (size[dim], table.size, "windows", float(len(table)), False)
+                laid = _resample(laid, dim - dims, rule, False)
+            else:
+                laid = laid.index_select(dim - dims, tensor(table.reshape(-1), device=input.device))
     kernel = tuple(table.shape[1] for table in tables)
     out, chosen = _max_pool(laid, kernel, None, (0,) * dims, (1,) * dims)
     if not return_indices:

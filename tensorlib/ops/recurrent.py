@@ -10,10 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from tensorlib._core import Tensor, modes
-from tensorlib._promotion import PROMOTE
+from tensorlib._promotion import FLOAT_ONLY
 from tensorlib._samples import draw, each, fails, values
 from tensorlib.errors import DtypeError, ShapeError
 from tensorlib.kernels import recurrent as kernels
@@ -22,13 +20,6 @@ from tensorlib.ops import _recurrent_numpy as numpy
 from tensorlib.ops.joining import cat, stack
 from tensorlib.ops.linalg import linear
 from tensorlib.ops.random import dropout
-
-_FLOAT32 = np.dtype(np.float32)
-
-
-def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """What activations and cells are kept in."""
-    return dtype if dtype.itemsize == 8 else _FLOAT32
 
 
 def _check(name: str, gates: Any, hidden: Any, weight: Any, sizes: Any, times: int, width: int) -> None:
@@ -52,11 +43,10 @@ def _lstm_spec(
 ) -> list[Any]:
     rows, width = gates.shape[0], cell.shape[1]
     _check("lstm", gates, hidden, weight, sizes, 4, width)
-    kind = _wide(gates.dtype)
+    steps = rows, hidden.shape[1]
     return [
-        ((rows, hidden.shape[1]), gates.dtype), (hidden.shape, gates.dtype), (cell.shape, gates.dtype),
-        (gates.shape, kind), ((rows, width), kind), ((rows, hidden.shape[1]), gates.dtype),
-    ]  # fmt: skip
+        (shape, gates.dtype) for shape in (steps, hidden.shape, cell.shape, gates.shape, *[(rows, width)] * 2, steps)
+    ]
 
 
 def _along(sizes: Sequence[int], reverse: bool, gates: Tensor, state: Any, step: Callable[..., Any]) -> Any:
@@ -86,18 +76,17 @@ def _lstm_composite(
 
 
 def _lstm_vjp(
-    g_out: Tensor, g_hidden_n: Tensor, g_cell_n: Tensor, activations: Tensor, cells: Tensor, hiddens: Tensor,
-    weight: Tensor, projection: Tensor | None, sizes: Any, reverse: bool,
+    g_out: Tensor, g_hidden_n: Tensor, g_cell_n: Tensor, activations: Tensor, cells: Tensor, tanhs: Tensor,
+    hiddens: Tensor, weight: Tensor, projection: Tensor | None, sizes: Any, reverse: bool, needs: dict[str, bool],
 ) -> tuple[Any, ...]:  # fmt: skip
     d_gates, d_hidden, d_cell, total = registry["_lstm_grad"].public(
-        g_out, g_hidden_n, g_cell_n, activations, cells, weight, projection, sizes=sizes, reverse=reverse
+        g_out, g_hidden_n, g_cell_n, activations, cells, tanhs, weight, projection, sizes=sizes, reverse=reverse
     )
     d_projection = None
-    if projection is not None:
-        i, f, g, o = activations.chunk(4, 1)
-        raw = o * (f * cells + i * g).tanh()
-        d_projection = total.T @ raw.to(total.dtype)
-    return d_gates, d_hidden, d_cell, d_gates.T @ hiddens, d_projection
+    if needs["projection"]:
+        d_projection = total.T @ (activations.chunk(4, 1)[3] * tanhs)
+    d_weight = d_gates.T @ hiddens if needs["weight"] else None
+    return d_gates, d_hidden, d_cell, d_weight, d_projection
 
 
 _SIZES = (3, 3, 2, 1)
@@ -112,8 +101,8 @@ _lstm_samples = each(
 
 
 @op(
-    spec=_lstm_spec, kernel=kernels.lstm, promote=PROMOTE, vjp=_lstm_vjp, composite=_lstm_composite, on="",
-    outputs=("out", "hidden_n", "cell_n"), aux=("activations", "cells", "hiddens"), samples=_lstm_samples,
+    spec=_lstm_spec, kernel=kernels.lstm, promote=FLOAT_ONLY, vjp=_lstm_vjp, composite=_lstm_composite, on="",
+    outputs=("out", "hidden_n", "cell_n"), aux=("activations", "cells", "tanhs", "hiddens"), samples=_lstm_samples,
     errors=[fails((9, 8), (3, 2), (3, 2), (6, 2), None, sizes=_SIZES, reverse=False, match="do not fit",
                   error=ShapeError)],
     bench=[draw((35 * 64, 1024), (64, 256), (64, 256), (1024, 256), None, sizes=(64,) * 35, reverse=False)],
@@ -127,27 +116,24 @@ def _lstm(
 
 
 @op(
-    spec=lambda grad, grad_hidden, grad_cell, activations, cells, weight, projection, sizes, reverse: [
+    spec=lambda grad, grad_hidden, grad_cell, activations, cells, tanhs, weight, projection, sizes, reverse: [
         (activations.shape, grad.dtype), (grad_hidden.shape, grad.dtype), (grad_cell.shape, grad.dtype),
         (grad.shape, grad.dtype),
     ],
-    kernel=kernels.lstm_grad, promote=PROMOTE.over("grad", "grad_hidden", "grad_cell", "weight", "projection"),
+    kernel=kernels.lstm_grad, promote=FLOAT_ONLY,
     outputs=("gates", "hidden", "cell", "total"), on="",
     samples=each(
-        draw((9, 2), (3, 2), (3, 2), (9, 8), (9, 2), (8, 2), None, sizes=_SIZES, reverse=False),
-        draw((9, 2), (3, 2), (3, 2), (9, 8), (9, 2), (8, 2), None, sizes=_SIZES, reverse=True),
-        draw((4, 2), (2, 2), (2, 3), (4, 12), (4, 3), (12, 2), (2, 3), sizes=(2, 2), reverse=False),
+        draw((9, 2), (3, 2), (3, 2), (9, 8), (9, 2), (9, 2), (8, 2), None, sizes=_SIZES, reverse=False),
+        draw((9, 2), (3, 2), (3, 2), (9, 8), (9, 2), (9, 2), (8, 2), None, sizes=_SIZES, reverse=True),
+        draw((4, 2), (2, 2), (2, 3), (4, 12), (4, 3), (4, 3), (12, 2), (2, 3), sizes=(2, 2), reverse=False),
     ),
 )  # fmt: skip
 def _lstm_grad(
-    grad: Array, grad_hidden: Array, grad_cell: Array, activations: Array, cells: Array, weight: Array,
-    projection: Array | None, *, sizes: Any, reverse: Any,
+    grad: Array, grad_hidden: Array, grad_cell: Array, activations: Array, cells: Array, tanhs: Array,
+    weight: Array, projection: Array | None, *, sizes: Any, reverse: Any,
 ):  # fmt: skip
     """Gradients of ``_lstm`` for gates, hidden and cell, and of the hidden states after each step."""
-    return numpy.lstm_grad(
-        grad, grad_hidden, grad_cell, np.asarray(activations, grad.dtype), np.asarray(cells, grad.dtype), weight,
-        projection, sizes, reverse,
-    )  # fmt: skip
+    return numpy.lstm_grad(grad, grad_hidden, grad_cell, activations, cells, tanhs, weight, projection, sizes, reverse)
 
 
 # ------------------------------------------------------------------------------------------------------------- gru
@@ -156,11 +142,8 @@ def _lstm_grad(
 def _gru_spec(gates: Any, hidden: Any, weight: Any, bias: Any, sizes: Any, reverse: bool) -> list[Any]:
     rows, width = gates.shape[0], hidden.shape[1]
     _check("gru", gates, hidden, weight, sizes, 3, width)
-    kind = _wide(gates.dtype)
-    return [
-        ((rows, width), gates.dtype), (hidden.shape, gates.dtype), (gates.shape, kind), ((rows, width), kind),
-        ((rows, width), gates.dtype),
-    ]  # fmt: skip
+    steps = rows, width
+    return [(shape, gates.dtype) for shape in (steps, hidden.shape, gates.shape, steps, steps)]
 
 
 def _gru_composite(
@@ -182,16 +165,17 @@ def _gru_composite(
 
 def _gru_vjp(
     g_out: Tensor, g_hidden_n: Tensor, activations: Tensor, inner: Tensor, hiddens: Tensor, weight: Tensor,
-    bias: Tensor | None, sizes: Any, reverse: bool,
+    sizes: Any, reverse: bool, needs: dict[str, bool],
 ) -> tuple[Any, ...]:  # fmt: skip
     d_gates, d_own, d_hidden = registry["_gru_grad"].public(
         g_out, g_hidden_n, activations, inner, hiddens, weight, sizes=sizes, reverse=reverse
     )
-    return d_gates, d_hidden, d_own.T @ hiddens, None if bias is None else d_own.sum(0)
+    d_weight = d_own.T @ hiddens if needs["weight"] else None
+    return d_gates, d_hidden, d_weight, d_own.sum(0) if needs["bias"] else None
 
 
 @op(
-    spec=_gru_spec, kernel=kernels.gru, promote=PROMOTE, vjp=_gru_vjp, composite=_gru_composite, on="",
+    spec=_gru_spec, kernel=kernels.gru, promote=FLOAT_ONLY, vjp=_gru_vjp, composite=_gru_composite, on="",
     outputs=("out", "hidden_n"), aux=("activations", "inner", "hiddens"),
     samples=each(
         draw((9, 6), (3, 2), (6, 2), (6,), sizes=_SIZES, reverse=False),
@@ -212,7 +196,7 @@ def _gru(gates: Array, hidden: Array, weight: Array, bias: Array | None, *, size
     spec=lambda grad, grad_hidden, activations, inner, hiddens, weight, sizes, reverse: [
         (activations.shape, grad.dtype), (activations.shape, grad.dtype), (grad_hidden.shape, grad.dtype)
     ],
-    kernel=kernels.gru_grad, promote=PROMOTE.over("grad", "grad_hidden", "weight"),
+    kernel=kernels.gru_grad, promote=FLOAT_ONLY,
     outputs=("gates", "own", "hidden"), on="",
     samples=each(
         draw((9, 2), (3, 2), (9, 6), (9, 2), (9, 2), (6, 2), sizes=_SIZES, reverse=False),
@@ -224,8 +208,7 @@ def _gru_grad(
     reverse: Any,
 ):  # fmt: skip
     """Gradients of ``_gru`` for gates, for what the hidden state gives to them, and for hidden."""
-    kept = (np.asarray(x, grad.dtype) for x in (activations, inner, hiddens))
-    return numpy.gru_grad(grad, grad_hidden, *kept, weight, sizes, reverse)
+    return numpy.gru_grad(grad, grad_hidden, activations, inner, hiddens, weight, sizes, reverse)
 
 
 # ------------------------------------------------------------------------------------------------------------- rnn
@@ -248,16 +231,16 @@ def _rnn_composite(gates: Tensor, hidden: Tensor, weight: Tensor, relu: bool, si
 
 def _rnn_vjp(
     g_out: Tensor, g_hidden_n: Tensor, out: Tensor, hiddens: Tensor, weight: Tensor, relu: bool, sizes: Any,
-    reverse: bool,
+    reverse: bool, needs: dict[str, bool],
 ) -> tuple[Any, ...]:  # fmt: skip
     d_gates, d_hidden = registry["_rnn_grad"].public(
         g_out, g_hidden_n, out, weight, relu=relu, sizes=sizes, reverse=reverse
     )
-    return d_gates, d_hidden, d_gates.T @ hiddens
+    return d_gates, d_hidden, d_gates.T @ hiddens if needs["weight"] else None
 
 
 @op(
-    spec=_rnn_spec, kernel=kernels.rnn, promote=PROMOTE, vjp=_rnn_vjp, composite=_rnn_composite, on="",
+    spec=_rnn_spec, kernel=kernels.rnn, promote=FLOAT_ONLY, vjp=_rnn_vjp, composite=_rnn_composite, on="",
     outputs=("out", "hidden_n"), aux=("hiddens",),
     samples=each(
         draw((9, 2), (3, 2), (2, 2), relu=False, sizes=_SIZES, reverse=False),
@@ -279,7 +262,7 @@ def _rnn(gates: Array, hidden: Array, weight: Array, *, relu: Any, sizes: Any, r
     spec=lambda grad, grad_hidden, out, weight, relu, sizes, reverse: [
         (grad.shape, grad.dtype), (grad_hidden.shape, grad.dtype)
     ],
-    kernel=kernels.rnn_grad, promote=PROMOTE.over("grad", "grad_hidden", "weight"), outputs=("gates", "hidden"), on="",
+    kernel=kernels.rnn_grad, promote=FLOAT_ONLY, outputs=("gates", "hidden"), on="",
     samples=each(
         draw((9, 2), (3, 2), (9, 2), (2, 2), relu=False, sizes=_SIZES, reverse=False),
         draw((9, 2), (3, 2), (9, 2), (2, 2), relu=True, sizes=_SIZES, reverse=True),
@@ -287,7 +270,7 @@ def _rnn(gates: Array, hidden: Array, weight: Array, *, relu: Any, sizes: Any, r
 )  # fmt: skip
 def _rnn_grad(grad: Array, grad_hidden: Array, out: Array, weight: Array, *, relu: Any, sizes: Any, reverse: Any):
     """Gradients of ``_rnn`` for gates and hidden."""
-    return numpy.rnn_grad(grad, grad_hidden, np.asarray(out, grad.dtype), weight, relu, sizes, reverse)
+    return numpy.rnn_grad(grad, grad_hidden, out, weight, relu, sizes, reverse)
 
 
 # ----------------------------------------------------------------------------------------- stacks, as PyTorch has them
@@ -314,7 +297,7 @@ def _as_narrow(name: str, x: Tensor, *others: Any) -> tuple[Any, ...]:
 def _lstm_layer(rows: Tensor, state: Any, weights: Weights, sizes: tuple[int, ...], reverse: bool) -> Any:
     w, own, bias, own_bias, projection = weights
     x = linear(rows, w, own_bias if bias is None else bias if own_bias is None else bias + own_bias)
-    h, own, projection = _as_narrow("lstm", x, state[0], own, projection)
+    h, _, own, projection = _as_narrow("lstm", x, *state, own, projection)
     out, h, c = _lstm(x, h, state[1], own, projection, sizes=sizes, reverse=reverse)
     return out, (h, c)
 
@@ -322,7 +305,7 @@ def _lstm_layer(rows: Tensor, state: Any, weights: Weights, sizes: tuple[int, ..
 def _gru_layer(rows: Tensor, state: Any, weights: Weights, sizes: tuple[int, ...], reverse: bool) -> Any:
     w, own, bias, own_bias, _ = weights
     x = linear(rows, w, bias)
-    own, own_bias = _as_narrow("gru", x, own, own_bias)
+    _, own, own_bias = _as_narrow("gru", x, *state, own, own_bias)
     out, h = _gru(x, *state, own, own_bias, sizes=sizes, reverse=reverse)
     return out, (h,)
 
@@ -333,7 +316,8 @@ def _rnn_layer(
     w, own, bias, own_bias, _ = weights
     x = linear(rows, w, own_bias if bias is None else bias if own_bias is None else bias + own_bias)
     h, own = _as_narrow("rnn", x, *state, own)
-    out, h = _rnn(x, h, own, relu=relu, sizes=sizes, reverse=reverse)
+    rnn = _rnn if x.is_floating_point() else _rnn_composite  # PyTorch's products take integers, its relu as well
+    out, h = rnn(x, h, own, relu=relu, sizes=sizes, reverse=reverse)
     return out, (h,)
 
 
@@ -473,8 +457,8 @@ def _cell(name: str, layer: Layer, input: Tensor, states: Sequence[Tensor], weig
 
 def _cell_samples(times: int, states: int = 1) -> Any:
     w, b = 3 * times, (3 * times,)
-    hx: Any = (2, 3) if states == 1 else [(2, 3)] * states
-    return each(draw((2, 4), hx, (w, 4), (w, 3), b, b), draw((2, 4), hx, (w, 4), (w, 3)))
+    hx: Any = (5, 3) if states == 1 else [(5, 3)] * states
+    return each(draw((5, 4), hx, (w, 4), (w, 3), b, b), draw((5, 4), hx, (w, 4), (w, 3)))
 
 
 @composite(on="function", samples=_cell_samples(4, 2))

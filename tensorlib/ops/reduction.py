@@ -197,6 +197,12 @@ def prod(input: Array, dim: Dim | None = None, keepdim: Any = False, *, dtype: A
     bool and integers are multiplied in int64, half types in float32. DimError for a dim out of range.
     """
     x = _converted(input, _sum_dtype("prod", input, dtype))
+    if dim is not None and dim == x.ndim - 1 and x.shape[-1] >= 16 and x.size >= 2048 and x.dtype.kind == "f":
+        while (n := x.shape[-1]) >= 16:  # by halves: one product after another waits for the one before
+            half = x[..., : n // 2] * x[..., n // 2 : n - n % 2]
+            if n % 2:
+                half[..., 0] *= x[..., -1]
+            x = half
     return np.multiply.reduce(x, axis=dim, keepdims=keepdim)
 
 

@@ -46,12 +46,16 @@ def flip(input: Tensor, *dims: Any) -> Tensor:
 @composite(samples=each(draw((3, 4))))
 def fliplr(input: Tensor) -> Tensor:
     """input with its columns in reverse order: ``flip(1)``."""
+    if input._array.ndim < 2:
+        raise ShapeError(f"fliplr: Input must be >= 2-d, got {tuple(input.shape)}")
     return flip(input, 1)
 
 
 @composite(samples=each(draw((3, 4))))
 def flipud(input: Tensor) -> Tensor:
     """input with its rows in reverse order: ``flip(0)``."""
+    if input._array.ndim < 1:
+        raise ShapeError(f"flipud: Input must be >= 1-d, got {tuple(input.shape)}")
     return flip(input, 0)
 
 

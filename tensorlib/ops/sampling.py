@@ -7,11 +7,15 @@ import warnings
 from itertools import product
 from typing import Any
 
+import numpy as np
+
 from tensorlib._core import Tensor, modes
 from tensorlib._dispatch import as_ints
+from tensorlib._promotion import FLOATS
 from tensorlib._samples import between, draw, each, transposed
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError, UnsupportedError
-from tensorlib.op import composite
+from tensorlib.op import Array, composite, op
+from tensorlib.ops import _sampling_numpy
 from tensorlib.ops.create import linspace, ones
 from tensorlib.ops.joining import stack
 from tensorlib.ops.linalg import matmul
@@ -85,6 +89,116 @@ def _cubic_weights(t: Any) -> list[Any]:
     return [far(t + 1), near(t), near(1 - t), far(2 - t)]
 
 
+def _by_parts(input: Any, grid: Any, mode: str, padding: str, align: bool) -> Tensor:
+    """grid_sample by other operators: what a device runs, and what gradients of gradients come from."""
+    x, g, n = input, grid, input.ndim - 2
+    dtype, shape, size = x.dtype, (*x.shape[:2], *g.shape[1:-1]), tuple(x.shape[2:])
+    x, g = (t.float() if t.dtype.itemsize < 4 else t for t in (x, g))
+    points = 1
+    for m in g.shape[1:-1]:
+        points *= m
+    flat = reshape(x, (*shape[:2], size[0] * size[1] * (size[2] if n == 3 else 1)))
+    g = reshape(g, (shape[0], points, n))
+    at = [_pixels(g[:, :, n - 1 - d], size[d], align) for d in range(n)]  # the grid has the last axis first
+    zeros = padding == "zeros"
+    if mode == "bicubic":
+        out = _bicubic(flat, at, size, padding, align)
+    else:
+        at = [_padded(p, m, padding, align) for p, m in zip(at, size, strict=True)]
+        if mode == "nearest":
+            out = _taken(flat, [p.round().detach() for p in at], size, zeros)
+            if modes.grad and g._needs:  # a gradient of zeros, not none
+                out = out + _where(at[0] < -math.inf, at[0], 0.0).unsqueeze(1)
+        else:
+            low = [p.floor().detach() for p in at]
+            part = [p - q for p, q in zip(at, low, strict=True)]
+            out = 0
+            for corner in product((0, 1), repeat=n):
+                weight: Any = 1
+                for c, t in zip(corner, part, strict=True):
+                    weight = weight * (t if c else 1 - t)
+                pixel = _taken(flat, [q + c for q, c in zip(low, corner, strict=True)], size, zeros)
+                out = out + pixel * weight.unsqueeze(1)
+    return reshape(out, shape).to(dtype)  # type: ignore[no-any-return]
+
+
+def _bicubic(flat: Any, at: list[Any], size: tuple[int, ...], padding: str, align: bool) -> Any:
+    low = [p.floor().detach() for p in at]
+    rows, columns = (_cubic_weights(p - q) for p, q in zip(at, low, strict=True))
+    lines = [_padded(low[0] + (i - 1), size[0], padding, align) for i in range(4)]
+    places = [_padded(low[1] + (j - 1), size[1], padding, align) for j in range(4)]
+    out: Any = 0
+    for line, down in zip(lines, rows, strict=True):
+        row: Any = 0
+        for place, across in zip(places, columns, strict=True):
+            row = row + _taken(flat, [line, place], size, padding == "zeros") * across.unsqueeze(1)
+        out = out + row * down.unsqueeze(1)
+    return out
+
+
+def _sampled_spec(input: Any, grid: Any, **_: Any) -> Any:
+    return (*input.shape[:2], *grid.shape[1:-1]), input.dtype
+
+
+_HOW = dict(mode="bilinear", padding="zeros", align=False)
+
+
+@op(
+    spec=lambda g, grid, input_shape, **_: (input_shape, g.dtype),
+    promote=FLOATS,
+    on="",
+    samples=each(
+        draw((1, 2, 2, 2), between(-1.2, 1.2, 1, 2, 2, 2), input_shape=(1, 2, 4, 5), **_HOW),
+        draw((1, 9, 2, 2), between(-1.2, 1.2, 1, 2, 2, 2), input_shape=(1, 9, 2, 3), **_HOW),
+    ),
+)
+def grid_sample_input_grad(g: Array, grid: Array, input_shape: Any, mode: str, padding: str, align: bool):
+    """The gradient of grid_sample's images (N, C, …): g (N, C, …) in shares, added up where it was sampled."""
+    return _sampling_numpy.input_grad(g, grid, tuple(input_shape[2:]), mode, padding, align)
+
+
+@op(
+    spec=lambda g, input, grid, **_: (grid.shape, grid.dtype),
+    promote=FLOATS,
+    on="",
+    samples=each(
+        draw((1, 2, 2, 2), (1, 2, 4, 5), between(-1.2, 1.2, 1, 2, 2, 2), **_HOW),
+        draw((1, 9, 2, 2), (1, 9, 2, 3), between(-1.2, 1.2, 1, 2, 2, 2), **_HOW),
+    ),
+)
+def grid_sample_grid_grad(g: Array, input: Array, grid: Array, mode: str, padding: str, align: bool):
+    """The gradient of grid_sample's points: Σ over the taps of what each is worth times its weight's slope."""
+    return _sampling_numpy.grid_grad(g, input, grid, mode, padding, align)
+
+
+@op(
+    spec=_sampled_spec,
+    promote=FLOATS,
+    vjp=dict(
+        input=lambda g, grid, input_shape, mode, padding, align: grid_sample_input_grad(
+            g, grid, input_shape, mode, padding, align
+        ),
+        grid=lambda g, input, grid, mode, padding, align: grid_sample_grid_grad(g, input, grid, mode, padding, align),
+    ),
+    composite=_by_parts,
+    on="",
+    samples=each(
+        draw((1, 2, 4, 5), between(-1.2, 1.2, 1, 3, 2, 2), **_HOW),
+        draw((2, 9, 3, 4), between(-1.2, 1.2, 2, 3, 1, 2), **{**_HOW, "padding": "border", "align": True}),
+        draw((1, 9, 3, 4), between(-3, 3, 1, 3, 2, 2), **{**_HOW, "padding": "reflection"}),
+        draw((1, 9, 4, 5), between(-1.2, 1.2, 1, 2, 2, 2), **{**_HOW, "mode": "bicubic"}),
+        draw((1, 1, 4, 5), between(-2, 2, 1, 2, 2, 2), mode="bicubic", padding="reflection", align=True),
+        draw((1, 9, 4, 5), between(-1.2, 1.2, 1, 2, 2, 2), **{**_HOW, "mode": "nearest"}),
+        draw((1, 1, 2, 3, 2), between(-1.2, 1.2, 1, 2, 1, 2, 3), **_HOW), draw((0, 2, 2, 2), (0, 1, 1, 2), **_HOW),
+    ),
+    bench=[draw((8, 64, 64, 64), between(-1.1, 1.1, 8, 64, 64, 2), **_HOW)],
+    bytes=lambda input, grid, **_: 2 * input.nbytes + grid.nbytes,
+)  # fmt: skip
+def _grid_sample(input: Array, grid: Array, mode: str, padding: str, align: bool):
+    """The images (N, C, …) at the points of the grid (N, …, n): see grid_sample."""
+    return _sampling_numpy.sample(input, grid, mode, padding, align)
+
+
 @composite(
     on="functional",
     samples=each(
@@ -138,48 +252,9 @@ def grid_sample(
         raise ShapeError("grid_sample: bicubic interpolation only supports 4D input")
     if not x.dtype.is_floating_point or x.dtype != g.dtype:
         raise DtypeError(f"grid_sample: expected input and grid of one floating-point dtype, got {x.dtype}, {g.dtype}")
-    dtype, shape, size = x.dtype, (*x.shape[:2], *g.shape[1:-1]), tuple(x.shape[2:])
-    x, g = (t.float() if t.dtype.itemsize < 4 else t for t in (x, g))
-    points = 1
-    for m in g.shape[1:-1]:
-        points *= m
-    flat = reshape(x, (*shape[:2], size[0] * size[1] * (size[2] if n == 3 else 1)))
-    g = reshape(g, (shape[0], points, n))
-    at = [_pixels(g[:, :, n - 1 - d], size[d], align) for d in range(n)]  # the grid has the last axis first
-    zeros = padding_mode == "zeros"
-    if mode == "bicubic":
-        out = _bicubic(flat, at, size, padding_mode, align)
-    else:
-        at = [_padded(p, m, padding_mode, align) for p, m in zip(at, size, strict=True)]
-        if mode == "nearest":
-            out = _taken(flat, [p.round().detach() for p in at], size, zeros)
-            if modes.grad and g._needs:  # a gradient of zeros, not none
-                out = out + _where(at[0] < -math.inf, at[0], 0.0).unsqueeze(1)
-        else:
-            low = [p.floor().detach() for p in at]
-            part = [p - q for p, q in zip(at, low, strict=True)]
-            out = 0
-            for corner in product((0, 1), repeat=n):
-                weight: Any = 1
-                for c, t in zip(corner, part, strict=True):
-                    weight = weight * (t if c else 1 - t)
-                pixel = _taken(flat, [q + c for q, c in zip(low, corner, strict=True)], size, zeros)
-                out = out + pixel * weight.unsqueeze(1)
-    return reshape(out, shape).to(dtype)  # type: ignore[no-any-return]
-
-
-def _bicubic(flat: Any, at: list[Any], size: tuple[int, ...], padding: str, align: bool) -> Any:
-    low = [p.floor().detach() for p in at]
-    rows, columns = (_cubic_weights(p - q) for p, q in zip(at, low, strict=True))
-    lines = [_padded(low[0] + (i - 1), size[0], padding, align) for i in range(4)]
-    places = [_padded(low[1] + (j - 1), size[1], padding, align) for j in range(4)]
-    out: Any = 0
-    for line, down in zip(lines, rows, strict=True):
-        row: Any = 0
-        for place, across in zip(places, columns, strict=True):
-            row = row + _taken(flat, [line, place], size, padding == "zeros") * across.unsqueeze(1)
-        out = out + row * down.unsqueeze(1)
-    return out
+    if type(x._array) is type(g._array) is np.ndarray and g._array.size:
+        return _grid_sample(x, g, mode, padding_mode, align)
+    return _by_parts(x, g, mode, padding_mode, align)
 
 
 @composite(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from tensorlib.kernels import reduction as kernels
 from tensorlib.kernels import scan as scans
 from tensorlib.op import Array, Dim, Scalar, op
 from tensorlib.ops._reduction import _converted, _sum_dtype
+from tensorlib.ops.selection import _where
 
 _INT64 = np.dtype(np.int64)
 
@@ -28,10 +30,18 @@ def _running_spec(name: str) -> Callable[..., Any]:
     return spec
 
 
-def _running(ufunc: Any, x: np.ndarray, dim: int, reverse: bool) -> np.ndarray:
+def _running(x: np.ndarray, dim: int, ufunc: np.ufunc, reverse: bool = False) -> np.ndarray:
+    """ufunc.accumulate, by whole slices where there are few of them: NumPy goes along ``dim`` one by one."""
     if reverse:
-        return np.flip(ufunc.accumulate(np.flip(x, dim), axis=dim), dim)  # type: ignore[no-any-return]
-    return ufunc.accumulate(x, axis=dim)  # type: ignore[no-any-return]
+        return np.flip(_running(np.flip(x, dim), dim, ufunc), dim)
+    n = x.shape[dim]
+    if dim == x.ndim - 1 or x.size < 64 * n:
+        return ufunc.accumulate(x, axis=dim)  # type: ignore[no-any-return]
+    out = np.array(x, order="C")
+    slices = np.moveaxis(out, dim, 0)
+    for k in range(1, n):
+        ufunc(slices[k - 1], slices[k], out=slices[k])
+    return out
 
 
 def _running_kernel(what: Any) -> Callable[..., None]:
@@ -56,12 +66,12 @@ _REVERSED = [replace(s, attrs={**s.attrs, "reverse": r}) for s in _RUNNING for r
 )  # fmt: skip
 def _cumsum_reversed(input: Array, dim: Dim, reverse: Any):
     """The running sum along ``dim``, from the end with ``reverse``."""
-    return _running(np.add, _converted(input, _sum_dtype("cumsum", input, None)), dim, reverse)
+    return _running(_converted(input, _sum_dtype("cumsum", input, None)), dim, np.add, reverse)
 
 
 @op(
     spec=_running_spec("cumsum"), kernel=_running_kernel(scans.CUMSUM), promote=PROMOTE, complex=True,
-    vjp=lambda g, dim: _cumsum_reversed(g, dim, True),
+    vjp=lambda g, input_dtype, dim: _cumsum_reversed(g.to(OF_NUMPY[np.dtype(input_dtype)]), dim, True),
     samples=each(_RUNNING, draw(ints(3, 4, dtype="int8"), dim=1), draw(bools(5), dim=0), draw((), dim=0)),
     errors=[fails((3, 4), dim=2, match="out of range", error=DimError)],
     bench=[draw((4096, 4096), dim=1)], bytes=lambda input, dim: 2 * input.nbytes, inplace=True,
@@ -71,7 +81,7 @@ def cumsum(input: Array, dim: Dim, *, dtype: Any = None):
 
     With ``dtype`` the input is converted to it first. DimError for a dim out of range. Blelloch 1990.
     """
-    return _running(np.add, _converted(input, _sum_dtype("cumsum", input, dtype)), dim, False)
+    return _running(_converted(input, _sum_dtype("cumsum", input, dtype)), dim, np.add)
 
 
 def _cumprod_vjp(g: Tensor, input: Tensor, out: Tensor, dim: int, reverse: bool = False) -> Tensor:
@@ -88,7 +98,7 @@ def _cumprod_vjp(g: Tensor, input: Tensor, out: Tensor, dim: int, reverse: bool 
 )  # fmt: skip
 def _cumprod_reversed(input: Array, dim: Dim, reverse: Any):
     """The running product along ``dim``, from the end with ``reverse``."""
-    return _running(np.multiply, _converted(input, _sum_dtype("cumprod", input, None)), dim, reverse)
+    return _running(_converted(input, _sum_dtype("cumprod", input, None)), dim, np.multiply, reverse)
 
 
 @op(
@@ -103,7 +113,7 @@ def cumprod(input: Array, dim: Dim, *, dtype: Any = None):
 
     With ``dtype`` the input is converted to it first. DimError for a dim out of range.
     """
-    return _running(np.multiply, _converted(input, _sum_dtype("cumprod", input, dtype)), dim, False)
+    return _running(_converted(input, _sum_dtype("cumprod", input, dtype)), dim, np.multiply)
 
 
 @op(
@@ -176,14 +186,28 @@ def _to_running_index(g_values: Any, indices: Tensor, input_shape: Any, dim: int
     return g_values.new_zeros(input_shape).scatter_add(dim, indices, g_values)
 
 
+#: Of floats without a NaN the same, at two thirds of the time.
+_WITHOUT_NAN: dict[np.ufunc, np.ufunc] = {np.maximum: np.fmax, np.minimum: np.fmin}
+
+
 def _running_extremum(x: np.ndarray, dim: int, ufunc: np.ufunc) -> tuple[np.ndarray, np.ndarray]:
     """(running extrema, the index of the last element that is one of them); NaN wins from its place on."""
-    found = ufunc.accumulate(x, axis=dim)
+    n = x.shape[dim]
+    if not x.size:
+        return np.array(x), np.zeros(x.shape, np.int64)
+    nan = np.isnan(x) if x.dtype.kind == "f" else None
+    if nan is not None and not nan.any():
+        nan, ufunc = None, _WITHOUT_NAN[ufunc]
+    found = _running(x, dim, ufunc)
     here = x == found
-    if x.dtype.kind == "f":
-        here |= np.isnan(x)
-    place = np.arange(x.shape[dim]).reshape([-1 if d == dim else 1 for d in range(x.ndim)])
-    return found, np.maximum.accumulate(np.where(here, place, 0), axis=dim)
+    if nan is not None:
+        here |= nan
+    if dim == x.ndim - 1:  # from one of them to the next, the index is the same
+        places = np.flatnonzero(here)
+        return found, np.repeat(places % n, np.diff(places, append=x.size)).reshape(x.shape)
+    place = np.arange(n, dtype=np.int32 if n < 1 << 31 else np.int64)
+    index = here * place.reshape([-1 if d == dim else 1 for d in range(x.ndim)])
+    return found, _running(index, dim, np.maximum).astype(np.int64, copy=False)
 
 
 _RUNNING_EXTREMA = each(
@@ -234,9 +258,11 @@ def _logcumsumexp_vjp(g: Any, input: Any, out: Any, dim: int) -> Any:
     """Σ g[k] exp(input - out[k]) over k from each place on: in logarithms, positive and negative g apart."""
 
     def part(size: Any) -> Any:
-        return ((size.log() - out).flip(dim).logcumsumexp(dim).flip(dim) + input).exp()
+        some = (size > 0) & (out != -math.inf)  # what else there is counts for nothing, and must not be differentiated
+        logs = _where(some, _where(some, size, 1.0).log() - _where(some, out, 0.0), -math.inf)
+        return (logs.flip(dim).logcumsumexp(dim).flip(dim) + input).exp()
 
-    return part(g.clamp_min(0)) - part((-g).clamp_min(0))
+    return _where(out == -math.inf, math.nan, part(g.clamp_min(0)) - part((-g).clamp_min(0)))
 
 
 @op(

@@ -318,7 +318,12 @@ def _nan_to_num(input: Array, nan: Scalar, posinf: Scalar, neginf: Scalar):
     """input with NaN and the infinities replaced."""
     if input.dtype.kind != "f":
         return input.copy()
-    return np.where(np.isfinite(input), input, np.where(input != input, nan, np.where(input > 0, posinf, neginf)))
+    out, finite = input.copy(), np.isfinite(input)
+    if not finite.all():
+        bad = ~finite
+        x = input[bad]
+        out[bad] = np.where(x != x, nan, np.where(x > 0, posinf, neginf))
+    return out
 
 
 @composite(

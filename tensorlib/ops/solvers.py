@@ -94,25 +94,11 @@ def linalg_solve_ex(A: Array, B: Array, *, left: bool = True, check_errors: bool
     b = B[..., None] if vector else B
     if not left:
         A, b = A.swapaxes(-1, -2), b.swapaxes(-1, -2)
-    info = np.zeros(A.shape[:-2], INFO)
-    try:
-        x = np.linalg.solve(A, b)
-    except np.linalg.LinAlgError:
-        x, info = _solve_singular(A, b)
-        if check_errors:
-            failed("torch.linalg.solve_ex", info, _SINGULAR)
+    x, info = numerics.solve(A, b)
+    if check_errors:
+        failed("torch.linalg.solve_ex", info, _SINGULAR)
     x = x if left else x.swapaxes(-1, -2)
     return (x[..., 0] if vector else x), info
-
-
-def _solve_singular(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """By LU, dividing by the zero pivots."""
-    lu, pivots, info = numerics.lu_factor(a)
-    order = numerics.permutation(pivots, a.shape[-1])
-    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    order = np.broadcast_to(order[..., None], (*lead, a.shape[-1], 1))
-    rows = np.take_along_axis(np.broadcast_to(b, (*lead, *b.shape[-2:])), order, axis=-2)
-    return numerics.solve_triangular(lu, numerics.solve_triangular(lu, rows, False, unit=True), True), info
 
 
 _SINGULAR = "The solver failed because the input matrix is singular."
@@ -160,13 +146,10 @@ _NO_INVERSE = (
 )  # fmt: skip
 def linalg_inv_ex(A: Array, *, check_errors: bool = False):
     """(A^-1, info): (…, n, n). info is the first zero pivot, 0 for none; a LinAlgError with ``check_errors``."""
-    try:
-        return np.linalg.inv(A), np.zeros(A.shape[:-2], INFO)
-    except np.linalg.LinAlgError:
-        found, info = _solve_singular(A, np.broadcast_to(np.eye(A.shape[-1], dtype=A.dtype), A.shape))
-        if check_errors:
-            failed("linalg.inv_ex", info, _NO_INVERSE)
-        return found, info
+    found, info = numerics.inverse(A)
+    if check_errors:
+        failed("linalg.inv_ex", info, _NO_INVERSE)
+    return found, info
 
 
 @composite(on="linalg", samples=each(draw(regular(3, 3)), draw(regular(2, 4, 4))))

@@ -184,9 +184,11 @@ def _sinc(x):
 
 
 def _sinc_rule(g: Tensor, input: Tensor) -> Tensor:
-    t = input * math.pi
-    square = t * input  # 0 already where input² underflows
-    return _where(square == 0, 0.0, g * ((t * t.cos() - t.sin()) / square))
+    # About 0 the derivative is -π² input / 3: the quotient is of a number in its place, so that none of it is NaN.
+    near = input * (input * math.pi) == 0  # also where input² underflows
+    x = _where(near, 1.0, input)
+    t = x * math.pi
+    return g * _where(near, input * (-(math.pi**2) / 3), (t * t.cos() - t.sin()) / (t * x))
 
 
 @pointwise(

@@ -106,7 +106,7 @@ def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) ->
     return _cuts(input, dim, sizes)
 
 
-@composite(samples=each(draw((5, 2), 2), draw((2, 4), [1, 3], -1), draw((0,), 2)))
+@composite(on="function", samples=each(draw((5, 2), 2), draw((2, 4), [1, 3], -1), draw((0,), 2)))
 def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Consecutive views along ``dim``: of a size each (the last may be smaller), or of the sizes in a list."""
     if isinstance(split_size_or_sections, (list, tuple)):

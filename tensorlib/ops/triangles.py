@@ -10,7 +10,7 @@ from tensorlib import _array
 from tensorlib._core import Tensor, wrap
 from tensorlib._dispatch import wrap_dim
 from tensorlib._samples import draw, each, fails, transposed
-from tensorlib.errors import DimError, ShapeError
+from tensorlib.errors import ArgumentError, DimError, ShapeError
 from tensorlib.kernels import indexing
 from tensorlib.kernels import triangles as kernels
 from tensorlib.op import Array, Dim, Ints, composite, op, view
@@ -63,11 +63,18 @@ def _triangle_indices(found: Any, dtype: Any, device: Any) -> Tensor:
     return wrap(np.stack(found).astype(kind)).to(create.device_of(device))
 
 
+def _not_negative(name: str, row: int, col: int) -> None:
+    for what, n in (("row", row), ("col", col)):
+        if n < 0:
+            raise ArgumentError(f"{name}: {what} must be non-negative, got {n}")
+
+
 @composite(on="function", samples=each(draw(3, 4), draw(4, 3, offset=1)))
 def tril_indices(
     row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
 ) -> Tensor:
     """Rows and columns of the elements of a lower triangle, row by row: (2, n)."""
+    _not_negative("tril_indices", row, col)
     return _triangle_indices(np.tril_indices(row, offset, col), dtype, device)
 
 
@@ -76,6 +83,7 @@ def triu_indices(
     row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
 ) -> Tensor:
     """Rows and columns of the elements of an upper triangle, row by row: (2, n)."""
+    _not_negative("triu_indices", row, col)
     return _triangle_indices(np.triu_indices(row, offset, col), dtype, device)
 
 

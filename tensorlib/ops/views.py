@@ -496,8 +496,8 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
 
 @composite(samples=each(draw((2, 3)), draw(())))
 def ravel(input: Tensor) -> Tensor:
-    """input.reshape(-1)."""
-    return reshape(input, (-1,) if input._array.size else (0,))
+    """input.reshape(-1), a copy unless input is contiguous."""
+    return reshape(input.contiguous(), (-1,) if input._array.size else (0,))  # type: ignore[attr-defined]
 
 
 @composite(samples=each(draw((2, 3)), draw((3,))))

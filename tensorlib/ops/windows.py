@@ -23,8 +23,8 @@ def _window(
     kind = numpy_dtype(dtype)
     if OF_NUMPY[kind].kind != "float":
         raise DtypeError(f"{name}: expects floating point dtypes, got {OF_NUMPY[kind]}")
-    if n < 0:
-        raise ArgumentError(f"{name}: requires non-negative window_length, got window_length={n}")
+    if not 0 <= n < 2**63:
+        raise ArgumentError(f"{name}: requires non-negative window_length, got window_length={n}: expected 0 … 2**63 - 1")
     points = n + 1 if periodic else n
     x = np.arange(n) / max(points - 1, 1)
     w = (np.ones(n) if n <= 1 else weights(x)).astype(kind)

@@ -50,7 +50,7 @@ class RandomCall:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     writes: bool = False  # an in-place form: the first argument is written
-    out: np.ndarray | None = None  # what ``out=`` gets
+    out: np.ndarray | tuple[np.ndarray, ...] | None = None  # what ``out=`` gets
     sprinkled: bool = False  # infinities and NaN among the inputs
 
     def __str__(self) -> str:
@@ -155,7 +155,9 @@ class Around:
         if self.inplace and 0.1 < style < 0.3:
             (space, name), writes = self.inplace[int(rng.integers(len(self.inplace)))], True
         elif self.takes_out and 0.3 < style < 0.38 and space != "method":
-            out = self._out(rng, args)
+            count = self.made.n_public if isinstance(self.made, Op) else 1
+            several = tuple(self._out(rng, args) for _ in range(count))
+            out = several[0] if count == 1 or rng.random() < 0.1 else several
         args, kwargs = self._spelled(rng, args, kwargs, space)
         if space == "method" and not (args and isinstance(args[0], np.ndarray)):
             others = [f for f in self.forms if f[0] != "method"]
@@ -236,7 +238,7 @@ class Around:
                 return tuple(d - rank if rng.random() < 0.4 else d for d in dims)
             return int(rng.integers(min(low, high - 1), high))
         if any(isinstance(v, _dtypes.dtype) for v in pool) or p.name == "dtype":
-            return getattr(_dtypes, "bool_") if rng.random() < 0.1 else OF_NUMPY[numpy_dtype(str(rng.choice(_FEW)))]
+            return _dtypes.bool_ if rng.random() < 0.1 else OF_NUMPY[numpy_dtype(str(rng.choice(_FEW)))]
         if any(isinstance(v, bool) for v in pool) or kind == "bool":
             return bool(rng.random() < 0.5)
         if kind.startswith("Scalar") or any(isinstance(v, float) for v in pool):
@@ -293,7 +295,7 @@ def _each_draw(value: Any, change: Callable[[Draw], Draw]) -> Any:
 def _of_shape(d: Draw, shape: tuple[int, ...]) -> Draw:
     if shape == d.shape:
         return d
-    if d.kind in ("regular", "positive") and (len(shape) < 2 or shape[-1] != shape[-2] and d.kind == "positive"):
+    if d.kind in ("regular", "positive") and (len(shape) < 2 or (shape[-1] != shape[-2] and d.kind == "positive")):
         d = replace(d, kind="normal")
     if d.kind == "values":
         given = np.asarray(d.values)

@@ -52,6 +52,8 @@ def _loop(made: Declared, args: Any, rows: Sequence[Sequence[np.ndarray]], attrs
 
 def batched(made: Declared) -> None:
     """Over all tensors, and over each alone: what vmap gives for a batch is what each of its elements gives."""
+    if is_random(made):
+        return
     for case, args, attrs in _chosen(made):
         arrays = calls.arrays_in(args)
         patterns = [(True,) * len(arrays)]
@@ -114,7 +116,7 @@ DIFFERS = {"gaussian_nll_loss": "clamps under no_grad, which backward does not s
 
 def forward(made: Declared) -> None:
     """<c, J t> by forward mode is <Jᵀ c, t> by backward, for random c and t."""
-    if made.name in DIFFERS or writes_first(made) or (isinstance(made, Op) and made.vjps is None):
+    if made.name in DIFFERS or writes_first(made) or (isinstance(made, Op) and made.vjps is None) or is_random(made):
         return
     for case, args, attrs in _chosen(made):
         _one_case(made, case, args, attrs)
@@ -178,4 +180,4 @@ def _one_case(made: Declared, case: Case, args: Any, attrs: dict[str, Any]) -> N
 
 def transformable(made: Declared) -> bool:
     """Whether the checks of this file are for an operator."""
-    return not is_random(made) and not (isinstance(made, Op) and (made.mutates or made.dynamic))
+    return not (isinstance(made, Op) and (made.random or made.mutates or made.dynamic))

@@ -26,6 +26,8 @@ def generate(model: GPT, prompt: bytes, tokens: int, *, temperature: float = 0.8
         raise ArgumentError(f"--temperature is {temperature}: expected 0 or more")
     if top_k < 1:
         raise ArgumentError(f"--top-k is {top_k}: expected 1 or more")
+    if not 0 <= seed < 2**128:
+        raise ArgumentError(f"--seed is {seed}: expected 0 or more, below 2**128")
     return _generate(model, prompt or b"\n", tokens, temperature, min(top_k, VOCABULARY), seed)
 
 

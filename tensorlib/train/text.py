@@ -85,6 +85,8 @@ def split(texts: Sequence[bytes]) -> tuple[bytes, bytes]:
 
 def _read(path: Path) -> bytes:
     try:
+        if path.is_char_device() or path.is_block_device():
+            raise ArgumentError(f"--data {path} is a device: name a text file")
         return path.read_bytes()
     except IsADirectoryError:
         raise ArgumentError(f"--data {path} is a directory: name the text files in it") from None

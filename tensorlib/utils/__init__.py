@@ -1,13 +1,13 @@
-"""Tools beside the tensors: checkpointing of activations, and ``utils.data``."""
+"""Tools beside the tensors: checkpointing of activations, DLPack, and ``utils.data``."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-from tensorlib.utils import checkpoint
+from tensorlib.utils import checkpoint, dlpack
 
-__all__ = ["checkpoint", "data"]
+__all__ = ["checkpoint", "data", "dlpack"]
 
 
 def __getattr__(name: str) -> Any:

@@ -109,9 +109,25 @@ def test_what_is_refused() -> None:
 
 
 def test_the_lists_name_what_exists() -> None:
-    """Each name is an operator or a composite here, or of those PyTorch has besides."""
+    """Each name is an operator or a composite here."""
     unknown = {n for n in POLICIES if n not in registry and n not in composites}
-    assert not unknown - {"rnn_tanh", "rnn_relu", "lstm", "gru", "rnn_tanh_cell", "rnn_relu_cell", "lstm_cell", "gru_cell"}
+    assert not unknown
+
+
+@pytest.mark.parametrize(
+    ("name", "narrow"),
+    [("RNN", True), ("LSTM", True), ("GRU", False), ("RNNCell", True), ("LSTMCell", False), ("GRUCell", False)],
+)
+def test_recurrent_layers_narrow_as_pytorch_does(name: str, narrow: bool) -> None:
+    """On the CPU what PyTorch lists, and what its products alone decide: a float32 state keeps a GRU's wide."""
+    layer = getattr(tl.nn, name)(4, 5)
+    with tl.autocast("cpu"):
+        result = layer(tl.randn(2, 4))
+        again = layer(tl.randn(2, 4, dtype=tl.bfloat16))
+    for out, want in ((result, tl.bfloat16 if narrow else tl.float32), (again, tl.bfloat16)):
+        while isinstance(out, tuple):
+            out = out[0]
+        assert out.dtype is want
 
 
 def test_custom_functions_choose_their_dtype() -> None:

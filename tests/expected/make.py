@@ -15,8 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
-import numpy as np
 import torch
 
 HERE = Path(__file__).parent
@@ -25,60 +23,13 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 from names import LEFT_OUT, NAMES, NOT_IN_TORCH  # noqa: E402
 from promotion_cases import OPERATORS as PROMOTION_OPERATORS  # noqa: E402
 from promotion_cases import operand, pairs  # noqa: E402
+from torch_peer import to_numpy, to_torch  # noqa: E402
 
-import tensorlib  # noqa: E402
-from tensorlib._dtypes import OF_NUMPY  # noqa: E402
 from tensorlib.op import Op, declared, names_in  # noqa: E402
 from tensorlib.testing import expected  # noqa: E402
 from tensorlib.testing.cases import cases  # noqa: E402
 
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 F = torch.nn.functional
-
-
-def to_torch(x: Any) -> Any:
-    """An argument as PyTorch takes it."""
-    if isinstance(x, np.ndarray):
-        strided = np.lib.stride_tricks.as_strided
-        if x.size and any(s < 0 for s in x.strides):
-            x = x.copy()
-        if x.dtype == BFLOAT16:
-            raw = x.view(np.uint16)
-            return torch.from_numpy(_writable(raw, strided)).view(torch.bfloat16)
-        return torch.from_numpy(_writable(x, strided))
-    if isinstance(x, list):
-        return [to_torch(v) for v in x]
-    if isinstance(x, np.dtype):
-        return getattr(torch, OF_NUMPY[x].name)
-    if isinstance(x, tensorlib.dtype):
-        return getattr(torch, x.name)
-    if isinstance(x, tensorlib.device):
-        return torch.device(str(x))
-    if isinstance(x, tensorlib.Tensor):
-        return to_torch(x.numpy())
-    if isinstance(x, tuple):
-        return tuple(to_torch(v) for v in x)
-    return x
-
-
-def _writable(x: np.ndarray, strided: Callable[..., Any]) -> np.ndarray:
-    """The same strides over memory that may be written; a broadcast array stays one."""
-    if x.flags.writeable:
-        return x
-    base = np.array(x[tuple(slice(0, 1) if s == 0 else slice(None) for s in x.strides)])
-    return np.broadcast_to(base, x.shape) if base.shape != x.shape else base
-
-
-def to_numpy(t: Any) -> np.ndarray:
-    """A result as an array of the same dtype."""
-    if not isinstance(t, torch.Tensor):
-        return np.asarray(t)
-    t = t.detach()
-    if t.is_conj() or t.is_neg():
-        t = t.resolve_conj().resolve_neg()
-    if t.dtype == torch.bfloat16:
-        return t.contiguous().view(torch.uint16).numpy().view(BFLOAT16).reshape(t.shape)
-    return t.contiguous().numpy(force=True).reshape(t.shape)  # force: a tensor of zeros may have no memory
 
 
 def functions(made: Any) -> list[Callable[..., Any]]:

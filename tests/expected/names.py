@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from fnmatch import fnmatchcase
+
 #: Our name -> the path below ``torch``.
 NAMES: dict[str, str] = {
     "vector_norm": "linalg.vector_norm",
@@ -94,3 +97,67 @@ WITHOUT: dict[str, str] = {
         "calls the method of its name: tests/ops/test_queries.py",
     ),
 }
+
+#: (operators, category of tools/compare_with_pytorch.py, pattern in what it says or in the call) -> why it is meant.
+INTENDED: dict[tuple[str, str, str], str] = {
+    ("*", "refused", r"ours DtypeError.*torch\.empty\("): "a dtype PyTorch too refuses as soon as there are elements",
+    ("view_as_complex* complex polar", "refused", "float16"): "complex32: NumPy has none",
+    ("conv* linalg_solve_triangular linear", "refused", "expected tensors of one dtype"): (
+        "PyTorch takes some mixtures of dtypes, and reads one as another"
+    ),
+    ("as_strided*", "refused", "gradient needs a contiguous tensor"): "a gradient through other strides than C's",
+    ("as_strided_scatter", "value", "strides"): "strides count in a contiguous copy here, in the input's order there",
+    ("as_strided_scatter", "gradient", ""): "PyTorch's gradient of input is 0 where nothing was written",
+    ("huber_loss binary_cross_entropy_with_logits", "dtype", "float16"): "PyTorch returns the narrower of two dtypes",
+    ("rrelu*", "value", ""): "draws from another stream",
+    ("binomial", "refused", "expected count"): "PyTorch gives 0 for counts below 0",
+    ("dropout* alpha_dropout_ feature_alpha_dropout_", "version", ""): "what writes nothing may count as a write",
+    ("linalg_eigvals linalg_lstsq linalg_lu* lu_solve", "refused", "inf|nan"): "what LAPACK makes of infinities",
+    ("logcumsumexp", "gradient", "expected nan"): "the gradient at minus infinity is 0 here",
+    ("*", "refused", "ours DtypeError.*not implemented for 'Complex"): "complex numbers there are refused here",
+    ("*", "error type", "theirs RuntimeError: value cannot be converted"): "a complex number where a real one belongs",
+    ("*", "accepted", "value cannot be converted"): "a complex number, or one that overflows, as an argument",
+    ("*", "accepted", "view size is not compatible"): "any strides are taken",
+    ("*", "accepted", "is not differentiable with respect to argument"): "a weight may require grad",
+    ("*", "accepted", "MKL FFT error|pin_memory=True requires"): "a limit of PyTorch's build",
+    ("*", "accepted", "takes no keyword arguments|takes . positional argument"): "keywords are taken everywhere",
+    ("special_* i0", "requires grad", r"ours \[True\]; theirs \[False\]"): "these have a gradient here",
+    ("special_*", "value", ""): "PyTorch's float32 values of these are off by 1e-5, and NaN where n is huge",
+    ("special_* digamma polygamma igamma igammac", "gradient", ""): "PyTorch's are off by 1e-9, and at poles",
+    ("polygamma", "value", ""): "PyTorch's is off by 1e-9 in float64",
+    ("eq ne lt le gt ge", "gradient", "None for ours"): "PyTorch's gradient of one in place is zeros, not None",
+    ("eq ne lt le gt ge", "requires grad", r"_\("): "PyTorch makes integers require grad by a comparison in place",
+    ("logical_*", "gradient", r"_\("): "PyTorch's gradient passes a logical operator in place as if it were not there",
+    ("conj adjoint", "memory", "ours .False.; theirs .True."): "conjugation is computed, not marked for later",
+    ("var_mean std_mean", "kind", ""): "named tuples, where PyTorch's tuples have no names",
+    ("sort argsort topk kthvalue mode median nanmedian", "value", "argsort|value 1"): "which of equal elements it is",
+    ("median nanmedian", "value", "strides .*0"): "PyTorch's median of an expanded tensor reads the wrong memory",
+    ("embedding_bag", "gradient", "scale_grad_by_freq"): "PyTorch divides by the frequency of another index",
+    ("cholesky_inverse cholesky_solve", "gradient", ""): (
+        "PyTorch's gradient takes the other triangle of the factor to be zero, which it does not read"
+    ),
+    ("hardsigmoid", "gradient", ""): "PyTorch's 1/6 is a float32 number in float64 too",
+    ("soft_margin_loss", "gradient", "uint8"): "PyTorch's -target wraps around in uint8",
+    ("softsign", "gradient", "expected nan"): "the gradient at infinity is 0 here",
+    ("nextafter", "gradient", ""): "PyTorch's gradient at equal operands is 0, though both sides have slope 1",
+    ("bucketize searchsorted", "value", ""): "boundaries that are not sorted have no answer",
+    ("put index_put index_copy scatter*", "value", ""): "which of several values for one place is kept is not defined",
+    ("blackman_window", "value", "e-1. *, expected -2.98"): "PyTorch's -3e-8 where the weight is 0",
+    ("cumsum cumprod", "value", "out="): "PyTorch accumulates in the dtype of out",
+    ("addmm addmv addbmm baddbmm addr", "gradient", "None for ours"): "None with beta 0, where PyTorch's is zeros",
+    ("pixel_unshuffle", "shape", "0"): "PyTorch leaves the shape of an empty tensor as it is",
+    ("ctc_loss", "shape", "torch.ctc_loss"): "the signature is that of nn.functional.ctc_loss in both places",
+    ("ctc_loss", "value", "torch.ctc_loss"): "the signature is that of nn.functional.ctc_loss in both places",
+    ("lu", "kind", "get_infos"): "named in both forms, where PyTorch's method gives a plain tuple",
+    ("cdist", "value", "expected nan"): "PyTorch's product of matrices makes NaN of infinities",
+    ("unique_consecutive", "shape", ""): "PyTorch drops a return_inverse that is given by position",
+}
+
+
+def intended(operator: str, category: str, text: str, call: str) -> str | None:
+    """Why a difference is meant, or None."""
+    for (names, kind, pattern), reason in INTENDED.items():
+        if kind == category and any(fnmatchcase(operator, n) for n in names.split()):
+            if re.search(pattern, f"{text} | {call}"):
+                return reason
+    return None

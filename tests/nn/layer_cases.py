@@ -18,7 +18,7 @@ class Case(NamedTuple):
     layer: str
     args: tuple[Any, ...]
     options: dict[str, Any]
-    inputs: tuple[np.ndarray, ...]
+    inputs: tuple[Any, ...]  # arrays, and tuples of them
     call: dict[str, Any]
 
 
@@ -233,6 +233,19 @@ add("NLLLoss2d", inputs=(normal(2, 3, 2, 2), integers([[0, 1], [2, 0]], [[1, 1],
 add("LinearCrossEntropyLoss", 4, 5, out_features=(2,), bias=True, inputs=(normal(2, 4), integers([0, 4], [2, 2])))
 add("AdaptiveLogSoftmaxWithLoss", 16, 20, [5, 10], inputs=(normal(6, 16), integers(0, 4, 5, 9, 10, 19)))
 
+for name in ("RNN", "LSTM", "GRU"):
+    _states: list[Any] = [normal(*shape) for shape in ((4, 2, 4), (1, 4), (2, 4))]
+    if name == "LSTM":
+        _states = [(h, h[::-1].copy()) for h in _states]
+    add(name, 3, 4, inputs=(normal(5, 2, 3),))
+    add(name, 3, 4, 2, bidirectional=True, batch_first=True, inputs=(normal(2, 3, 3), _states[0]))
+    add(name, 3, 4, bias=False, inputs=(normal(3, 3), _states[1]))
+    add(f"{name}Cell", 3, 4, inputs=(normal(2, 3), _states[2]))
+    add(f"{name}Cell", 3, 4, False, inputs=(normal(3),))
+add("RNN", 3, 4, nonlinearity="relu", inputs=(normal(5, 2, 3),))
+add("RNNCell", 3, 4, nonlinearity="relu", inputs=(normal(2, 3), normal(2, 4)))
+add("LSTM", 3, 4, 2, proj_size=2, bidirectional=True, inputs=(normal(3, 2, 3), (normal(4, 2, 2), normal(4, 2, 4))))
+
 
 def name_of(number: int) -> str:
     """The test's name."""
@@ -252,32 +265,38 @@ def run(nn: Any, case: Case, tensor: Any, to_numpy: Any) -> dict[str, np.ndarray
     for param in layer.parameters():
         param.data = tensor((draws.standard_normal(tuple(param.shape)) * 0.5).astype(np.float32))
     made: dict[int, Any] = {}  # the same array given twice is the same tensor: attention looks at identity
-    inputs = []
-    for array in case.inputs:
+
+    def leaf(array: Any) -> Any:
+        if isinstance(array, tuple):
+            return tuple(map(leaf, array))
         if id(array) not in made:
             made[id(array)] = tensor(array)
             if array.dtype.kind == "f":
                 made[id(array)].requires_grad_(True)
-        inputs.append(made[id(array)])
+        return made[id(array)]
+
+    inputs = [leaf(array) for array in case.inputs]
     call = {name: convert(value) for name, value in case.call.items()}
 
-    def outputs(result: Any) -> list[Any]:
-        return [r for r in (result if isinstance(result, tuple) else (result,)) if r is not None]
+    def flat(values: Any) -> list[Any]:
+        if isinstance(values, (tuple, list)):
+            return [x for value in values for x in flat(value)]
+        return [] if values is None else [values]
 
     found: dict[str, np.ndarray] = {}
     loss = 0.0
-    for i, out in enumerate(outputs(layer(*inputs, **call))):
+    for i, out in enumerate(flat(layer(*inputs, **call))):
         found[f"out{i}"] = to_numpy(out)
         loss = loss + (out * tensor(draws.standard_normal(tuple(out.shape)).astype(np.float32))).sum()
     loss.backward()  # type: ignore[attr-defined]
-    for i, x in enumerate(inputs):
+    for i, x in enumerate(flat(inputs)):
         if x.grad is not None:
             found[f"grad{i}"] = to_numpy(x.grad)
     for name, param in layer.named_parameters():
         if param.grad is not None:
             found[f"grad.{name}"] = to_numpy(param.grad)
     layer.eval()
-    for i, out in enumerate(outputs(layer(*inputs, **call))):
+    for i, out in enumerate(flat(layer(*inputs, **call))):
         found[f"eval{i}"] = to_numpy(out)
     for name, buffer in layer.named_buffers():
         found[f"buffer.{name}"] = to_numpy(buffer)

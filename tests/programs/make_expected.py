@@ -8,6 +8,6 @@ import numpy
 import torch
 
 torch.set_num_threads(1)
-losses = {name: models.train(name, numpy) for name in ("lenet", "gpt2", "gpt2-flash")}
+losses = {name: models.train(name, numpy) for name in ("lenet", "gpt2", "gpt2-flash", "char-lstm")}
 text = json.dumps({"torch": torch.__version__, **losses}, indent=1) + "\n"
 Path(__file__).with_name("expected.json").write_text(text)

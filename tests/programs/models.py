@@ -1,10 +1,11 @@
-"""Two models as one writes them for PyTorch. ``torch`` is whatever module they are loaded with: see ``load``."""
+"""Models as one writes them for PyTorch. ``torch`` is whatever module they are loaded with: see ``load``."""
 
 import math
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 
 class LeNet(nn.Module):
@@ -107,6 +108,20 @@ class GPT2(nn.Module):
         return torch.optim.AdamW(groups, lr=learning_rate, betas=betas)
 
 
+class CharLSTM(nn.Module):
+    def __init__(self, vocab_size=65, width=32):
+        super().__init__()
+        self.embed = nn.Embedding(vocab_size, width)
+        self.lstm = nn.LSTM(width, width, num_layers=2, batch_first=True)
+        self.head = nn.Linear(width, vocab_size)
+
+    def forward(self, idx, targets, lengths):
+        packed = pack_padded_sequence(self.embed(idx), lengths, batch_first=True, enforce_sorted=False)
+        out, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=idx.size(1))
+        mask = torch.arange(idx.size(1)) >= lengths[:, None]
+        return F.cross_entropy(self.head(out).flatten(0, 1), targets.masked_fill(mask, -100).flatten())
+
+
 def train(name, numpy, steps=10):
     """The losses of the first steps, from weights and data that depend on nothing but NumPy's generator."""
     rng = numpy.random.default_rng(1)
@@ -115,6 +130,11 @@ def train(name, numpy, steps=10):
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True)
         x = torch.from_numpy(rng.standard_normal((16, 1, 28, 28)).astype("float32"))
         y = torch.from_numpy(rng.integers(0, 10, 16))
+    elif name == "char-lstm":
+        model = CharLSTM()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        ids = torch.from_numpy(rng.integers(0, 65, (4, 13)))
+        x, y, lengths = ids[:, :-1], ids[:, 1:], torch.tensor([7, 12, 3, 12])
     else:
         model = GPT2(flash=name == "gpt2-flash")
         optimizer = model.configure_optimizers(0.1, 3e-3, (0.9, 0.95))
@@ -129,6 +149,8 @@ def train(name, numpy, steps=10):
     for _ in range(steps):
         if name == "lenet":
             loss = F.cross_entropy(model(x), y)
+        elif name == "char-lstm":
+            loss = model(x, y, lengths)
         else:
             _, loss = model(x, y)
         optimizer.zero_grad(set_to_none=True)

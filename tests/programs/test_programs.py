@@ -18,7 +18,8 @@ EXPECTED = json.loads((HERE / "expected.json").read_text())
 @pytest.fixture
 def models(monkeypatch):
     """models.py with ``torch`` meaning tensorlib."""
-    names = {"torch": tensorlib, "torch.nn": tensorlib.nn, "torch.nn.functional": tensorlib.nn.functional}
+    names = {"torch": tensorlib, "torch.nn": tensorlib.nn, "torch.nn.functional": tensorlib.nn.functional,
+             "torch.nn.utils.rnn": tensorlib.nn.utils.rnn}  # fmt: skip
     for name, module in names.items():
         monkeypatch.setitem(sys.modules, name, module)
     spec = importlib.util.spec_from_file_location("models_on_tensorlib", HERE / "models.py")
@@ -27,7 +28,7 @@ def models(monkeypatch):
     return module
 
 
-@pytest.mark.parametrize("name", ["lenet", "gpt2", "gpt2-flash"])
+@pytest.mark.parametrize("name", ["lenet", "gpt2", "gpt2-flash", "char-lstm"])
 def test_losses_follow_pytorch(models, name):
     losses = models.train(name, numpy)
     assert losses == pytest.approx(EXPECTED[name], rel=1e-4)

@@ -28,7 +28,7 @@ from tensorlib.runtime import memory
 INTERPRET, SM90 = device("interpret"), device("sm_90")
 DTYPES = [
     np.dtype(d)
-    for d in (bool, np.int8, np.uint16, np.float32, np.complex128, ml_dtypes.bfloat16, ml_dtypes.float8_e5m2)
+    for d in (bool, np.int8, np.uint16, np.float32, np.float64, ml_dtypes.bfloat16, ml_dtypes.float8_e5m2)
 ]
 
 VIEWS = {

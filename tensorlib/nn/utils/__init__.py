@@ -1,6 +1,6 @@
-"""Gradient clipping, parametrizations, weight and spectral norm, fused norms, parameters as one vector."""
+"""Clipping, parametrizations, weight and spectral norm, fused norms, parameters as one vector, packed sequences."""
 
-from tensorlib.nn.utils import parametrizations, parametrize
+from tensorlib.nn.utils import parametrizations, parametrize, rnn
 from tensorlib.nn.utils.clip_grad import (
     clip_grad_norm,
     clip_grad_norm_,
@@ -37,6 +37,7 @@ __all__ = [
     "parametrize",
     "remove_spectral_norm",
     "remove_weight_norm",
+    "rnn",
     "skip_init",
     "spectral_norm",
     "vector_to_parameters",
