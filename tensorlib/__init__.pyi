@@ -347,7 +347,7 @@ def dstack(tensors: Any, *, out: Any = None) -> Tensor:
     """The tensors behind each other, along dimension 2; (n,) becomes (1, n, 1) and (m, n) becomes (m, n, 1)."""
 def einsum(equation: Any, *operands: Any) -> Tensor:
     """The sum of products that ``equation`` names: ``einsum("bij,bjk->bik", x, y)``; Einstein's convention."""
-def empty(*size: Any, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
+def empty(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
     """A tensor of ``size`` whose elements are undefined."""
 def empty_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
     """A tensor of the shape, dtype and device of ``input`` whose elements are undefined."""
@@ -691,7 +691,7 @@ def nuclear_norm(input: Tensor, dim: Any = None, keepdim: _bool = False, *, out:
     """The sum of the singular values of a matrix, or of the matrices in two dimensions."""
 def numel(input: Tensor) -> _int:
     """The number of elements."""
-def ones(*size: Any, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
+def ones(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """A tensor of ones of ``size``, of ``dtype`` (the default float dtype for None)."""
 def ones_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
     """Ones of the shape, dtype and device of ``input``."""
@@ -741,15 +741,15 @@ def quantile(input: Tensor, q: Any, dim: _int | None = None, keepdim: _bool = Fa
     """The q-th quantiles along ``dim`` (None: of all elements): the value at rank q (n - 1) of the sorted elements."""
 def rad2deg(input: Tensor) -> Tensor:
     """input 180 / π, elementwise."""
-def rand(*size: Any, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
+def rand(*args: Any, size: Any = None, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """A tensor of ``size`` with uniform numbers in [0, 1)."""
 def rand_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
     """Uniform numbers in [0, 1) in the shape, dtype and device of ``input``."""
-def randint(low: Any, high: Any = None, size: Any = None, *, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False) -> Tensor:
+def randint(low: Any = None, high: Any = None, size: Any = None, *, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False) -> Tensor:
     """Integers in [low, high) in a tensor of ``size``: int64 unless ``dtype`` is given."""
 def randint_like(input: Tensor, low: Any, high: Any = None, *, generator: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
     """Integers in [low, high) in the shape, dtype and device of ``input``; ``randint_like(input, high)`` from 0."""
-def randn(*size: Any, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
+def randn(*args: Any, size: Any = None, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """A tensor of ``size`` with standard normal numbers."""
 def randn_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
     """Standard normal numbers in the shape, dtype and device of ``input``."""
@@ -907,7 +907,7 @@ def threshold(input: Tensor, threshold: _float, value: _float, inplace: _bool = 
     """input where it is greater than ``threshold``, ``value`` elsewhere."""
 def threshold_(input: Tensor, threshold: _float, value: _float) -> Tensor:
     """In-place form of ``threshold``."""
-def tile(input: Tensor, *dims: Any) -> Tensor:
+def tile(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """A copy with input repeated ``dims[d]`` times along each dimension; missing ones in front count 1."""
 def topk(input: Tensor, k: _int, dim: _int = -1, largest: _bool = True, sorted: _bool = True, *, out: Any = None) -> Any:
     """(values, indices) of the k largest (or smallest) elements along ``dim``, the best first."""
@@ -995,7 +995,7 @@ def xlogy(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
     """input log(other), elementwise; 0 where input is 0 and other is not NaN."""
 def zero_(input: Tensor) -> Tensor:
     """Write zeros into input, which is returned."""
-def zeros(*size: Any, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
+def zeros(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """A tensor of zeros of ``size``, of ``dtype`` (the default float dtype for None)."""
 def zeros_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
     """Zeros of the shape, dtype and device of ``input``."""

@@ -170,14 +170,14 @@ class Arguments:
                     return self._mistyped(kind, values[kind.name])
         if not isinstance(error, ValueError) and (name := self._too_long(values)):
             return ArgumentError(f"{self.name}: argument '{name}' does not fit a 64-bit integer: got {values[name]}")
-        if ours or isinstance(error, TypeError):
+        if ours or type(error) is TypeError:
             self._name(error)
             return None
         usual = {kind.name: kind.default for kind in self.kinds}
         came = ", ".join(f"{n} {_shown(v)}" for n, v in values.items() if n not in usual or v is not usual[n])
         if isinstance(error, MemoryError):
             return OutOfMemoryError(f"{self.name}: not enough memory ({error}): got {came}: expected smaller sizes")
-        if isinstance(error, (AttributeError, NotImplementedError)):
+        if isinstance(error, (AttributeError, NotImplementedError, TypeError)):
             return TypeError(f"{self.name}(): {error}: got {came}: expected arguments of the documented types")
         kind_of_error = RangeError if isinstance(error, IndexError) else ArgumentError
         detail = type(error).__name__ if isinstance(error, (AssertionError, KeyError)) else str(error)

@@ -963,7 +963,7 @@ class Tensor:
         """input with each slice of ``dim`` whose p-norm is larger than ``maxnorm`` scaled down to it."""
     def renorm_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place renorm."""
-    def repeat(self, *repeats: Any) -> Tensor:
+    def repeat(self, *args: Any, repeats: Any = None) -> Tensor:
         """A copy with input repeated ``repeats[d]`` times along each dimension; more repeats make dimensions in front."""
     def repeat_interleave(self, repeats: Any = None, dim: _int | None = None, *, output_size: _int | None = None) -> Tensor:
         """Each element along ``dim`` (None: flattened) repeated ``repeats`` times: a number, or one for each element."""
@@ -1125,7 +1125,7 @@ class Tensor:
         """In-place tanh."""
     def tensor_split(self, indices_or_sections: Any, dim: _int = 0) -> Any:
         """NumPy's array_split: so many views of nearly equal size, or cuts before the given indices."""
-    def tile(self, *dims: Any) -> Tensor:
+    def tile(self, *args: Any, dims: Any = None) -> Tensor:
         """A copy with input repeated ``dims[d]`` times along each dimension; missing ones in front count 1."""
     def to(self, *args: Any, **kwargs: Any) -> Tensor:
         """``to(dtype)``, ``to(device)``, ``to(device, dtype)``, ``to(other)``: itself when nothing changes."""

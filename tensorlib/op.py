@@ -638,12 +638,16 @@ def view(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return lambda reference: _declare(reference, {"is_view": True, **options})
 
 
-def _guarded(function: Callable[..., Any], where: frozenset[str]) -> Callable[..., Any]:
-    """A composite with the checks and the errors of a public function."""
-    return wraps(function)(_late(function.__name__, lambda: _compile_guarded(function, where)))  # type: ignore[no-any-return]
+def _guarded(function: Callable[..., Any], where: frozenset[str], alias: Sequence[str]) -> Callable[..., Any]:
+    """A composite with the checks and the errors of a public function, under the name that users know it by."""
+    name = function.__name__
+    shown = alias[0].rpartition(".")[2] if name.startswith("_") and alias else name
+    public: Any = wraps(function)(_late(name, lambda: _compile_guarded(function, where, shown)))
+    public.__qualname__ = shown
+    return public  # type: ignore[no-any-return]
 
 
-def _compile_guarded(function: Callable[..., Any], where: frozenset[str]) -> Any:
+def _compile_guarded(function: Callable[..., Any], where: frozenset[str], name: str) -> Any:
     signature = inspect.signature(function)
     parameters = signature.parameters.values()
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -668,7 +672,7 @@ def _compile_guarded(function: Callable[..., Any], where: frozenset[str]) -> Any
             starred = True
         header.append(f"{p.name}=_d_{p.name}" if p.name in defaults else p.name)
         passed.append(f"{p.name}={p.name}" if p.kind is p.KEYWORD_ONLY else p.name)
-    arguments = _arguments(function.__name__, signature, names, where)
+    arguments = _arguments(name, signature, names, where)
     values = ", ".join(f"{n!r}: {n}" for n in names)
     lines = [f"def operator({', '.join([*header, *['**_names'] * renames])}):", "  try:"]
     if renames:
@@ -743,7 +747,7 @@ def composite(
             function = _of_real(function)
         if function.__name__ in POLICIES:
             function = aware(function)  # type: ignore[assignment]
-        function = _guarded(function, frozenset(on.split()))  # type: ignore[assignment]
+        function = _guarded(function, frozenset(on.split()), alias)  # type: ignore[assignment]
         made = Composite(function, on, alias, inplace, samples)
         if made.name in composites or made.name in registry:
             raise TypeError(f"operator {made.name!r} is declared twice")

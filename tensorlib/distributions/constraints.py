@@ -86,7 +86,7 @@ def _lower_cholesky(x: Tensor) -> Tensor:
 
 def _positive_definite(x: Tensor) -> Tensor:
     symmetric = ops.isclose(x, x.mT, atol=1e-6).flatten(-2).all(-1)
-    return symmetric & (ops.linalg_cholesky_ex(x).info == 0)
+    return symmetric & (ops.linalg_cholesky_ex(x)[1] == 0)
 
 
 dependent = Constraint("Dependent()", _unchecked)

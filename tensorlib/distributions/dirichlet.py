@@ -10,7 +10,7 @@ from tensorlib._core import Tensor
 from tensorlib._dtypes import finfo
 from tensorlib.distributions import constraints
 from tensorlib.distributions.distribution import Distribution
-from tensorlib.ops.random import _standard_gamma
+from tensorlib.distributions.gamma import standard_gamma
 
 __all__ = ["Dirichlet"]
 
@@ -53,7 +53,7 @@ class Dirichlet(Distribution):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Standard gammas over their sum, differentiable in the concentration."""
-        drawn = _standard_gamma(self.concentration.expand(self._extended_shape(sample_shape)))
+        drawn = standard_gamma(self.concentration.expand(self._extended_shape(sample_shape)))
         drawn = drawn.clamp(min=finfo(drawn.dtype).tiny)
         return drawn / drawn.sum(-1, True)
 

@@ -8,11 +8,32 @@ from typing import Any, ClassVar
 from tensorlib import ops
 from tensorlib._core import Tensor
 from tensorlib._dtypes import finfo
+from tensorlib.autograd import Function
 from tensorlib.distributions import constraints
 from tensorlib.distributions.distribution import Distribution, broadcast_all
-from tensorlib.ops.random import _standard_gamma
+from tensorlib.ops.random import _standard_gamma, _standard_gamma_grad
 
 __all__ = ["Gamma"]
+
+
+class _StandardGamma(Function):
+    """Gamma numbers of rate 1 whose gradient keeps the quantile: Figurnov et al. 2018, implicit reparameterisation."""
+
+    @staticmethod
+    def forward(ctx: Any, concentration: Tensor) -> Tensor:
+        drawn = _standard_gamma(concentration)
+        ctx.save_for_backward(concentration, drawn)
+        return drawn
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g * _standard_gamma_grad(*ctx.saved_tensors)
+
+
+def standard_gamma(concentration: Tensor) -> Tensor:
+    """Gamma numbers of rate 1, differentiable in the concentration."""
+    drawn: Tensor = _StandardGamma.apply(concentration)
+    return drawn
 
 
 class Gamma(Distribution):
@@ -47,7 +68,7 @@ class Gamma(Distribution):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """A standard gamma over rate, at least the smallest normal number; differentiable in both parameters."""
         shape = self._extended_shape(sample_shape)
-        drawn = _standard_gamma(self.concentration.expand(shape)) / self.rate.expand(shape)
+        drawn = standard_gamma(self.concentration.expand(shape)) / self.rate.expand(shape)
         return drawn.clamp(min=finfo(drawn.dtype).tiny)
 
     def log_prob(self, value: Tensor) -> Tensor:

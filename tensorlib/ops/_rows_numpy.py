@@ -14,7 +14,7 @@ import numpy as np
 # of any repetition) and the rounds below (1 ns, and 15 ns a row for the sort) cost the same.
 _WIDE = 24
 
-_PAIRS = {np.dtype(np.float32): np.dtype(np.complex64), np.dtype(np.float64): np.dtype(np.complex128)}
+_PAIRS: dict[Any, Any] = {np.dtype(np.float32): np.dtype(np.complex64), np.dtype(np.float64): np.dtype(np.complex128)}
 
 
 def by_name(index: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray | None]:

@@ -133,7 +133,7 @@ def _leaky_relu_scalar(x, slope):
 def _leaky_relu(input: Array, negative_slope: Scalar):
     """input where positive, negative_slope input elsewhere."""
     low = input * negative_slope
-    if input.dtype.kind == "f" and 0 < negative_slope <= 1:
+    if input.dtype.kind == "f" and isinstance(negative_slope, float) and 0 < negative_slope <= 1:
         return np.maximum(input, low)
     return select(input > 0, input, low)
 

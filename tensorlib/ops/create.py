@@ -46,14 +46,14 @@ def _size(name: str, size: tuple[Any, ...]) -> tuple[int, ...]:
     return shape
 
 
-def sizes_given(name: str, args: tuple[Any, ...], size: Any) -> tuple[Any, ...]:
-    """The sizes of a constructor that takes them one by one, as a sequence, or as ``size=`` a sequence."""
+def sizes_given(name: str, args: tuple[Any, ...], size: Any, called: str = "size") -> tuple[Any, ...]:
+    """The sizes of a function that takes them one by one, as a sequence, or as ``size=`` a sequence."""
     if size is None:
         if not args:
-            raise TypeError(f"{name}() missing required argument: 'size'")
+            raise TypeError(f"{name}() missing required argument: '{called}'")
         return args
     if args or not isinstance(size, (tuple, list)):
-        raise TypeError(f"{name}(): expected sizes one by one, or one sequence `size`, got {args} and size={size!r}")
+        raise TypeError(f"{name}(): expected sizes one by one, or `{called}` a sequence; got {args} and {size!r}")
     return (size,)
 
 
@@ -157,7 +157,8 @@ def ones(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layou
 def empty(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
           pin_memory: bool = False, requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """A tensor of ``size`` whose elements are undefined."""
-    return _finish(wrap(_array.empty(_size("empty", sizes_given("empty", args, size)), numpy_dtype(dtype), device_of(device))), requires_grad)
+    shape = _size("empty", sizes_given("empty", args, size))
+    return _finish(wrap(_array.empty(shape, numpy_dtype(dtype), device_of(device))), requires_grad)
 
 
 @composite(on="function", samples=each(draw((2, 3), 2.5), draw((), 7), draw((3,), True)))

@@ -151,6 +151,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False,
 @takes_out
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """``gather`` with input and indices broadcast against each other but for ``dim``; None: both flattened."""
+    around = dim is not None  # with a dimension, indices are counted around, as in PyTorch
     if dim is None:
         input, indices = views.reshape(input, (-1,)), views.reshape(indices, (-1,))
         dim = 0
@@ -162,7 +163,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
             f"and {indices._array.ndim} dimensions for indices"
         )
     dim = wrap_dim("take_along_dim", dim, n)
-    if indices._array.dtype.kind in "iu" and input._array.shape[dim]:  # counted around, as in PyTorch
+    if around and indices._array.dtype.kind in "iu" and input._array.shape[dim]:
         indices = indices.remainder(input._array.shape[dim])  # type: ignore[attr-defined]
     x, i = list(input._array.shape), list(indices._array.shape)
     common = views.shape_of_all("take_along_dim", [[*x[:dim], 1, *x[dim + 1 :]], [*i[:dim], 1, *i[dim + 1 :]]])
@@ -489,10 +490,21 @@ def scatter_reduce(
         out = _scatter_add(start, index, src, dim)
         if reduce == "mean":
             whole = dtype if dtype.kind != "c" else np.dtype(np.float64)
-            count = create.ones_like(x, dtype=whole)
+            at, once = index, x
+            # dimensions that index repeats along are counted once
+            if type(at._array) is np.ndarray and at._array.ndim == x._array.ndim:
+                same = [
+                    d > dim and not s and m == n
+                    for d, (s, m, n) in enumerate(
+                        zip(at._array.strides, at._array.shape, x._array.shape, strict=True)
+                    )
+                ]
+                key = tuple([slice(0, 1) if r else slice(None) for r in same])
+                at, once = views.basic_index(at, key), views.basic_index(x, key)
+            count = create.ones_like(once, dtype=whole)
             if not include_self:
-                count = _scatter(count, index, None, dim, 0)
-            count = _scatter_add(count, index, create.ones_like(src, dtype=whole), dim).clamp(1).to(dtype)
+                count = _scatter(count, at, None, dim, 0)
+            count = _scatter_add(count, at, create.ones_like(at, dtype=whole), dim).clamp(1).to(dtype)
             out = out / count if dtype.kind not in "iub" else out.div(count, rounding_mode="floor")
     else:
         out = _scatter_reduce(start, index, src, dim, reduce)

@@ -65,7 +65,7 @@ _COUNTS = ("", "one int", "two ints", "three ints")
 
 def _each(name: str, what: str, value: Any, dims: int) -> tuple[int, ...]:
     """An int, one int or ``dims`` ints as ``dims`` ints."""
-    value = tuple(value) if hasattr(value, "__iter__") else (value,)
+    value = tuple(value) if hasattr(value, "__iter__") and not isinstance(value, bytes) else (value,)
     if not all(hasattr(v, "__index__") for v in value):
         raise TypeError(f"{name}(): argument '{what}' must be tuple of ints, got {value}")
     if len(value) not in (1, dims):

@@ -212,7 +212,8 @@ def _bounds(name: str, low: Any, high: Any) -> tuple[int, int]:
 
 @composite(on="function", samples=each(draw(5, (2, 3)), draw(-2, 3, (4,))))
 def randint(low: Any = None, high: Any = None, size: Any = None, *, generator: Any = None, out: Any = None,
-            dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
+            dtype: Any = None, layout: Any = None, device: Any = None,
+            requires_grad: bool = False) -> Tensor:  # fmt: skip
     """Integers in [low, high) in a tensor of ``size``: int64 unless ``dtype`` is given.
 
     ``randint(high, size)`` starts at 0. ArgumentError for an empty range.
@@ -496,13 +497,13 @@ def _gamma_slope(c: np.ndarray, x: np.ndarray) -> np.ndarray:
 )
 def _standard_gamma_grad(input: Array, output: Array):
     """d output / d input of a standard gamma number ``output`` of concentration ``input``. CPU only."""
-    return _gamma_slope(input.astype(np.float64), output.astype(np.float64)).astype(input.dtype)
+    slope = _gamma_slope(input.astype(np.float64).ravel(), output.astype(np.float64).ravel())
+    return slope.astype(input.dtype).reshape(input.shape)
 
 
 @op(
     spec=lambda input, seed, offset: (input.shape, input.dtype),
     promote=FLOAT_ONLY,
-    vjp=lambda g, input, out: g * _standard_gamma_grad(input, out),
     random=True,
     on="",
     samples=each(
@@ -511,10 +512,7 @@ def _standard_gamma_grad(input: Array, output: Array):
     errors=[fails(ints(3), match="takes floating-point tensors")],
 )
 def _standard_gamma(input: Array, seed: Any, offset: Any):
-    """Gamma numbers of concentration ``input`` and rate 1, elementwise. NumPy's sampler: CPU only.
-
-    The gradient is that of a fixed quantile (Figurnov et al. 2018, implicit reparameterisation).
-    """
+    """Gamma numbers of concentration ``input`` and rate 1, elementwise. NumPy's sampler: CPU only."""
     drawn = np.asarray(_sampler(seed, offset).standard_gamma(input.astype(np.float64)))
     return np.maximum(drawn.astype(input.dtype), np.asarray(finfo(OF_NUMPY[input.dtype]).tiny, input.dtype))
 

@@ -16,6 +16,7 @@ from tensorlib.kernels import prefix
 from tensorlib.kernels import reordering as kernels
 from tensorlib.op import Array, Ints, composite, op
 from tensorlib.ops import views
+from tensorlib.ops.create import sizes_given
 from tensorlib.ops.indexing import INTEGERS, _index, numbers, with_dimension
 
 
@@ -136,9 +137,10 @@ def _repeated(name: str, input: Tensor, sizes: tuple[int, ...]) -> Tensor:
 
 
 @composite(on="method", samples=each(draw((2, 3), 2, 1), draw((3,), 2, 2), draw((), 3), draw((2,), 0)))
-def repeat(input: Tensor, *repeats: Any) -> Tensor:
+def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
     """A copy with input repeated ``repeats[d]`` times along each dimension; more repeats make dimensions in front."""
-    sizes = as_ints("repeat", "repeats", repeats[0] if len(repeats) == 1 else repeats)
+    given = sizes_given("repeat", args, repeats, "repeats")
+    sizes = as_ints("repeat", "repeats", given[0] if len(given) == 1 else given)
     if len(sizes) < input._array.ndim:
         raise ShapeError(
             "repeat: Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor: "
@@ -149,9 +151,10 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
 
 
 @composite(samples=each(draw((2, 3), [2]), draw((3,), [2, 2]), draw((), [2])))
-def tile(input: Tensor, *dims: Any) -> Tensor:
+def tile(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """A copy with input repeated ``dims[d]`` times along each dimension; missing ones in front count 1."""
-    sizes = as_ints("tile", "dims", dims[0] if len(dims) == 1 else dims)
+    given = sizes_given("tile", args, dims, "dims")
+    sizes = as_ints("tile", "dims", given[0] if len(given) == 1 else given)
     return _repeated("tile", input, (1,) * (input._array.ndim - len(sizes)) + sizes)
 
 

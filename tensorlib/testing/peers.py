@@ -330,8 +330,10 @@ def _rounding(array: np.ndarray) -> Any:
     """How far a result may be off by a few roundings of its numbers."""
     if not is_differentiable(array.dtype):
         return 0.0
+    wide = exact64(array)
     with np.errstate(all="ignore"):
-        size = np.abs(np.where(np.isfinite(exact64(array)), exact64(array), 0))
+        parts = (wide.real, wide.imag) if wide.dtype.kind == "c" else (wide,)
+        size = sum(np.abs(np.where(np.isfinite(part), part, 0)) for part in parts)
     return eps(array.dtype) * (4 * size + 8 * np.max(size, initial=0.0))
 
 

@@ -79,6 +79,7 @@ WITHOUT: dict[str, str] = {
     "as_tensor": "takes Python data: tests/tensor",
     "from_numpy": "takes a NumPy array: tests/tensor",
     "_where_method": "where() under the method's order of arguments",
+    "_polygamma_method": "polygamma() under the method's order of arguments",
     "_as_view": "view() under the method's order of arguments",
     "broadcast_shapes": "takes shapes, no tensors",
     "multinomial": "draws from another stream: tests/ops/test_sorting.py",
@@ -108,7 +109,7 @@ INTENDED: dict[tuple[str, str, str], str] = {
     ("as_strided*", "refused", "gradient needs a contiguous tensor"): "a gradient through other strides than C's",
     ("as_strided_scatter", "value", "strides"): "strides count in a contiguous copy here, in the input's order there",
     ("as_strided_scatter", "gradient", ""): "PyTorch's gradient of input is 0 where nothing was written",
-    ("huber_loss binary_cross_entropy_with_logits", "dtype", "float16"): "PyTorch returns the narrower of two dtypes",
+    ("huber_loss binary_cross_entropy_with_logits", "dtype", ""): "PyTorch returns the narrower of two dtypes",
     ("rrelu*", "value", ""): "draws from another stream",
     ("binomial", "refused", "expected count"): "PyTorch gives 0 for counts below 0",
     ("dropout* alpha_dropout_ feature_alpha_dropout_", "version", ""): "what writes nothing may count as a write",
@@ -117,6 +118,14 @@ INTENDED: dict[tuple[str, str, str], str] = {
     ("*", "refused", "ours DtypeError.*not implemented for 'Complex"): "complex numbers there are refused here",
     ("*", "error type", "theirs RuntimeError: value cannot be converted"): "a complex number where a real one belongs",
     ("*", "accepted", "value cannot be converted"): "a complex number, or one that overflows, as an argument",
+    ("*", "accepted", r"out=.*(dtype|scalar.?type|result)|(dtype|scalar.?type|result).*out="): (
+        "out= takes every dtype that the result can be cast to"
+    ),
+    ("heaviside lerp cross linalg_cross bilinear prelu binomial", "accepted", "dtype|scalar type|Type promoting"): (
+        "dtypes are promoted where PyTorch asks for one dtype"
+    ),
+    ("prod median nanmedian", "accepted", "NoneType"): "dim=None is every dimension",
+    ("hardtanh*", "accepted", "unsigned type"): "a negative limit bounds no unsigned number",
     ("*", "accepted", "view size is not compatible"): "any strides are taken",
     ("*", "accepted", "is not differentiable with respect to argument"): "a weight may require grad",
     ("*", "accepted", "MKL FFT error|pin_memory=True requires"): "a limit of PyTorch's build",
@@ -141,6 +150,8 @@ INTENDED: dict[tuple[str, str, str], str] = {
     ("softsign", "gradient", "expected nan"): "the gradient at infinity is 0 here",
     ("nextafter", "gradient", ""): "PyTorch's gradient at equal operands is 0, though both sides have slope 1",
     ("bucketize searchsorted", "value", ""): "boundaries that are not sorted have no answer",
+    ("ctc_loss lstm linalg_ldl_solve", "crash", "ended with"): "PyTorch's process ends on arguments that do not fit",
+    ("binomial", "crash", "no answer"): "PyTorch's sampler does not end for NaN",
     ("put index_put index_copy scatter*", "value", ""): "which of several values for one place is kept is not defined",
     ("blackman_window", "value", "e-1. *, expected -2.98"): "PyTorch's -3e-8 where the weight is 0",
     ("cumsum cumprod", "value", "out="): "PyTorch accumulates in the dtype of out",
@@ -151,6 +162,15 @@ INTENDED: dict[tuple[str, str, str], str] = {
     ("lu", "kind", "get_infos"): "named in both forms, where PyTorch's method gives a plain tuple",
     ("cdist", "value", "expected nan"): "PyTorch's product of matrices makes NaN of infinities",
     ("unique_consecutive", "shape", ""): "PyTorch drops a return_inverse that is given by position",
+    ("unique_consecutive", "value", ", True"): "PyTorch takes a return_inverse given by position for return_counts",
+    ("unique unique_consecutive histogram histogramdd", "requires grad", ""): (
+        "no derivative exists: PyTorch says so only in backward"
+    ),
+    ("adaptive_* conv* max_unpool* instance_norm", "refused", r"torch\.empty\("): (
+        "shapes without elements, of which PyTorch takes some"
+    ),
+    ("pixel_unshuffle channel_shuffle", "memory", "ours .True.; theirs .False."): "a view where nothing moves",
+    ("*_margin_loss", "value", r"torch\.empty\(.*|uninitialised"): "the mean of no elements is NaN",
 }
 
 

@@ -9,27 +9,45 @@ import numpy
 import pytest
 
 import tensorlib
-import tensorlib.nn.functional
+import tensorlib.nn.modules.utils
 
 HERE = Path(__file__).parent
 EXPECTED = json.loads((HERE / "expected.json").read_text())
 
 
-@pytest.fixture
-def models(monkeypatch):
-    """models.py with ``torch`` meaning tensorlib."""
-    names = {"torch": tensorlib, "torch.nn": tensorlib.nn, "torch.nn.functional": tensorlib.nn.functional,
-             "torch.nn.utils.rnn": tensorlib.nn.utils.rnn}  # fmt: skip
-    for name, module in names.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    spec = importlib.util.spec_from_file_location("models_on_tensorlib", HERE / "models.py")
+def module_named(name):
+    """tensorlib's module or object of a name that a program imports from torch."""
+    found = tensorlib
+    for part in name.split(".")[1:]:
+        found = getattr(found, part)
+    return found
+
+
+NAMES = (
+    "torch", "torch.nn", "torch.nn.functional", "torch.nn.modules", "torch.nn.modules.utils", "torch.autograd",
+    "torch.backends", "torch.backends.cudnn", "torch.distributions", "torch.distributions.categorical", "torch.optim",
+    "torch.optim.lr_scheduler", "torch.utils", "torch.utils.data",
+)  # fmt: skip
+
+
+def program(monkeypatch, file):
+    """A file of this folder with ``torch`` meaning tensorlib."""
+    for name in NAMES:
+        monkeypatch.setitem(sys.modules, name, module_named(name))
+    spec = importlib.util.spec_from_file_location(f"{file}_on_tensorlib", HERE / f"{file}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.mark.parametrize("name", ["lenet", "gpt2", "gpt2-flash", "char-lstm"])
-def test_losses_follow_pytorch(models, name):
-    losses = models.train(name, numpy)
+def test_losses_follow_pytorch(monkeypatch, name):
+    losses = program(monkeypatch, "models").train(name, numpy)
     assert losses == pytest.approx(EXPECTED[name], rel=1e-4)
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", ["vae", "gan", "ppo", "seq2seq"])
+def test_classics_follow_pytorch(monkeypatch, name):
+    losses = program(monkeypatch, "classics").train(name, numpy)
+    assert losses == pytest.approx(EXPECTED[name], rel=1e-4, abs=1e-5)
