@@ -83,8 +83,10 @@ if _collecting:
     _gc.enable()
 
 
-_SUBMODULES = ("accelerator", "amp", "backends", "distributions", "fft", "func", "io", "jit", "linalg", "nn", "ops",
-               "optim", "special", "testing", "utils")  # fmt: skip
+_SUBMODULES = (
+    "accelerator", "amp", "backends", "compiler", "distributed", "distributions", "fft", "func",
+    "io", "jit", "linalg", "nn", "ops", "optim", "special", "testing", "utils",
+)  # fmt: skip
 #: Functions and classes of this namespace that live in a submodule.
 _LATE: dict[str, tuple[str, ...]] = {
     "io": ("load", "save"),

@@ -7,10 +7,12 @@ a TypeError that names it, whatever the body stumbled over; NumPy's refusals are
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
+import sys
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,9 +27,11 @@ from tensorlib.errors import ArgumentError, OutOfMemoryError, RangeError, Tensor
 
 #: Kinds of arguments by the annotation of their parameter, None taken off it.
 _KINDS = {
-    "Array": "tensor", "Tensor": "tensor", "Arrays": "tensors", "Sequence[Tensor]": "tensors", "list[Tensor]": "tensors",
+    "Array": "tensor", "Tensor": "tensor",
+    "Arrays": "tensors", "Sequence[Tensor]": "tensors", "list[Tensor]": "tensors",
     "int": "int", "Dim": "int", "NewDim": "int", "float": "float", "bool": "bool", "str": "str",
-    "Ints": "ints", "Sequence[int]": "ints", "Dims": "ints", "Scalar": "number",
+    "Ints": "ints", "Sequence[int]": "ints", "Dims": "ints",
+    "Scalar": "number", "float | Tensor": "number", "Tensor | float": "number",
 }  # fmt: skip
 _EXPECTED = {"tensor": "Tensor", "tensors": "tuple of Tensors", "int": "int", "float": "float", "bool": "bool",
              "str": "str", "ints": "tuple of ints", "number": "Number", "dtype": "dtype", "device": "device",
@@ -42,8 +46,8 @@ _QUICK = {"int": "type({0}) is int", "float": "type({0}) is float or type({0}) i
 #: Optional ones, whatever their annotation says.
 _NONE = ("requires_grad", "pin_memory")
 #: What PyTorch writes in Python, where any object is true or false and NumPy's rules for numbers hold.
-_IN_PYTHON = frozenset(("stft", "istft", "unique", "unique_consecutive", "norm", "split", "tensordot", "einsum", "cdist",
-                        "affine_grid", "svd_lowrank", "pca_lowrank", "lobpcg", "lu"))  # fmt: skip
+_IN_PYTHON = frozenset(("stft", "istft", "unique", "unique_consecutive", "norm", "split", "tensordot", "einsum",
+                        "cdist", "affine_grid", "svd_lowrank", "pca_lowrank", "lobpcg", "lu"))  # fmt: skip
 _INT64 = 2**63
 
 _ROOTS = tuple(
@@ -68,6 +72,7 @@ class Kind:
         self.optional = (
             bare != annotation or bare == "Dims" or self.kind == name or default is None or name in _NONE
         )
+        self.optional = self.optional or (self.kind == "bool" and not strict)
         self.default = default
         self.strict = strict
         self.numbers = numbers
@@ -112,7 +117,7 @@ class Kind:
                 return False
         if kind == "device":
             return isinstance(value, (device, str)) or _is_int(value, True)
-        return kind != "layout" or isinstance(value, str) and value == "strided"
+        return kind != "layout" or (isinstance(value, str) and value == "strided")
 
 
 def _is_int(value: Any, strict: bool) -> bool:
@@ -134,6 +139,7 @@ class Arguments:
         if name in _IN_PYTHON:
             for kind in self.kinds:
                 kind.strict = False
+                kind.optional = kind.optional or kind.kind == "bool"
 
     def quick(self) -> str:
         """Source of the test that no argument is of a type that the body would take silently; may be empty."""
@@ -198,7 +204,7 @@ class Arguments:
         if not error.args or not isinstance(error.args[0], str) or self.name.startswith("_"):
             return
         message = _PRIVATE.sub(self.name, error.args[0])
-        if re.search(rf"\b{self.name.removeprefix('linalg_').removeprefix('fft_').removeprefix('special_')}", message) is None:
+        if re.search(rf"\b{re.sub('^(linalg|fft|special)_', '', self.name)}", message) is None:
             message = f"{self.name}: {message}"
         error.args = (message, *error.args[1:])
 
@@ -228,6 +234,16 @@ def _foreign(trace: TracebackType | None) -> bool:
             return True
         trace = trace.tb_next
     return False
+
+
+def outside() -> int:
+    """The ``stacklevel`` at which a warning names the line of the caller's program, however deep in the library."""
+    frame: Any = sys._getframe(1)
+    level = 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((_ROOTS[0], "<operator>")):
+        frame = frame.f_back
+        level += 1
+    return level
 
 
 #: The end of every generated public function.
@@ -270,3 +286,19 @@ def of_class(
     if isinstance(error, TypeError) and error.args:
         error.args = (_METHOD.sub(cls.__name__, str(error.args[0]), count=1), *error.args[1:])
     return found.explained(error, values)
+
+
+def named(constructor: Callable[..., None], of: type[Exception] | tuple[type[Exception], ...] = Exception) -> Any:
+    """The constructor of a class of the library; its errors of these types name the class."""
+
+    @functools.wraps(constructor)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            constructor(self, *args, **kwargs)
+        except of as error:
+            other = of_class(type(self), constructor, error, args, kwargs)
+            if other is None:
+                raise
+            raise other from error
+
+    return init

@@ -1,4 +1,4 @@
-"""The GPU whatever its maker, as ``torch.accelerator`` has it: what ``tensorlib.cuda`` sees, and nothing where it sees none."""
+"""The GPU whatever its maker, as ``torch.accelerator`` has it: what ``tensorlib.cuda`` sees."""
 
 from __future__ import annotations
 

@@ -58,6 +58,19 @@ def _sdp(name: str) -> dict[str, object]:
     }
 
 
+@contextlib.contextmanager
+def _sdp_kernel(
+    enable_flash: bool = True, enable_math: bool = True, enable_mem_efficient: bool = True, enable_cudnn: bool = True
+) -> Iterator[None]:
+    """``nn.attention.sdpa_kernel`` under its older name, with a switch for each implementation."""
+    before = dict(_attention)
+    _attention.update(flash=enable_flash, math=enable_math, mem_efficient=enable_mem_efficient, cudnn=enable_cudnn)
+    try:
+        yield
+    finally:
+        _attention.update(before)
+
+
 cudnn = _Switches(False, enabled=False, benchmark=False, benchmark_limit=10, deterministic=False, allow_tf32=False)
 cuda = _Switches(
     gpu_is_available(),
@@ -65,6 +78,7 @@ cuda = _Switches(
         gpu_is_available(), allow_tf32=False, allow_fp16_reduced_precision_reduction=False,
         allow_bf16_reduced_precision_reduction=False,
     ),
+    sdp_kernel=_sdp_kernel,
     **{key: value for name in _attention for key, value in _sdp(name).items()},
 )  # fmt: skip
 mps = _Switches(False)

@@ -29,11 +29,22 @@ from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 import numpy as np
 
 from tensorlib import _fast, random
-from tensorlib._arguments import Arguments, Kind, guard
+from tensorlib._arguments import Arguments, Kind, guard, outside
 from tensorlib._autocast import POLICIES, aware
 from tensorlib._core import Tensor
 from tensorlib._dispatch import apply, apply_view, dtype_name, refuse_complex
-from tensorlib._promotion import ACCUMULATE, COMPARE, FLOAT_ONLY, FLOATS, INT_TO_FLOAT, INTEGERS, ORDER, PROMOTE, Rule, category
+from tensorlib._promotion import (
+    ACCUMULATE,
+    COMPARE,
+    FLOAT_ONLY,
+    FLOATS,
+    INT_TO_FLOAT,
+    INTEGERS,
+    ORDER,
+    PROMOTE,
+    Rule,
+    category,
+)
 from tensorlib._samples import (
     Sample,
     between,
@@ -575,7 +586,8 @@ def into(name: str, out: Any, result: Any) -> Any:
     """``out=``: the result written into given tensors, which may not take part in autograd and take its shape."""
     if isinstance(result, tuple):
         if not isinstance(out, (tuple, list)) or len(out) != len(result):
-            raise TypeError(f"{name}(): argument 'out' must be tuple of {len(result)} Tensors, not {type(out).__name__}")
+            wanted = f"tuple of {len(result)} Tensors"
+            raise TypeError(f"{name}(): argument 'out' must be {wanted}, not {type(out).__name__}")
         parts = [into(name, o, r) for o, r in zip(out, result, strict=True)]
         return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
     if not isinstance(out, Tensor):
@@ -598,7 +610,7 @@ def into(name: str, out: Any, result: Any) -> Any:
                 f"does not match the required output shape {list(want.shape)}: give an out of that shape, or an empty "
                 f"one",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=outside(),
             )
         out.resize_(tuple(want.shape))  # type: ignore[attr-defined]
     return out.copy_(result)  # type: ignore[attr-defined]

@@ -81,7 +81,7 @@ def _mutants(made: Any) -> Iterator[tuple[list[Any], dict[str, Any]]]:
 def _complaint(error: Exception, names: set[str]) -> str:
     """What is wrong with an exception; empty when nothing is."""
     kinds = (TypeError, ValueError, RuntimeError, IndexError)
-    if not isinstance(error, kinds) or (isinstance(error, NotImplementedError) and not isinstance(error, TensorlibError)):
+    if not isinstance(error, kinds) or isinstance(error, NotImplementedError) > isinstance(error, TensorlibError):
         return "is of a type that PyTorch does not raise"
     if not any(re.search(rf"\b{re.escape(name)}", str(error)) for name in names):
         return "does not name the function"
@@ -168,16 +168,16 @@ X = tensorlib.arange(12.0).reshape(3, 4)
         (lambda: tensorlib.topk(X, 2, 7), IndexError, "^topk: dim 7"),
         (lambda: tensorlib.std(X, 9), IndexError, "^std: dim 9"),
         (lambda: tensorlib.tril(X, 1.5), TypeError, r"tril\(\): argument 'diagonal' must be int, not float"),
-        (lambda: X.sum(dtype="float31"), TypeError, r"sum\(\): argument 'dtype' must be dtype, not str: expected one of"),
+        (lambda: X.sum(dtype="float31"), TypeError, r"sum\(\): argument 'dtype' must be dtype, not str: "),
         (lambda: X.sum(0, keepdim="x"), TypeError, r"sum\(\): argument 'keepdim' must be bool, not str"),
-        (lambda: tensorlib.zeros(2**62), RuntimeError, "^zeros: .*got size"),
+        (lambda: tensorlib.zeros(2**62), RuntimeError, "^zeros: .*4611686018427387904"),
         (lambda: tensorlib.zeros(2**63), ValueError, "^zeros: "),
         (lambda: tensorlib.hann_window(2**63), ValueError, "^hann_window: "),
         (lambda: tensorlib.zeros(3, layout="sparse"), TypeError, "argument 'layout'"),
         (lambda: tensorlib.zeros(3, device=[]), TypeError, "argument 'device'"),
         (lambda: X.sum(2**70), ValueError, "does not fit a 64-bit integer"),
         (lambda: tensorlib.cat([X, None]), TypeError, "element 1 in argument 'tensors'"),
-        (lambda: tensorlib.nn.Linear(None, 3), TypeError, r"Linear\(\): argument 'in_features' must be int, not NoneType"),
+        (lambda: tensorlib.nn.Linear(None, 3), TypeError, r"Linear\(\): argument 'in_features' must be int"),
         (lambda: tensorlib.nn.Conv1d(3, 4, 3, no_such_name=1), TypeError, r"^Conv1d.__init__\(\) got an unexpected"),
         (lambda: tensorlib.nn.Conv1d(3, 4, 3)(), TypeError, r"^Conv1d.forward\(\) missing"),
         (lambda: tensorlib.nn.BatchNorm1d(3)(None), TypeError, r"BatchNorm1d\(\): argument 'input' must be Tensor"),
@@ -196,7 +196,7 @@ def test_errors_of_callers_stay_theirs() -> None:
         def forward(self, x: Any) -> Any:
             return {}[x]
 
-    with pytest.raises(KeyError, match="^'a'$"):
+    with pytest.raises(KeyError, match=r"^'a'$"):
         tensorlib.nn.Sequential(Own())("a")
     with pytest.raises(ZeroDivisionError):
         tensorlib.nn.functional.triplet_margin_with_distance_loss(X, X, X, distance_function=lambda a, b: 1 / 0)

@@ -51,6 +51,20 @@ def test_script_decorators_leave_python_as_it_is() -> None:
         tl._assert(False, "why")
 
 
+def test_marks_for_a_compiler_say_that_there_is_none() -> None:
+    def same() -> None: ...
+
+    c = tl.compiler
+    assert not (c.is_compiling() or c.is_dynamo_compiling() or c.is_exporting())
+    assert c.disable(same) is c.disable()(same) is c.allow_in_graph(same) is same
+
+
+def test_older_name_of_the_choice_of_attention() -> None:
+    with tl.backends.cuda.sdp_kernel(enable_flash=False):
+        assert not tl.backends.cuda.flash_sdp_enabled() and tl.backends.cuda.math_sdp_enabled()
+    assert tl.backends.cuda.flash_sdp_enabled()
+
+
 def test_variable_is_a_detached_tensor() -> None:
     x = tl.ones(2, requires_grad=True)
     assert isinstance(x, Variable) and not isinstance(2, Variable)
@@ -100,3 +114,34 @@ def test_other_arguments_by_name() -> None:
         tl.randint(size=(2,))
     assert not (x.is_xpu or x.is_mps)
     assert nn.LSTM(2, 3)._flat_weights_names == ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
+
+
+def test_a_process_group_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs for many processes run as one; more than one is refused."""
+    dist = tl.distributed
+    assert dist.is_available() and not dist.is_initialized()
+    with pytest.raises(ValueError, match="has not been initialized"):
+        dist.get_rank()
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(ValueError, match="WORLD_SIZE"):
+        dist.init_process_group("nccl")
+    with pytest.raises(NotImplementedError, match="no communication backend"):
+        dist.init_process_group("gloo", world_size=2, rank=0)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    dist.init_process_group("gloo")
+    try:
+        assert (dist.get_rank(), dist.get_world_size(), dist.get_backend()) == (0, 1, "gloo")
+        model = nn.parallel.DistributedDataParallel(nn.Linear(2, 2))
+        with model.no_sync():
+            model(tl.ones(1, 2)).sum().backward()
+        g = model.module.weight.grad.clone()
+        dist.all_reduce(model.module.weight.grad)
+        dist.barrier()
+        assert tl.equal(g, model.module.weight.grad)
+        assert list(model.state_dict()) == ["module.weight", "module.bias"]
+        got = [tl.zeros(2)]
+        dist.all_gather(got, tl.ones(2))
+        assert got[0].tolist() == [1.0, 1.0]
+    finally:
+        dist.destroy_process_group()
+    assert not dist.is_initialized()

@@ -33,7 +33,7 @@ NAMES = ROOT / "docs" / "pytorch_names.txt"
 
 #: Whole parts of PyTorch that are one line here.
 PARTS: dict[str, str] = {
-    "torch.distributed": "several processes; one GPU a process here",
+    "torch.distributed": "groups of one process (tensorlib.distributed); no communication backend yet",
     "torch.fx, torch.export, torch.onnx, torch.package": "graphs of programs: models here are Python",
     "torch.sparse, torch.nested, torch.masked": "strided tensors only",
     "torch.ao, torch.quantization": "no quantised tensors",
@@ -95,7 +95,7 @@ _absent(
     torch.nn.init.uniform torch.nn.init.xavier_normal torch.nn.init.xavier_uniform torch.Tensor.resize
     torch.Tensor.resize_as torch.Tensor.volatile torch.testing.assert_allclose torch.autograd.Function.saved_variables
     torch.autograd.NestedIOFunction torch.autograd.function.NestedIOFunction torch.autograd.function.InplaceFunction
-    torch.autograd.gradcheck.get_numerical_jacobian torch.backends.cuda.sdp_kernel torch.cuda.memory_cached
+    torch.autograd.gradcheck.get_numerical_jacobian torch.cuda.memory_cached
     torch.cuda.max_memory_cached torch.cuda.reset_max_memory_*""",
 )
 _absent(

@@ -1,6 +1,5 @@
 """Automatic differentiation: backward and grad, modes, custom functions, saved values, gradient checks."""
 
-from tensorlib._core import Tensor
 from tensorlib.autograd import forward_ad, functional, graph
 from tensorlib.autograd.engine import backward, grad
 from tensorlib.autograd.function import Function, once_differentiable

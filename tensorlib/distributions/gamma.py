@@ -80,7 +80,7 @@ class Gamma(Distribution):
     def cdf(self, value: Tensor) -> Tensor:
         """The regularised lower incomplete gamma function at rate * value."""
         self._validate_sample(value)
-        return ops.gammainc(self.concentration, self.rate * value)
+        return ops.igamma(self.concentration, self.rate * value)
 
     def entropy(self) -> Tensor:
         """c - log rate + log gamma(c) + (1 - c) digamma(c)."""

@@ -71,22 +71,6 @@ def _add_hook(
 _LIBRARY = f"{__name__.partition('.')[0]}.nn."
 
 
-def _named(constructor: Callable[..., None]) -> Callable[..., None]:
-    """The constructor of a layer of the library, its errors beginning with the layer's name."""
-
-    @functools.wraps(constructor)
-    def init(self: Module, *args: Any, **kwargs: Any) -> None:
-        try:
-            constructor(self, *args, **kwargs)
-        except Exception as error:
-            other = _arguments.of_class(type(self), constructor, error, args, kwargs)
-            if other is None:
-                raise
-            raise other from error
-
-    return init
-
-
 class Module:
     """Base class of all layers and models: subclass it, call ``super().__init__()``, define ``forward``.
 
@@ -105,7 +89,7 @@ class Module:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls) and cls.__module__.startswith(_LIBRARY):
-            cls.__init__ = _named(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = _arguments.named(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         own = self.__dict__  # past __setattr__, which looks at each value

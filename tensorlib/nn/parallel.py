@@ -1,15 +1,16 @@
-"""``DataParallel`` on a machine of one device, CPU or GPU: the module itself, under PyTorch's wrapper and its names."""
+"""``DataParallel`` of one device, ``DistributedDataParallel`` of one process: the module under PyTorch's wrappers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tensorlib._device import device
 from tensorlib.errors import DeviceError
 from tensorlib.nn.module import Module
 
-__all__ = ["DataParallel", "data_parallel"]
+__all__ = ["DataParallel", "DistributedDataParallel", "data_parallel"]
 
 
 def _one(name: str, device_ids: Sequence[Any] | None) -> None:
@@ -39,6 +40,31 @@ class DataParallel(Module):
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """``module(*inputs, **kwargs)``."""
         return self.module(*inputs, **kwargs)
+
+
+class DistributedDataParallel(DataParallel):
+    """The module, in a ``distributed`` group of one process: no gradient is exchanged, no synchronisation put off.
+
+    The options about buckets, buffers and graphs are accepted. DeviceError where ``device_ids`` names several GPUs.
+    """
+
+    def __init__(
+        self, module: Module, device_ids: Sequence[Any] | None = None, output_device: Any = None, dim: int = 0,
+        broadcast_buffers: bool = True, process_group: Any = None, bucket_cap_mb: float | None = None,
+        find_unused_parameters: bool = False, check_reduction: bool = False, gradient_as_bucket_view: bool = False,
+        static_graph: bool = False, **options: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(module, device_ids, output_device, dim)
+        self.require_backward_grad_sync = True
+
+    @contextlib.contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """A block in which gradients would not be exchanged."""
+        before, self.require_backward_grad_sync = self.require_backward_grad_sync, False
+        try:
+            yield
+        finally:
+            self.require_backward_grad_sync = before
 
 
 def data_parallel(

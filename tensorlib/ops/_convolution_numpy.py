@@ -91,7 +91,7 @@ def geometry(
     ``result``: the output's shape, which may be less than what fits: some of the last windows are not looked at.
     """
     if not isinstance(padding, (int, str)):
-        padding = tuple(padding)
+        padding = (padding,) if isinstance(padding, bytes) else tuple(padding)
     return _geometry(
         tuple(input_shape), tuple(weight_shape), stride, padding, dilation, groups, result and tuple(result)
     )

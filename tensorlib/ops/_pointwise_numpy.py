@@ -103,8 +103,8 @@ def _erf32(x: np.ndarray) -> np.ndarray:
     return np.tanh(r, out=r)
 
 
-# log(Φ(x) / Φ(-x)) / x in x², Φ the normal distribution function, fitted up to |x| = 5.6 with the weight that counts for
-# Φ: 1 / (1 + e^(-x times it)) is Φ within 3e-8, half a unit in the last place of float32 near 1.
+# log(Φ(x) / Φ(-x)) / x in x², Φ the normal distribution function, fitted up to |x| = 5.6 with the weight that counts
+# for Φ: 1 / (1 + e^(-x times it)) is Φ within 3e-8, half a unit in the last place of float32 near 1.
 _LOGIT = (1.595769883007508, 0.07266616870259919, -6.518938848955383e-05, -0.0001106126541699237,
           7.929543318117691e-06, -2.645314584960293e-07, 3.5124868329918824e-09)  # fmt: skip
 _NEGATED = tuple(np.float32(-c) for c in _LOGIT)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib import _array
+from tensorlib._arguments import outside
 from tensorlib._core import Tensor, modes, wrap
 from tensorlib._device import cpu
 from tensorlib._device import device as Device
@@ -273,7 +274,7 @@ def range(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dt
 
     Of the default float dtype, whatever the arguments are, as in PyTorch, where it is deprecated.
     """
-    warnings.warn("range: is deprecated, because it includes its end: use arange", UserWarning, stacklevel=2)
+    warnings.warn("range: is deprecated, because it includes its end: use arange", UserWarning, stacklevel=outside())
     if end is None:
         start, end = 0, start
     if step == 0:
@@ -372,6 +373,9 @@ def eye(n: int, m: int | None = None, *, out: Any = None, dtype: Any = None, lay
     return _finish(t if out is None else into("eye", out, t), requires_grad)
 
 
+_NUMBERS: set[type[Any]] = {bool, int, float, complex}
+
+
 def _infer(data: Any) -> np.dtype[Any] | None:
     """The dtype of nested Python data: bool, int64, the default float or complex; None when it holds no numbers."""
     if isinstance(data, (np.ndarray, np.generic)):  # before float: np.float64 is one
@@ -390,6 +394,9 @@ def _infer(data: Any) -> np.dtype[Any] | None:
         raise TypeError(data)
     best = None
     rank = {"b": 0, "i": 1, "u": 1, "f": 2, "V": 2, "c": 3}
+    kinds = set(map(type, data))
+    if kinds <= _NUMBERS:  # one number of each type stands for all: a corpus is a list of a million ints
+        data = [kind() for kind in kinds]
     for x in data:
         d = _infer(x)
         if d is not None and (best is None or rank[d.kind] > rank[best.kind]):
@@ -402,7 +409,7 @@ def _nested(data: Any) -> Any:
     if isinstance(data, Tensor):
         return data.tolist()
     if isinstance(data, (list, tuple)):
-        return [_nested(x) for x in data]
+        return data if set(map(type, data)) <= _NUMBERS else [_nested(x) for x in data]
     return data
 
 

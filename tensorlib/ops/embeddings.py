@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorlib._arguments import outside
 from tensorlib._core import Tensor, listening, modes, wrap
 from tensorlib._dtypes import OF_NUMPY
 from tensorlib._promotion import FLOATS
@@ -255,7 +256,7 @@ def embedding_bag(
         warnings.warn(
             "Argument order of nn.functional.embedding_bag was changed. Usage `embedding_bag(weight, input, ...)` is "
             "deprecated, and should now be `embedding_bag(input, weight, ...)`.",
-            stacklevel=2,
+            stacklevel=outside(),
         )
         x, w = w, x
     scale: Any = per_sample_weights

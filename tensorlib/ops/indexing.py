@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib import _array, _inplace
+from tensorlib._arguments import outside
 from tensorlib._core import KINDS, LIFTED, Tensor, listening, modes, wrap
 from tensorlib._device import cpu
 from tensorlib._dispatch import (
@@ -375,7 +376,7 @@ def _as_index(item: Any, device: Any) -> Tensor:
     kind = t._array.dtype
     if kind == _UINT8:
         warnings.warn(
-            "index: indexing with uint8 is deprecated, please use bool masks instead", UserWarning, stacklevel=4
+            "index: indexing with uint8 is deprecated, please use bool masks instead", UserWarning, stacklevel=outside()
         )
         t = t.to(np.dtype(np.bool_))
     elif kind not in INTEGERS and kind != _BOOL:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorlib._arguments import outside
 from tensorlib._core import Tensor
 from tensorlib._dispatch import as_int
 from tensorlib._promotion import FLOAT_ONLY
@@ -227,7 +228,7 @@ def upsample(
 ) -> Tensor:
     """``interpolate``, under PyTorch's old name, with a warning."""
     warnings.warn(
-        "`nn.functional.upsample` is deprecated. Use `nn.functional.interpolate` instead.", stacklevel=2
+        "`nn.functional.upsample` is deprecated. Use `nn.functional.interpolate` instead.", stacklevel=outside()
     )
     return interpolate(input, size, scale_factor, mode, align_corners)
 
@@ -236,7 +237,7 @@ def upsample(
 def upsample_nearest(input: Tensor, size: Any = None, scale_factor: Any = None) -> Tensor:
     """``interpolate`` with mode 'nearest', under PyTorch's old name, with a warning."""
     warnings.warn(
-        "`nn.functional.upsample_nearest` is deprecated. Use `nn.functional.interpolate` instead.", stacklevel=2
+        "`nn.functional.upsample_nearest` is deprecated. Use `nn.functional.interpolate` instead.", stacklevel=outside()
     )
     return interpolate(input, size, scale_factor, "nearest")
 
@@ -245,6 +246,7 @@ def upsample_nearest(input: Tensor, size: Any = None, scale_factor: Any = None) 
 def upsample_bilinear(input: Tensor, size: Any = None, scale_factor: Any = None) -> Tensor:
     """``interpolate`` with mode 'bilinear' and aligned corners, under PyTorch's old name, with a warning."""
     warnings.warn(
-        "`nn.functional.upsample_bilinear` is deprecated. Use `nn.functional.interpolate` instead.", stacklevel=2
+        "`nn.functional.upsample_bilinear` is deprecated. Use `nn.functional.interpolate` instead.",
+        stacklevel=outside(),
     )
     return interpolate(input, size, scale_factor, "bilinear", True)

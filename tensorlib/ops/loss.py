@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorlib._arguments import outside
 from tensorlib._core import Tensor, modes
 from tensorlib._dtypes import HALF, OF_NUMPY
 from tensorlib._promotion import FLOAT_ONLY, FLOATS
@@ -37,7 +38,7 @@ def _reduction(name: str, reduction: str, size_average: Any = None, reduce: Any 
         mean = size_average is None or size_average
         reduction = ("mean" if mean else "sum") if reduce is None or reduce else "none"
         message = f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead."
-        warnings.warn(message, stacklevel=3)
+        warnings.warn(message, stacklevel=outside())
     if reduction not in kernels.REDUCTIONS:
         raise ArgumentError(f"{name}: {reduction} is not a valid value for reduction: expected 'mean', 'sum' or 'none'")
     return reduction
@@ -76,7 +77,7 @@ def _compare_sizes(input: Tensor, target: Tensor) -> None:
             f"Using a target size ({tuple(target._array.shape)}) that is different to the input size "
             f"({tuple(input._array.shape)}). This will likely lead to incorrect results due to broadcasting. "
             f"Please ensure they have the same size.",
-            stacklevel=4,
+            stacklevel=outside(),
         )
 
 
@@ -192,7 +193,7 @@ def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any 
             warnings.warn(
                 "kl_div: reduction 'mean' divides the total loss by both the batch size and the support size; "
                 "'batchmean' divides only by the batch size, and aligns with the mathematical definition.",
-                stacklevel=2,
+                stacklevel=outside(),
             )
     x, t = input, target
     loss = exp(t) * (t - x) if log_target else xlogy(t, t) - t * x

@@ -13,6 +13,7 @@ import numpy as np
 
 from tensorlib import _inplace
 from tensorlib import random as stream
+from tensorlib._arguments import outside
 from tensorlib._array import device_of as array_device
 from tensorlib._core import Tensor, wrap
 from tensorlib._device import device as Device
@@ -636,7 +637,7 @@ def dropout2d(
         warnings.warn(
             "dropout2d: Received a 3-D input to dropout2d and assuming that channel-wise 1-D dropout behavior is "
             "desired - input is interpreted as shape (N, C, L). Use dropout1d for that.",
-            stacklevel=2,
+            stacklevel=outside(),
         )
     return _features("dropout2d", input, p, training, inplace, generator, -1)
 
@@ -655,7 +656,7 @@ def _expects(name: str, input: Tensor, expected: str) -> None:
     warnings.warn(
         f"{name}: Received a {input.ndim}-D input to {name}, which is deprecated and will result in an error in a "
         f"future release. To retain the behavior and silence this warning, use another input: expected {expected}.",
-        stacklevel=3,
+        stacklevel=outside(),
     )
 
 
@@ -713,7 +714,7 @@ def gumbel_softmax(
     Jang et al. 2017; Maddison et al. 2017.
     """
     if eps != 1e-10:
-        warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
+        warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=outside())
     x: Any = logits
     noise: Any = exponential_(x.detach().clone(), generator=generator)
     soft: Any = softmax((x - noise.log()) / tau, dim)

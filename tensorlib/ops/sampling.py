@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorlib._arguments import outside
 from tensorlib._core import Tensor, modes
 from tensorlib._dispatch import as_ints
 from tensorlib._promotion import FLOATS
@@ -28,7 +29,7 @@ def _aligned(name: str, align_corners: bool | None) -> bool:
         warnings.warn(
             f"Default grid_sample and affine_grid behavior has changed to align_corners=False since 1.3.0. Please "
             f"specify align_corners=True if the old behavior is desired. See the documentation of {name} for details.",
-            stacklevel=3,
+            stacklevel=outside(),
         )
         return False
     return align_corners
@@ -290,7 +291,7 @@ def affine_grid(theta: Tensor, size: Any, align_corners: bool | None = None) -> 
         warnings.warn(
             "Since version 1.3.0, affine_grid behavior has changed for unit-size grids when align_corners=True. This "
             "is not an intended use case of affine_grid. See the documentation of affine_grid for details.",
-            stacklevel=2,
+            stacklevel=outside(),
         )
     elif min(sizes) <= 0:
         raise ArgumentError(f"affine_grid: Expected non-zero, positive output size. Got {sizes}")

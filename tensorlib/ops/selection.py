@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorlib._arguments import outside
 from tensorlib._core import Tensor
 from tensorlib._dispatch import broadcast
 from tensorlib._dtypes import OF_NUMPY, finfo
@@ -174,7 +175,7 @@ def _as_condition(condition: Tensor) -> Tensor:
         warnings.warn(
             "where: received a uint8 condition tensor. This behavior is deprecated: use a boolean condition",
             UserWarning,
-            stacklevel=3,
+            stacklevel=outside(),
         )
         return condition.bool()  # type: ignore[attr-defined, no-any-return]
     return condition

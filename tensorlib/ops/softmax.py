@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorlib._arguments import outside
 from tensorlib._core import Tensor
 from tensorlib._promotion import FLOAT_ONLY, PROMOTE
 from tensorlib._samples import draw, each, fails, ints, strided, transposed, values
@@ -172,7 +173,7 @@ def _implicit(name: str, dim: int | None, ndim: int, stacklevel: int) -> int:
         warnings.warn(
             f"Implicit dimension choice for {name} has been deprecated. "
             "Change the call to include dim=X as an argument.",
-            stacklevel=stacklevel + 1,
+            stacklevel=outside(),
         )
         return 0 if ndim in (0, 1, 3) else 1
     return dim

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from tensorlib._arguments import outside
 from tensorlib._core import Tensor
 from tensorlib._dispatch import dtype_name
 from tensorlib._promotion import category
@@ -208,7 +209,7 @@ def istft(
         warnings.warn(
             "The length of signal is shorter than the length parameter. Result is being padded with zeros in the tail. "
             "Please check your center and hop_length settings.",
-            stacklevel=2,
+            stacklevel=outside(),
         )
         signal = pad(signal, (0, end - whole))
     return signal if len(shape) == 3 else signal.squeeze(0)  # type: ignore[no-any-return]

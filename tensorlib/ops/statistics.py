@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from tensorlib._arguments import outside
 from tensorlib._core import Tensor
 from tensorlib._samples import draw, each, ints, values
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError
@@ -70,7 +71,7 @@ def cov(
         warnings.warn(
             "cov: degrees of freedom is <= 0. Correction should be strictly less than the number of observations.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=outside(),
         )
         freedom = 0.0
     centered = x - mean.unsqueeze(1)

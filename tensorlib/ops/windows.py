@@ -24,7 +24,9 @@ def _window(
     if OF_NUMPY[kind].kind != "float":
         raise DtypeError(f"{name}: expects floating point dtypes, got {OF_NUMPY[kind]}")
     if not 0 <= n < 2**63:
-        raise ArgumentError(f"{name}: requires non-negative window_length, got window_length={n}: expected 0 … 2**63 - 1")
+        raise ArgumentError(
+            f"{name}: requires non-negative window_length, got window_length={n}: expected 0 … 2**63 - 1"
+        )
     points = n + 1 if periodic else n
     x = np.arange(n) / max(points - 1, 1)
     w = (np.ones(n) if n <= 1 else weights(x)).astype(kind)

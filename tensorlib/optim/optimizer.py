@@ -10,6 +10,7 @@ from copy import deepcopy
 from itertools import chain
 from typing import Any
 
+from tensorlib._arguments import named
 from tensorlib._core import Tensor
 from tensorlib._dtypes import float32
 from tensorlib._hooks import RemovableHandle
@@ -73,6 +74,8 @@ class Optimizer:
         super().__init_subclass__(**kwargs)
         if "step" in cls.__dict__:
             cls.step = _hooked(cls.__dict__["step"])  # type: ignore[method-assign]
+        if "__init__" in cls.__dict__ and cls.__module__.startswith(f"{__package__}."):
+            cls.__init__ = named(cls.__init__, (TypeError, AttributeError))  # type: ignore[method-assign]
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
         self.defaults = defaults

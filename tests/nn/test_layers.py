@@ -37,7 +37,8 @@ def test_every_layer_has_a_case():
     layers = {n for n in nn.__all__ if isinstance(getattr(nn, n), type) and issubclass(getattr(nn, n), nn.Module)}
     dropouts = {"AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"}  # tested below
     dropouts |= {"SyncBatchNorm", "CrossMapLRN2d"}  # PyTorch's need a GPU, and are wrong at the border: tested below
-    containers = {"TransformerDecoder", "TransformerEncoder", "Module", "ModuleDict", "ModuleList", "ParameterDict", "ParameterList", "Sequential"}
+    containers = {"DataParallel", "Module", "ModuleDict", "ModuleList", "ParameterDict",
+                  "ParameterList", "Sequential", "TransformerDecoder", "TransformerEncoder"}  # fmt: skip
     containers |= {"RNNBase", "RNNCellBase"}  # what the recurrent layers have in common
     layers -= {n for n in layers if n.startswith("Lazy")}  # tests/nn/test_lazy.py
     assert layers - containers - dropouts == {case.layer for case in CASES}

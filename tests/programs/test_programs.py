@@ -26,7 +26,7 @@ def module_named(name):
 NAMES = (
     "torch", "torch.nn", "torch.nn.functional", "torch.nn.modules", "torch.nn.modules.utils", "torch.autograd",
     "torch.backends", "torch.backends.cudnn", "torch.distributions", "torch.distributions.categorical", "torch.optim",
-    "torch.optim.lr_scheduler", "torch.utils", "torch.utils.data",
+    "torch.optim.lr_scheduler", "torch.utils", "torch.utils.data", "torch.nn.utils", "torch.nn.utils.rnn",
 )  # fmt: skip
 
 

@@ -1,0 +1,159 @@
+"""A process group of one process, so that programs for many run as one: its collectives move nothing.
+
+There is no communication backend in this version: a group of more than one process is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tensorlib._core import Tensor
+from tensorlib.errors import UnsupportedError
+
+__all__ = ["ReduceOp", "all_gather", "all_gather_object", "all_reduce", "barrier", "broadcast", "broadcast_object_list",
+           "destroy_process_group", "gather", "get_backend", "get_rank", "get_world_size", "init_process_group",
+           "is_available", "is_initialized", "is_nccl_available", "is_torchelastic_launched", "reduce",
+           "scatter"]  # fmt: skip
+
+_backend: list[str] = []
+
+
+class ReduceOp:
+    """What ``all_reduce`` does with the tensors of all processes; of one process's they all give that tensor."""
+
+    SUM, AVG, PRODUCT, MIN, MAX = "sum", "avg", "product", "min", "max"
+
+
+def is_available() -> bool:
+    """True: groups of one process."""
+    return True
+
+
+def is_initialized() -> bool:
+    """Whether ``init_process_group`` was called."""
+    return bool(_backend)
+
+
+def is_nccl_available() -> bool:
+    """False: there is no communication backend."""
+    return False
+
+
+def is_torchelastic_launched() -> bool:
+    """False: there is no launcher."""
+    return False
+
+
+def init_process_group(
+    backend: str | None = None,
+    init_method: str | None = None,
+    timeout: Any = None,
+    world_size: int = -1,
+    rank: int = -1,
+    store: Any = None,
+    group_name: str = "",
+    pg_options: Any = None,
+    device_id: Any = None,
+) -> None:
+    """Begin a group of one process. ValueError without a world size, given or in WORLD_SIZE.
+
+    RuntimeError when done twice; UnsupportedError (a NotImplementedError) for more than one process.
+    """
+    if _backend:
+        raise ValueError("trying to initialize the default process group twice!")
+    given = os.environ.get("WORLD_SIZE") if world_size < 0 else str(world_size)
+    if given is None:
+        raise ValueError(
+            "Error initializing torch.distributed using env:// rendezvous: environment variable WORLD_SIZE expected, "
+            "but not set"
+        )
+    if int(given) != 1:
+        raise UnsupportedError(
+            f"init_process_group: a group of {given} processes: expected 1: this version has no communication backend"
+        )
+    _backend.append(backend or "gloo")
+
+
+def _group() -> None:
+    if not _backend:
+        raise ValueError("Default process group has not been initialized, please make sure to call init_process_group.")
+
+
+def destroy_process_group(group: Any = None) -> None:
+    """End the group."""
+    _group()
+    _backend.clear()
+
+
+def get_backend(group: Any = None) -> str:
+    """The backend that was asked for."""
+    _group()
+    return _backend[0]
+
+
+def get_rank(group: Any = None) -> int:
+    """0. ValueError without a group."""
+    _group()
+    return 0
+
+
+def get_world_size(group: Any = None) -> int:
+    """1. ValueError without a group."""
+    _group()
+    return 1
+
+
+def barrier(group: Any = None, async_op: bool = False, device_ids: Any = None) -> None:
+    """Wait for nobody."""
+    _group()
+
+
+def all_reduce(tensor: Tensor, op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False) -> None:
+    """The tensor stays: it is the sum, mean, product and extremum of itself."""
+    _group()
+
+
+def reduce(tensor: Tensor, dst: int = 0, op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False) -> None:
+    """The tensor stays."""
+    _group()
+
+
+def broadcast(tensor: Tensor, src: int = 0, group: Any = None, async_op: bool = False) -> None:
+    """The tensor stays."""
+    _group()
+
+
+def broadcast_object_list(object_list: list[Any], src: int = 0, group: Any = None, device: Any = None) -> None:
+    """The list stays."""
+    _group()
+
+
+def all_gather(tensor_list: list[Tensor], tensor: Tensor, group: Any = None, async_op: bool = False) -> None:
+    """``tensor`` is written into the one tensor of the list."""
+    _group()
+    tensor_list[0].copy_(tensor)
+
+
+def all_gather_object(object_list: list[Any], obj: Any, group: Any = None) -> None:
+    """``obj`` is the list's one element."""
+    _group()
+    object_list[0] = obj
+
+
+def gather(
+    tensor: Tensor, gather_list: list[Tensor] | None = None, dst: int = 0, group: Any = None, async_op: bool = False
+) -> None:
+    """``tensor`` is written into the one tensor of the list."""
+    _group()
+    if gather_list:
+        gather_list[0].copy_(tensor)
+
+
+def scatter(
+    tensor: Tensor, scatter_list: list[Tensor] | None = None, src: int = 0, group: Any = None, async_op: bool = False
+) -> None:
+    """The list's one tensor is written into ``tensor``."""
+    _group()
+    if scatter_list:
+        tensor.copy_(scatter_list[0])
