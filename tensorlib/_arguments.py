@@ -23,7 +23,7 @@ import numpy as np
 from tensorlib._core import Tensor
 from tensorlib._device import device
 from tensorlib._dtypes import OF_NUMPY, as_dtype
-from tensorlib.errors import ArgumentError, OutOfMemoryError, RangeError, TensorlibError
+from tensorlib.errors import ArgumentError, DeviceError, OutOfMemoryError, RangeError, TensorlibError
 
 #: Kinds of arguments by the annotation of their parameter, None taken off it.
 _KINDS = {
@@ -31,7 +31,7 @@ _KINDS = {
     "Arrays": "tensors", "Sequence[Tensor]": "tensors", "list[Tensor]": "tensors",
     "int": "int", "Dim": "int", "NewDim": "int", "float": "float", "bool": "bool", "str": "str",
     "Ints": "ints", "Sequence[int]": "ints", "Dims": "ints",
-    "Scalar": "number", "float | Tensor": "number", "Tensor | float": "number",
+    "Scalar": "number", "float | Tensor": "tensor", "Tensor | float": "tensor",
 }  # fmt: skip
 _EXPECTED = {"tensor": "Tensor", "tensors": "tuple of Tensors", "int": "int", "float": "float", "bool": "bool",
              "str": "str", "ints": "tuple of ints", "number": "Number", "dtype": "dtype", "device": "device",
@@ -56,6 +56,8 @@ _ROOTS = tuple(
 _STDLIB = sysconfig.get_paths()["stdlib"]
 _METHOD = re.compile(r"^\w+(?=\.(__init__|forward)\(\))")
 _PRIVATE = re.compile(r"(?<![\w.'])_[a-z]\w*(?=\(\)|:|\")")
+_SPACES = re.compile(r"\b(linalg|fft|special)_(?=\w+(\(\))?:)")
+_PREFIX = re.compile(r"(?:torch\.)?((?:\w+\.)*[a-zA-Z]\w*)(\(\))?: ")
 
 
 class Kind:
@@ -75,7 +77,7 @@ class Kind:
         self.optional = self.optional or (self.kind == "bool" and not strict)
         self.default = default
         self.strict = strict
-        self.numbers = numbers
+        self.numbers = numbers or "float" in bare.split(" | ")
 
     def quick(self) -> str:
         """Source of a test that holds where nothing is wrong; empty where the type is not checked before the call."""
@@ -134,7 +136,7 @@ class Arguments:
     __slots__ = ("kinds", "name")
 
     def __init__(self, name: str, kinds: Sequence[Kind]) -> None:
-        self.name = name
+        self.name = re.sub("^(linalg|fft|special)_", r"\1.", name)  # as the user writes it
         self.kinds = tuple(kinds)
         if name in _IN_PYTHON:
             for kind in self.kinds:
@@ -170,7 +172,7 @@ class Arguments:
         if isinstance(error, Warning) or _foreign(error.__traceback__):
             return None
         ours = isinstance(error, TensorlibError)
-        if not (isinstance(error, TypeError) and str(error).startswith(f"{self.name}()")):
+        if not isinstance(error, DeviceError) and not (isinstance(error, TypeError) and str(error).startswith(f"{self.name}()")):
             for kind in self.kinds:
                 if kind.kind and kind.name in values and not kind.takes(values[kind.name]):
                     return self._mistyped(kind, values[kind.name])
@@ -203,10 +205,23 @@ class Arguments:
         """Have the message begin with the name that the user called, not that of an operator behind it."""
         if not error.args or not isinstance(error.args[0], str) or self.name.startswith("_"):
             return
-        message = _PRIVATE.sub(self.name, error.args[0])
-        if re.search(rf"\b{re.sub('^(linalg|fft|special)_', '', self.name)}", message) is None:
-            message = f"{self.name}: {message}"
+        message = _SPACES.sub(r"\1.", _PRIVATE.sub(self.name, error.args[0]))
+        call = None
+        while (begins := _PREFIX.match(message)) and _akin(begins[1], self.name):
+            call, message = call or begins[2] or "", message[begins.end() :]
+        if call is not None or re.search(rf"\b{re.escape(_bare(self.name))}", message) is None:
+            message = f"{self.name}{call or ''}: {message}"
         error.args = (message, *error.args[1:])
+
+
+def _bare(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _akin(inner: str, outer: str) -> bool:
+    """Whether one name is the other or begins it, as ``inv`` and ``inv_ex``: naming both says the same thing twice."""
+    inner, outer = _bare(inner), _bare(outer)
+    return inner.startswith(outer) or outer.startswith(inner)
 
 
 def _came(value: Any) -> str:

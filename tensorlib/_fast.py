@@ -113,6 +113,8 @@ def _binary(op: Op) -> Callable[[Any, Any], Any]:
                 try:
                     r = ufunc(x, y)
                 except (ValueError, OverflowError):
+                    r = None
+                if r is None:  # outside the handler, so that the proper error does not drag NumPy's along
                     return apply(op, (input, other), dict(attrs))
                 if type(r) is not ndarray:
                     r = np.asarray(r)

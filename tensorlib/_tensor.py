@@ -23,7 +23,7 @@ from tensorlib._dtypes import OF_NUMPY, as_dtype, dtype
 from tensorlib._hooks import RemovableHandle
 from tensorlib.autograd import engine
 from tensorlib.autograd.batched import with_batches
-from tensorlib.errors import ArgumentError, AutogradError, DtypeError, ShapeError
+from tensorlib.errors import AmbiguousError, ArgumentError, AutogradError, DtypeError, ShapeError
 from tensorlib.op import Composite, Op, declared, names_in, watchers
 from tensorlib.ops import complex_numbers, create, memory
 
@@ -611,7 +611,7 @@ class _Methods(Tensor):
 
     def __bool__(self) -> bool:
         if self._array.size != 1:
-            raise AutogradError(
+            raise AmbiguousError(
                 f"Boolean value of Tensor with {'more than one value' if self._array.size else 'no values'} is "
                 f"ambiguous: use .any() or .all()"
             )
@@ -827,6 +827,10 @@ def attach_methods() -> None:
             "__static_attributes__"}  # fmt: skip
     for name, value in vars(_Methods).items():
         if name not in skip:
+            for part in (value.fget, value.fset) if isinstance(value, property) else (value,):
+                function: Any = getattr(part, "__func__", part)  # of a staticmethod
+                if getattr(function, "__qualname__", "").startswith(f"{_Methods.__name__}."):
+                    function.__qualname__ = f"Tensor.{name}"
             setattr(Tensor, name, value)
     for short, kind in _CASTS.items():
         setattr(Tensor, short, _cast(kind))

@@ -20,6 +20,8 @@ from tensorlib.train.loop import CURVE, LOG, Run, load_model, usable_device
 from tensorlib.train.sample import decoded, generate
 from tensorlib.train.vision import MISTAKES, VisionRun
 
+_NO_DRIVER = "cuda[:i] and hip[:i] need a GPU driver, which this version does not have yet"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 an error, 2 usage, 130 and 143 stopped by a signal."""
@@ -78,7 +80,9 @@ def _begun(options: argparse.Namespace) -> Run:
     out = Path(options.out) if options.out else None
     if options.resume is not None:
         path = Path(options.resume or options.out or _out(made.kind))
-        return made.resume(path, given, out, overwrite=options.overwrite)
+        run = made.resume(path, given, out, overwrite=options.overwrite)
+        print(f"resuming at step {run.step} of {run.steps}", flush=True)
+        return run
     return made.start(made.config_class(**given), out or Path(_out(made.kind)), overwrite=options.overwrite)
 
 
@@ -157,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="tensorlib", description="A torch-free tensor library with Triton kernels.", formatter_class=_Help
     )
     parser.add_argument("--version", action="version", version=f"tensorlib {tensorlib.__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_train(commands)
     _add_generate(commands)
     add = commands.add_parser(
@@ -172,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_train(commands: Any) -> None:
     train = commands.add_parser("train", help="train a model", formatter_class=_Help, description="Train a model.")
-    models = train.add_subparsers(title="models", metavar="", required=True)
+    models = train.add_subparsers(title="models", metavar="MODEL", required=True)
     _add_gpt(models)
     _add_images(models)
 
@@ -191,7 +195,7 @@ def _add_gpt(models: Any) -> None:
         "  tensorlib train gpt --steps 30                       a short one, to see that everything works\n"
         "  tensorlib train gpt --resume                         go on where the last one stopped\n"
         "  tensorlib train gpt --data a.txt b.txt --out runs/ab your own text\n"
-        "  tensorlib train gpt --device cuda --dtype bfloat16 --layers 12 --heads 12 --width 768 --block 1024",
+        "  tensorlib train gpt --layers 6 --heads 6 --width 192 a larger model",
     )
     gpt.set_defaults(run=_train_gpt, made=LanguageRun)
     add = _adder(gpt.add_argument_group("text"), LanguageRun)
@@ -267,7 +271,7 @@ def _add_common(add: Callable[..., Any]) -> None:
         metavar="N",
         help="processors for matrix products on the CPU; 0 takes those that are free",
     )
-    add("--device", help="cpu, cuda, cuda:1, hip")
+    add("--device", help=f"cpu; {_NO_DRIVER}")
     add("--dtype", help="float32, float64, or bfloat16: autocast over float32 weights")
 
 
@@ -315,7 +319,7 @@ def _add_generate(commands: Any) -> None:
         "--top-k", type=int, default=256, metavar="K", help="draw from the K likeliest bytes (256: all)"
     )
     command.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another text (0)")
-    command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, hip (cpu)")
+    command.add_argument("--device", default="cpu", help=f"cpu; {_NO_DRIVER} (cpu)")
 
 
 if __name__ == "__main__":

@@ -51,3 +51,11 @@ class KernelError(TensorlibError, RuntimeError):
 
 class CheckpointError(TensorlibError, RuntimeError):
     """A checkpoint is missing, damaged, or of another model."""
+
+
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """There is no file to load, or no folder to save to. PyTorch raises FileNotFoundError or RuntimeError: both."""
+
+
+class AmbiguousError(TensorlibError, RuntimeError):
+    """The truth of a tensor that has more or fewer than one element."""

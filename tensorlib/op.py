@@ -62,7 +62,7 @@ from tensorlib._samples import (
 )
 from tensorlib.errors import DtypeError, ShapeError, TensorlibError
 from tensorlib.kernels import pointwise as pointwise_kernel
-from tensorlib.runtime.compiler import jit
+from tensorlib.runtime.compiler import Jit, jit
 from tensorlib.runtime.launch import launch
 
 __all__ = ["ACCUMULATE", "COMPARE", "FLOATS", "FLOAT_ONLY", "INTEGERS", "INT_TO_FLOAT", "ORDER",
@@ -386,6 +386,8 @@ class Op:
         """Everything that can be wrong with a declaration is an error when it is made."""
         if self.name in registry or self.name in composites:
             raise TypeError(f"operator {self.name!r} is declared twice: {registry.get(self.name, self).__module__}")
+        if self.pointwise and not self.tensors:
+            raise TypeError(f"{self.name}: no parameter is annotated Array: say which ones are tensors")
         if self.spec is None and not (self.pointwise or self.is_view or self.mutates or self.dynamic):
             raise TypeError(f"{self.name}: declare spec= (shape and dtype of the result)")
         rules = self.vjps.values() if isinstance(self.vjps, dict) else [self.vjps] if self.vjps else []
@@ -623,7 +625,29 @@ class TensorlibOutError(TensorlibError, RuntimeError):
 # ------------------------------------------------------------------------------------------------- the decorators
 
 
+_OPTIONS = frozenset(inspect.signature(Op.__init__).parameters) - {"self", "reference"}
+
+
+def _quiet(body: Callable[..., Any]) -> Callable[..., Any]:
+    """A body of another package, without NumPy's warnings of overflow and the like: ours are silenced by a filter."""
+
+    @wraps(body)
+    def cpu(*args: Any, **kwargs: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return body(*args, **kwargs)
+
+    return cpu
+
+
 def _declare(reference: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
+    unknown = options.keys() - _OPTIONS
+    if unknown:
+        raise TypeError(
+            f"{reference.__name__}: a declaration has no option {sorted(unknown)[0]!r}: it has "
+            f"{', '.join(sorted(_OPTIONS - {'pointwise', 'is_view', 'scalar_function'}))}"
+        )
+    if "cpu" not in options and not reference.__module__.startswith("tensorlib."):
+        options = {**options, "cpu": _quiet(reference)}
     made = Op(reference, **options)
     registry[made.name] = made
     for watch in watchers:
@@ -632,21 +656,55 @@ def _declare(reference: Callable[..., Any], options: dict[str, Any]) -> Callable
 
 
 def op(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Declare an operator: ``spec`` gives (shape, dtype) of its result, ``kernel`` the host function of its kernel."""
+    """Declare an operator: ``spec`` gives (shape, dtype) of its result, ``kernel`` the host function of its kernel.
+
+    spec        ``spec(*tensors, **attrs)`` -> (shape, NumPy dtype), or a list of them: outputs, then aux; raises errors
+    kernel      ``kernel(*outs, *tensors, **attrs)`` writes into DeviceArrays, with ``launch``; None: CPU only
+    promote     PROMOTE, INT_TO_FLOAT, COMPARE, ORDER, INTEGERS, ACCUMULATE, FLOAT_ONLY, FLOATS, or None: as they come
+    vjp         gradients: one function, or {tensor parameter: function}; its parameter names say what it gets
+    jvp, batch  rules for forward mode and ``vmap``, where none follows from the declaration
+    composite   the same function of Tensors, with other operators: for second order, ``vmap`` and as an oracle
+    outputs     names of several results; ``aux``: of results that only the vjp sees
+    mutates     names of the tensors it writes: it has no result then
+    inplace     True: the method ``<name>_`` too
+    dynamic     True: the result's shape depends on values
+    random      True: it draws; the last parameters are ``seed, offset``, and users see ``generator=``
+    complex     True: complex numbers too, as a holomorphic function; "own": the vjp conjugates by itself
+    exact       True: the body gets half types as they are, not as float32
+    cpu, ufunc  a faster body; the one NumPy ufunc that the operator is, for the fast path
+    differentiable  whether results require grad; derived from vjp and promote by default
+    name, on, alias  its name; the spaces of ``SPACES`` it is public in ("": none); other names
+    samples, errors, domain, tolerance  what ``tensorlib.testing.checks`` tries, and how exactly
+    bench, flops, bytes  calls to time, and what they compute and move
+
+    TypeError for a declaration that cannot be right. CONTRIBUTING.md has a worked example.
+    """
     return lambda reference: _declare(reference, options)
 
 
 def pointwise(scalar_function: Any, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Declare an elementwise operator: ``scalar_function`` is the jitted function of one element of each input."""
+    """Declare an elementwise operator: ``scalar_function`` is the jitted function of one element of each input.
+
+    It is called with the elements, half types as float32, then the attributes. Shapes broadcast, so no ``spec`` and
+    no ``kernel`` are needed; ``promote`` is PROMOTE by default; samples are made from the arity, within ``domain``:
+    (low, high), or {input: (low, high)}. ``inplace=True`` makes ``<name>_``. All other options are those of ``op``.
+    """
 
     def decorate(reference: Callable[..., Any]) -> Callable[..., Any]:
-        return _declare(reference, {"pointwise": True, "scalar_function": scalar_function, **options})
+        if not isinstance(scalar_function, Jit):
+            raise TypeError(f"{reference.__name__}: the scalar function must be decorated with tensorlib.op.jit")
+        made = {"pointwise": True, "scalar_function": scalar_function, "promote": PROMOTE, **options}
+        return _declare(reference, made)
 
     return decorate
 
 
 def view(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Declare a view: the body gives an array over the same memory and serves NumPy and device arrays alike."""
+    """Declare a view: the body gives an array over the same memory and serves NumPy and device arrays alike.
+
+    It needs no ``spec``, ``kernel`` or ``promote``. Its vjp may name ``g``, attributes and ``<input>_shape``, not the
+    input or the result, which it does not keep. The other options (``on``, ``alias``, ``samples``, ...) are ``op``'s.
+    """
     return lambda reference: _declare(reference, {"is_view": True, **options})
 
 
@@ -750,8 +808,13 @@ def composite(
     *, on: str = "function method", alias: Sequence[str] = (), inplace: bool = False, samples: Any = None,
     complex: bool = True,
 ) -> Callable[[F], F]:  # fmt: skip
-    """Register a public function that is written with other operators. ``complex``: False refuses complex numbers,
-    where its operators do not.
+    """Register a public function that is written with other operators: no Node, and gradients through its parts.
+
+    on        the spaces of ``SPACES`` it is public in, separated by blanks
+    alias     other names; ``"special.erf"`` in that space only
+    inplace   True: the method ``<name>_`` too
+    samples   what ``tensorlib.testing.checks`` tries: a list of ``draw(...)``
+    complex   False refuses complex numbers, where its operators do not
     """
 
     def decorate(function: F) -> F:

@@ -200,3 +200,43 @@ def test_errors_of_callers_stay_theirs() -> None:
         tensorlib.nn.Sequential(Own())("a")
     with pytest.raises(ZeroDivisionError):
         tensorlib.nn.functional.triplet_margin_with_distance_loss(X, X, X, distance_function=lambda a, b: 1 / 0)
+
+
+_WIDE, _SQUARE = tensorlib.ones(3, 4), tensorlib.zeros(3, 3)
+_NN = tensorlib.nn.functional
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: tensorlib.linalg.inv(_WIDE), RuntimeError, "linalg.inv: A must be batches of square"),
+        (lambda: tensorlib.linalg.inv_ex(_WIDE), RuntimeError, "linalg.inv_ex: A must be batches of square"),
+        (lambda: tensorlib.linalg.solve(_SQUARE, tensorlib.ones(3)), RuntimeError, "linalg.solve: The solver failed"),
+        (lambda: tensorlib.linalg.svd("a"), TypeError, "linalg.svd(): argument 'A' must be"),
+        (lambda: tensorlib.linalg.multi_dot([_WIDE]), RuntimeError, "linalg.multi_dot(): expected at least 2"),
+        (lambda: tensorlib.fft.fft(_WIDE, n=-1), RuntimeError, "fft.fft: Invalid number of data points"),
+        (lambda: _WIDE.split([1, 1]), RuntimeError, "split: expects split_sizes to sum"),
+        (lambda: tensorlib.split_with_sizes(_WIDE, [1, 1]), RuntimeError, "split_with_sizes: expects split_sizes"),
+        (
+            lambda: tensorlib.linalg.svd(tensorlib.empty(3, 3, device="sm_90")), RuntimeError,
+            "linalg.svd: runs on the CPU only",
+        ),
+        (
+            lambda: _NN.cross_entropy(_WIDE, tensorlib.ones(3)), RuntimeError,
+            "cross_entropy: expected target dtype to be Long or Byte, but target is float32: class indices are int64: "
+            "use target.long()",
+        ),
+        (lambda: _NN.cross_entropy(_WIDE, _WIDE.long()), RuntimeError, "cross_entropy: target has the input's shape"),
+        (lambda: _NN.cross_entropy(_WIDE, tensorlib.ones(2)), ValueError, "cross_entropy: Expected input batch_size"),
+        (lambda: bool(_WIDE), RuntimeError, "Boolean value of Tensor with more than one value is ambiguous"),
+    ],
+)  # fmt: skip
+def test_a_message_begins_with_the_public_name_once(call: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as raised:
+        call()
+    assert str(raised.value).startswith(message)
+
+
+def test_methods_are_named_after_tensor() -> None:
+    assert tensorlib.Tensor.size.__qualname__ == "Tensor.size"
+    assert not any("_Methods" in getattr(value, "__qualname__", "") for value in vars(tensorlib.Tensor).values())

@@ -168,6 +168,23 @@ def test_wrong_operation_in_the_kernel() -> None:
     assert "interpreted kernel against the CPU" in str(found["kernel"])
 
 
+def test_float64_computed_in_float32() -> None:
+    """Right in every dtype but float64, and there only as exact as float32."""
+
+    @jit
+    def _single_kernel(out, x, n, BLOCK: tl.constexpr):
+        i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+        value = tl.load(x + i, mask=i < n).to(tl.float32)
+        tl.store(out + i, value + value, mask=i < n)
+
+    def run(out: Any, input: Any) -> None:
+        launch(_single_kernel, (cdiv(out.size, 16),), out, input, out.size, BLOCK=16)
+
+    found = failing(own(kernel=_contiguous(run)))
+    assert set(found) == {"kernel"}
+    assert "float64: interpreted kernel against the CPU" in str(found["kernel"])
+
+
 def test_unmasked_load() -> None:
     found = failing(own(kernel=_contiguous(kernel(False))))
     assert set(found) == {"kernel"}

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
-from tensorlib.errors import CheckpointError
+from tensorlib.errors import CheckpointError, CheckpointNotFoundError
 
 #: The format's names for element types. Sub-byte types of the format have no NumPy array to load into.
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -87,16 +87,22 @@ def prepared(tensors: dict[str, np.ndarray], metadata: dict[str, str] | None) ->
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write that becomes ``path`` when the block ends without an error, and leaves it alone otherwise."""
     path = Path(path)
+    if not path.parent.exists():
+        raise CheckpointNotFoundError(
+            f"cannot write {path}: Parent directory {path.parent} does not exist: make the folder first"
+        )
     temporary = path.with_name(f".{path.name}.tmp")  # one fixed name: what a kill leaves, the next save overwrites
     try:
-        with open(temporary, "wb") as file:
+        with open(str(temporary), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
+        os.replace(str(temporary), path)
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(temporary):  # say what the caller named
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     if os.name == "posix":  # the rename itself is on the disk when the directory is
         directory = os.open(path.parent, os.O_RDONLY)
@@ -120,8 +126,14 @@ def load_file(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict
                 entries, metadata = read_header(file, size)
                 tensors = {name: read_array(file, name, dtype, shape) for name, dtype, shape in entries}
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
     return tensors, metadata
+
+
+def unreadable(path: Any, error: OSError) -> CheckpointError:
+    """What to raise where a file could not be read: also a FileNotFoundError where it is missing."""
+    kind = CheckpointNotFoundError if isinstance(error, FileNotFoundError) else CheckpointError
+    return kind(f"cannot read {path}: {error.strerror or error}")
 
 
 def read_array(file: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
@@ -143,11 +155,17 @@ def check_bools(array: np.ndarray, name: str) -> np.ndarray:
     return array
 
 
+class _OtherFormatError(ValueError):
+    """A file that does not begin as one of this format."""
+
+
 @contextlib.contextmanager
 def naming(path: Any) -> Iterator[None]:
     """Turn what a damaged file makes the parser say into a CheckpointError that names the file."""
     try:
         yield
+    except _OtherFormatError as error:
+        raise CheckpointError(f"{path} is {error}") from error
     except (ValueError, RecursionError) as error:  # JSON nested without end exhausts the stack
         reason = str(error) if type(error) is ValueError else f"its header is not JSON ({error})"
         raise CheckpointError(f"{path} is not a whole safetensors file: {reason}") from error
@@ -157,12 +175,17 @@ def read_header(file: Any, size: int) -> tuple[list[tuple[str, np.dtype[Any], tu
     """(name, dtype, shape) of each array in the order of the data, and the metadata."""
     if size < 8:
         raise ValueError(f"it has {size} bytes, fewer than the 8 that give its header's length")
-    length = int.from_bytes(file.read(8), "little")
+    head = bytes(file.read(9))
+    if head[:4] == b"PK\x03\x04":
+        raise _OtherFormatError("a zip archive, as PyTorch's checkpoints are: expected a safetensors file")
+    if size > 8 and head[8:] != b"{":
+        raise _OtherFormatError(f"neither a safetensors file nor a PyTorch checkpoint: it begins with {head!r}")
+    length = int.from_bytes(head[:8], "little")
     if length > min(size - 8, LONGEST_HEADER):
         raise ValueError(f"it states a header of {length} bytes and has {size - 8} (at most {LONGEST_HEADER} are read)")
-    text = file.read(length)
-    if not text.startswith(b"{"):
-        raise ValueError("its header does not begin with '{'")
+    text = head[8:] + file.read(max(0, length - 1))
+    if not length or size == 8:
+        raise ValueError("its header is empty")
     header = json.loads(text.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):

@@ -30,7 +30,7 @@ from tensorlib._tensor import Size
 from tensorlib.errors import CheckpointError, TensorlibError
 from tensorlib.io import _torch
 from tensorlib.io._source import Placement, Source, strided, typed
-from tensorlib.io.safetensors import check_bools, naming, prepared, read_header, replacing
+from tensorlib.io.safetensors import check_bools, naming, prepared, read_header, replacing, unreadable
 from tensorlib.nn.parameter import Buffer, Parameter
 from tensorlib.random import Generator
 
@@ -61,7 +61,8 @@ def save(
     two pickle arguments of PyTorch's signature are taken for its sake alone.
 
     A path is written beside itself, brought to the disk and renamed: a kill at any moment leaves the old file or the
-    new one. OSError where it cannot be written.
+    new one. OSError where it cannot be written; CheckpointNotFoundError, which is one and a RuntimeError, where its
+    folder does not exist.
     """
     writer = _Writer()
     structure = writer.encode(obj, "obj", 0)
@@ -96,7 +97,8 @@ def load(
     device it was saved on) -> tensor, device or None. mmap: read by memory map, when an element is first used; needs a
     path, and the file must stay as it is. weights_only: True is what happens; ValueError for False.
 
-    CheckpointError for a file that is missing, damaged, of another format, or holds more than can be loaded.
+    CheckpointError for a file that is damaged, of another format, or holds more than can be loaded;
+    CheckpointNotFoundError, which is also a FileNotFoundError, for a file that is missing.
     """
     if weights_only is False:
         raise ValueError(
@@ -109,7 +111,7 @@ def load(
             with open(f, "rb") as file:
                 return _load(Source(file, str(f), bool(mmap)), placement)
         except OSError as error:
-            raise CheckpointError(f"cannot read {f}: {error.strerror or error}") from error
+            raise unreadable(f, error) from error
     if mmap:
         raise ValueError("load: mmap=True: f must be a file name in order to use the mmap argument")
     if not hasattr(f, "read"):

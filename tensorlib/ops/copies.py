@@ -9,7 +9,7 @@ from typing import Any
 from tensorlib._core import Tensor
 from tensorlib._dispatch import wrap_dim
 from tensorlib._dtypes import dtype
-from tensorlib._samples import between, draw, each, ints, without_gradient
+from tensorlib._samples import draw, each, ints, values, without_gradient
 from tensorlib.autograd.batched import with_batches
 from tensorlib.errors import ShapeError
 from tensorlib.op import composite
@@ -80,7 +80,7 @@ _COPIES: dict[str, tuple[Callable[..., Any], Any]] = {
     "unfold": (_unfold, each(draw((6,), 0, 3, 1))),
     "unsqueeze": (views.unsqueeze, each(draw((2, 3), 1))),
     "view": (_view, each(draw((2, 6), [3, -1]))),
-    "view_as_complex": (complex_numbers.view_as_complex, each(draw(without_gradient(between(-1, 1, 3, 2))))),
+    "view_as_complex": (complex_numbers.view_as_complex, each(draw(without_gradient(values([[1.0, 2.0], [-0.5, 0.25]], "float32"))))),
     "view_as_real": (complex_numbers.view_as_real, each(draw((3,)))),
 }
 for _name, (_viewed, _samples) in _COPIES.items():

@@ -380,7 +380,7 @@ _LU_UNPACK = result_type("lu_unpack", ("P", "L", "U"))
 def linalg_lu_factor(A: Tensor, *, pivot: bool = True) -> Any:
     """(LU, pivots) of ``linalg.lu_factor_ex``, for ``linalg.lu_solve``. LinAlgError where U has a zero pivot."""
     lu, pivots, info = linalg_lu_factor_ex(A, pivot=pivot)
-    failed("torch.linalg.lu_factor", info._array, _ZERO_PIVOT)
+    failed("linalg.lu_factor", info._array, _ZERO_PIVOT)
     return _LU_FACTOR(lu, pivots)
 
 
@@ -692,7 +692,7 @@ def linalg_eig(input: Array):
 
     In no order, and eigenvectors up to a phase. LinAlgError for infinities and NaN.
     """
-    _finite("torch.linalg.eig", input)
+    _finite("linalg.eig", input)
     return tuple([x.astype(complex_of(input.dtype), copy=False) for x in converged("linalg.eig", np.linalg.eig, input)])
 
 
@@ -713,7 +713,7 @@ def _eigvals_vjp(g: Any, input: Any) -> Any:
 )
 def linalg_eigvals(input: Array):
     """The eigenvalues of input, complex, in no order: (…, n, n) -> (…, n). LinAlgError for infinities and NaN."""
-    _finite("torch.linalg.eigvals", input)
+    _finite("linalg.eigvals", input)
     return converged("linalg.eigvals", np.linalg.eigvals, input).astype(complex_of(input.dtype), copy=False)
 
 

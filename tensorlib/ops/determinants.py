@@ -301,7 +301,7 @@ _DRIVERS = ("gels", "gelsy", "gelsd", "gelss")
 
 
 def _lstsq_spec(A: Any, B: Any, rcond: Any, driver: Any) -> Any:
-    name = "torch.linalg.lstsq"
+    name = "linalg.lstsq"
     matrices(name, A)
     floating(name, B)
     if driver is not None and driver not in _DRIVERS:

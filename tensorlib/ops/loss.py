@@ -236,6 +236,7 @@ def poisson_nll_loss(
         draw((4, 3), (4, 3), replace(between(0.5, 2, 4, 1), grad=False), eps=0.9),
         draw((4, 3), (4, 3), 0.7),
     ),
+    complex=False,
 )
 def gaussian_nll_loss(
     input: Tensor, target: Tensor, var: Tensor | float, full: bool = False, eps: float = 1e-6, reduction: str = "mean"
@@ -364,8 +365,17 @@ def _cross_entropy_spec(
     if not OF_NUMPY[input.dtype].is_floating_point:
         raise DtypeError(f"{name}: not implemented for {OF_NUMPY[input.dtype]}: expected floating-point scores")
     if target.dtype.kind not in "iu":
-        raise DtypeError(f"{name}: expected target dtype to be Long or Byte, but got {OF_NUMPY[target.dtype]}")
+        raise DtypeError(
+            f"{name}: expected target dtype to be Long or Byte, but target is {OF_NUMPY[target.dtype].name}: class "
+            f"indices are int64: use target.long()"
+        )
     x, t = tuple(input.shape), tuple(target.shape)
+    if x and t == x and not log_probabilities:
+        came = OF_NUMPY[target.dtype].name
+        raise DtypeError(
+            f"{name}: target has the input's shape {list(x)}, which is that of class probabilities, and is {came}: "
+            f"Expected floating point type for target with class probabilities: use target.float()"
+        )
     if not x:
         raise ArgumentError(f"{name}: expected input (C), (N, C) or (N, C, d1, …), got a 0-d tensor")
     rows = () if len(x) == 1 else (x[0], *x[2:])
@@ -659,6 +669,12 @@ def _soft_cross_entropy(
 ) -> Tensor:
     """Cross-entropy with a target of class probabilities."""
     if input.shape != target.shape:
+        rows = input.shape[1:2] if input.ndim == 1 else (input.shape[:1] + input.shape[2:]) if input.ndim else None
+        if target.shape == rows:
+            raise DtypeError(
+                f"cross_entropy: expected target dtype to be Long or Byte, but target is {target.dtype.name}: class "
+                f"indices are int64: use target.long()"
+            )
         raise ArgumentError(
             f"cross_entropy: Expected input batch_size to match target batch_size and the classes theirs: "
             f"probabilities {tuple(target.shape)}, input {tuple(input.shape)}"

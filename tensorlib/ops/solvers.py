@@ -96,7 +96,7 @@ def linalg_solve_ex(A: Array, B: Array, *, left: bool = True, check_errors: bool
         A, b = A.swapaxes(-1, -2), b.swapaxes(-1, -2)
     x, info = numerics.solve(A, b)
     if check_errors:
-        failed("torch.linalg.solve_ex", info, _SINGULAR)
+        failed("linalg.solve_ex", info, _SINGULAR)
     x = x if left else x.swapaxes(-1, -2)
     return (x[..., 0] if vector else x), info
 
@@ -114,7 +114,7 @@ def linalg_solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     By LU with partial pivoting. LinAlgError where A is singular.
     """
     result, info = linalg_solve_ex(A, B, left=left)
-    failed("torch.linalg.solve", info._array, _SINGULAR)
+    failed("linalg.solve", info._array, _SINGULAR)
     return result
 
 

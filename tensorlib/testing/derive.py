@@ -92,6 +92,11 @@ class Check(NamedTuple):
 def checks(op: Any, *, values: Path | str | None = None, full_targets: bool = False) -> Iterator[Check]:
     """The checks of a declared operator: the operator, its public function or its name.
 
+    Which ones depends on the declaration: ``gradient`` needs a vjp, ``kernel`` and ``compile`` a kernel, ``inplace`` an
+    ``out=`` or ``inplace=True``, ``errors`` its errors. ``repr`` of each is ``operator-check``; called, it raises
+    CheckError or what the operator raised. All but ``declaration`` need samples; those of pointwise operators are made
+    from the arity. ``help(tensorlib.testing.derive)`` says what each one compares.
+
     ``values``: the folder with stored values of another library; without it the check ``expected`` is left out.
     ``full_targets``: compile for every target with every dtype, not each target with one dtype in turn.
     """
@@ -645,7 +650,7 @@ def _limit(op: Op, want: np.ndarray, allowed: list[np.ndarray] | None, i: int) -
     unit = eps(want.dtype)
     if op.promote is None and not op.random and op.vjps is not None and op.pointwise:
         return 0.0
-    own = 8 * unit * size + (0.0 if op.pointwise else 16 * max(unit, 1e-7) * size.max(initial=0.0))
+    own = 8 * unit * size + (0.0 if op.pointwise else 16 * unit * size.max(initial=0.0))
     if allowed is not None and i < len(allowed) and allowed[i].shape == want.shape:
         return np.maximum(allowed[i], own)
     return own + float(np.finfo(np.float32).tiny)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.errors import CheckpointError
+from tensorlib.errors import CheckpointError, CheckpointNotFoundError
 from tensorlib.io.safetensors import load_file, save_file
 
 FILE = "checkpoint.safetensors"
@@ -46,6 +46,8 @@ class Checkpoint:
         metadata = {"format": _FORMAT.format(kind=self.kind), "state": json.dumps(state)}
         try:
             save_file(tensors, path, metadata | {"sha256": _digest(tensors, metadata)})
+        except CheckpointError:
+            raise
         except OSError as error:
             kept = "; the checkpoint before it is intact" if os.path.exists(path) else ""
             raise CheckpointError(f"cannot write {path}: {error.strerror or error}{kept}") from error
@@ -58,7 +60,7 @@ class Checkpoint:
         if path.is_dir():
             path = path / FILE
         if not path.exists():
-            raise CheckpointError(f"there is no checkpoint at {path}")
+            raise CheckpointNotFoundError(f"there is no checkpoint at {path}")
         tensors, metadata = load_file(path)
         if metadata.get("format") != wanted:
             raise CheckpointError(f"{path} is not a checkpoint of `tensorlib train {kind}` ({wanted}): "

@@ -100,6 +100,10 @@ class Run(ABC):
     def summary(self) -> str:
         """How the run ended."""
 
+    def _training_label(self) -> str:
+        """What the picture of the losses calls the training loss."""
+        return "training"
+
     def _precision(self) -> tl.amp.autocast:
         return tl.amp.autocast(self.device.type, dtype=tl.bfloat16, enabled=self.config.dtype == "bfloat16")
 
@@ -244,7 +248,7 @@ class Run(ABC):
                 file.write(json.dumps(entry) + "\n")
             with replacing(self.out / CURVE) as file:
                 points = [(e["step"], e["validation_loss"]) for e in self.history]
-                file.write(loss_curve(self.losses, points, self.curve_label))
+                file.write(loss_curve(self.losses, points, self.curve_label, self._training_label()))
         except OSError as error:
             raise CheckpointError(
                 f"cannot write to {self.out}: {error.strerror or error}; the last checkpoint is intact, "
@@ -327,11 +331,22 @@ def short(n: int) -> str:
 
 def usable_device(name: str) -> Any:
     """The device of that name, tried with one small tensor; DeviceError when it is unknown or not there."""
-    device = tl.device(name)
+    try:
+        device = tl.device(name)
+    except DeviceError as error:
+        raise DeviceError(f"--device {name}: {error}") from None
     if getattr(device, "compile_only", False):
         raise DeviceError(
             f"--device {name} is a compile-only target, which has no memory to train in: "
             f"expected cpu, cuda[:i] or hip[:i]"
         )
-    tl.zeros(1, device=device)
+    try:
+        tl.zeros(1, device=device)
+    except DeviceError as error:
+        if "no GPU driver" in str(error):
+            raise DeviceError(
+                f"--device {name}: this version of tensorlib has no GPU driver yet: train and generate with "
+                f"--device cpu"
+            ) from error
+        raise
     return device

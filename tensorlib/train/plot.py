@@ -13,7 +13,7 @@ WIDTH, HEIGHT = 960, 540
 LEFT, RIGHT, TOP, BOTTOM = 74, 926, 58, 484  # the plotting area
 _BACKGROUND, _GRID, _TEXT = (255, 255, 255), (228, 231, 236), (71, 80, 96)
 _TRAIN, _VALIDATION = (126, 170, 222), (208, 74, 44)
-_COLUMNS, _ROWS, _CELL, _TILE = 10, 6, 92, 56  # of a mosaic, in pixels the last two
+_COLUMNS, _ROWS, _MARGIN, _GAP, _CAPTION = 10, 6, 24, 36, 25  # of a mosaic, in pixels the last three
 _BINS = 300  # training losses are averaged down to so many points
 
 #: A 5 x 7 font: each row of a glyph is a base-32 digit of five pixels; two more rows where it goes below the line.
@@ -23,12 +23,21 @@ _GLYPHS = {
     "b": "gguhhhu", "d": "11fhhhf", "e": "00ehvge", "g": "00fhhhf1e", "i": "40c444e", "k": "ggikoki", "l": "c44444e",
     "n": "00uhhhh", "o": "00ehhhe", "p": "00uhhhugg", "r": "00mpggg", "s": "00fge1u", "t": "88u8896", "v": "00hhha4",
     "c": "00eggge", "f": "698s888", "m": "00qlllh", ":": "00c0c00", "y": "00hhhhf1e", "M": "hrllhhh", " ": "0000000",
+    "h": "ggmphhh", ",": "00000cc48",
 }  # fmt: skip
 _SIZE = 2  # pixels a pixel of the font
 
 
-def loss_curve(train: Sequence[float], validation: Sequence[tuple[int, float]], unit: str = "nats/byte") -> bytes:
-    """A PNG: the training loss of every step, averaged to a readable number of points, and (step, validation loss)."""
+def loss_curve(
+    train: Sequence[float],
+    validation: Sequence[tuple[int, float]],
+    unit: str = "nats/byte",
+    label: str = "training",
+) -> bytes:
+    """A PNG: the training loss of every step, averaged to a readable number of points, and (step, validation loss).
+
+    ``label`` names the first in the legend.
+    """
     image = np.full((HEIGHT, WIDTH, 3), _BACKGROUND, np.float64)
     training = _averaged(train)
     values = [y for _, y in training] + [y for _, y in validation]
@@ -57,24 +66,35 @@ def loss_curve(train: Sequence[float], validation: Sequence[tuple[int, float]], 
     for point in place(validation):
         _line(image, point[None], 7.0, _VALIDATION)
     end = f"validation {validation[-1][1]:.3f}" if validation else "validation"
-    for column, colour, name in ((RIGHT - 430, _TRAIN, "training"), (RIGHT - 240, _VALIDATION, end)):
+    first = RIGHT - 334 - 6 * _SIZE * len(label)
+    for column, colour, name in ((first, _TRAIN, label), (RIGHT - 240, _VALIDATION, end)):
         _line(image, np.array([[column, 26.0], [column + 28, 26.0]]), 4.0, colour)
         _write(image, name, column + 42, 26, align=0.0)
     return _png(np.rint(image).astype(np.uint8))
 
 
 def mosaic(pictures: np.ndarray, captions: Sequence[str], title: str) -> bytes:
-    """A PNG of the first 60 of some uint8 pictures (N, H, W) in rows of ten, each over its caption, under a title."""
+    """A PNG of the first 60 of some uint8 pictures (N, H, W) in rows, each over its caption, under a title.
+
+    The fewer there are, the larger they are drawn, from four in a row to ten.
+    """
     shown = list(zip(pictures, captions, strict=True))[: _COLUMNS * _ROWS]
-    height = 52 + -(-len(shown) // _COLUMNS) * (_CELL - 11)
-    image = np.full((height, WIDTH, 3), _BACKGROUND, np.float64)
-    _write(image, title, 24, 26, align=0.0)
+    for across in range(4, _COLUMNS + 1):
+        cell = (WIDTH - _GAP) // across
+        down = -(-len(shown) // across)
+        height = 52 + down * (cell - _GAP + _CAPTION)
+        if height <= HEIGHT:
+            break
+    tile = cell - _GAP
+    width = max(2 * _MARGIN + 6 * _SIZE * len(title), _MARGIN + min(across, len(shown)) * cell)
+    image = np.full((height, width, 3), _BACKGROUND, np.float64)
+    _write(image, title, _MARGIN, 26, align=0.0)
     for i, (picture, caption) in enumerate(shown):
-        row, column = divmod(i, _COLUMNS)
-        left, top = 24 + column * _CELL, 46 + row * (_CELL - 11)
-        rows, columns = (np.arange(_TILE) * n // _TILE for n in picture.shape)
-        image[top : top + _TILE, left : left + _TILE] = 255.0 - picture[rows][:, columns, None]
-        _write(image, caption, left + _TILE / 2, top + _TILE + 10, align=0.5)
+        row, column = divmod(i, across)
+        left, top = _MARGIN + column * cell, 46 + row * (tile + _CAPTION)
+        rows, columns = (np.arange(tile) * n // tile for n in picture.shape)
+        image[top : top + tile, left : left + tile] = 255.0 - picture[rows][:, columns, None]
+        _write(image, caption, left + tile / 2, top + tile + 10, align=0.5)
     return _png(np.rint(image).astype(np.uint8))
 
 
@@ -136,7 +156,7 @@ def _write(image: np.ndarray, text: str, x: float, y: float, align: float) -> No
     pixels = (rows[:, :, None] >> np.array([5, 4, 3, 2, 1, 0])) & 1  # the leftmost, never set, is the space between
     mask = np.kron(pixels.transpose(1, 0, 2).reshape(9, -1), np.ones((_SIZE, _SIZE))).astype(bool)
     left, top = round(x - align * mask.shape[1]), round(y - 3.5 * _SIZE)
-    left = max(2, min(left, WIDTH - 2 - mask.shape[1]))
+    left = max(2, min(left, image.shape[1] - 2 - mask.shape[1]))
     image[top : top + mask.shape[0], left : left + mask.shape[1]][mask] = _TEXT
 
 

@@ -96,6 +96,10 @@ class VisionRun(Run):
             raise CheckpointError(f"cannot write to {self.out}: {error.strerror or error}") from error
         return {"validation_loss": loss / len(guessed), "accuracy": 1 - len(wrong) / len(guessed)}
 
+    def _training_label(self) -> str:
+        """Smoothed labels have a loss that no net brings to zero: the curve lies above validation, which has none."""
+        return "training, smoothed labels" if self.config.smoothing else "training"
+
     def describe(self) -> str:
         """Two lines: the model and the images."""
         data, (h, w) = self.images, self.images.train.shape[1:]

@@ -221,8 +221,22 @@ def test_arguments(tmp_path: Path) -> None:
         T.save(3, 3)
     with pytest.raises(CheckpointError, match=r"cannot read .*none: No such file"):
         T.load(tmp_path / "none")
-    with pytest.raises(OSError, match="No such file"):
-        T.save(3, tmp_path / "none" / "x")
+    with pytest.raises(FileNotFoundError):
+        T.load(tmp_path / "none")
+    missing = f"cannot write {tmp_path}/none/x: Parent directory {tmp_path}/none does not exist"
+    for kind in (CheckpointError, RuntimeError, OSError):
+        with pytest.raises(kind, match=missing):
+            T.save(3, tmp_path / "none" / "x")
+    with pytest.raises(NotADirectoryError) as raised:
+        T.save(3, tmp_path / "x" / "y")
+    assert raised.value.filename == str(tmp_path / "x" / "y")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"folder'$"):
+        T.save(3, tmp_path / "folder")
+    for junk in (b"some text, not a checkpoint", b"\x89PNG\r\n\x1a\n" + bytes(99)):
+        (tmp_path / "junk").write_bytes(junk)
+        with pytest.raises(CheckpointError, match="junk is neither a safetensors file nor a PyTorch checkpoint"):
+            T.load(tmp_path / "junk")
 
 
 class Stream(io.RawIOBase):

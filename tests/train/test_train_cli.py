@@ -22,6 +22,28 @@ def test_without_arguments_there_is_help(capsys: pytest.CaptureFixture[str]) -> 
     assert all(command in shown for command in ("train", "generate", "doctor"))
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["trian"], "argument COMMAND: invalid choice: 'trian'"),
+        (["train", "gtp"], "argument MODEL: invalid choice: 'gtp'"),
+        (["train"], "the following arguments are required: MODEL"),
+    ],
+)
+def test_a_mistyped_command(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(argv)
+    assert raised.value.code == 2
+    shown = capsys.readouterr().err
+    assert said in shown and (" COMMAND " if argv == ["trian"] else " MODEL ") in shown.splitlines()[0]
+
+
+def test_a_picture_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
+    assert cli.main(["generate", "--checkpoint", str(tmp_path / "x.png")]) == 1
+    assert "x.png is neither a safetensors file nor a PyTorch checkpoint" in capsys.readouterr().err
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         cli.main(["--version"])

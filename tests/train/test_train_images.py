@@ -146,9 +146,11 @@ def test_bad_settings_are_named(train: Train, flag: str, capsys: pytest.CaptureF
     assert flag.split()[0] in capsys.readouterr().err
 
 
-def test_the_mosaic_holds_the_pictures() -> None:
-    data = mosaic(np.full((11, 8, 8), 255, np.uint8), ["3/8"] * 11, "11 of 364: label / prediction")
+@pytest.mark.parametrize(("n", "shown", "tile"), [(0, 0, 0), (1, 1, 195), (8, 8, 195), (11, 11, 118), (70, 60, 56)])
+def test_the_mosaic_holds_the_pictures(n: int, shown: int, tile: int) -> None:
+    data = mosaic(np.full((n, 8, 8), 255, np.uint8), ["3/8"] * n, f"{n} of 364: label / prediction")
     width, height = struct.unpack(">II", data[16:24])
     rows = zlib.decompress(data[data.index(b"IDAT") + 4 : data.index(b"IEND") - 8])
     image = np.frombuffer(rows, np.uint8).reshape(height, 1 + 3 * width)[:, 1:].reshape(height, width, 3)
-    assert (image == 0).all(-1).sum() == 11 * 56 * 56  # eleven black pictures in two rows
+    assert (image == 0).all(-1).sum() == shown * tile**2  # black pictures, the larger the fewer they are
+    assert height <= 540 and width <= 960

@@ -154,6 +154,7 @@ def test_resume_elsewhere_and_longer(
     before = (out / "checkpoint.safetensors").read_bytes()
     other = tmp_path / "other"
     assert main(["train", "gpt", "--resume", str(out), "--out", str(other), "--steps", "5", "--sample", "0"]) == 0
+    assert "resuming at step 3 of 5\n" in capsys.readouterr().out
     assert Checkpoint.load(other).step == 5
     assert Checkpoint.load(other).losses.shape == (5,)
     assert (out / "checkpoint.safetensors").read_bytes() == before
@@ -227,7 +228,7 @@ with StopRequest() as stop:
     [
         (["--data", "none.txt"], "cannot read --data none.txt: No such file"),
         (["--data", "/"], "--data / is a directory"),
-        (["--data", os.devnull], "is empty"),
+        (["--data", os.devnull], "is a device: name a text file"),
         (["--block", "10000"], "the text is too short: 3600 bytes to train on and 400 to validate with"),
         (["--block", "512"], "too short"),
         (["--width", "15"], "--width 15 does not divide into --heads 2"),
@@ -250,8 +251,9 @@ with StopRequest() as stop:
         (["--width", "1000000000000"], "parameters, more than a machine holds"),
         (["--batch", "1000000000000"], "more than a step can hold"),
         (["--dtype", "int8"], "--dtype is 'int8': expected one of float32"),
-        (["--device", "abacus"], "abacus"),
-        (["--device", "cuda:99"], "cuda|CUDA"),
+        (["--device", "abacus"], "--device abacus: unknown device"),
+        (["--device", "cuda"], "^tensorlib: --device cuda: this version of tensorlib has no GPU driver yet"),
+        (["--device", "cuda:99"], "--device cuda:99: "),
         (["--resume", "none"], "there is no checkpoint at none"),
     ],
 )
@@ -265,6 +267,16 @@ def test_bad_input_is_one_sentence_and_touches_nothing(
     assert re.search(match, _sentence(capsys))
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {
         "checkpoint.safetensors": b"the run before", "log.jsonl": b"the run before"}  # fmt: skip
+
+
+def test_an_empty_file_is_said_to_be_empty(
+    train: Train, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+    assert train(data=empty) == 1
+    assert f"--data {empty} is empty" in _sentence(capsys)
+    assert not out.exists()
 
 
 def test_usage_errors_are_of_argparse(capsys: pytest.CaptureFixture[str]) -> None:
