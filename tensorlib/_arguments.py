@@ -172,8 +172,10 @@ class Arguments:
         if isinstance(error, Warning) or _foreign(error.__traceback__):
             return None
         ours = isinstance(error, TensorlibError)
-        if not isinstance(error, DeviceError) and not (isinstance(error, TypeError) and str(error).startswith(f"{self.name}()")):
-            for kind in self.kinds:
+        if not (isinstance(error, TypeError) and str(error).startswith(f"{self.name}()")):
+            # Of a refused device only the argument that names one can be at fault.
+            kinds = self.kinds if not isinstance(error, DeviceError) else [k for k in self.kinds if k.kind == "device"]
+            for kind in kinds:
                 if kind.kind and kind.name in values and not kind.takes(values[kind.name]):
                     return self._mistyped(kind, values[kind.name])
         if not isinstance(error, ValueError) and (name := self._too_long(values)):

@@ -80,7 +80,9 @@ _COPIES: dict[str, tuple[Callable[..., Any], Any]] = {
     "unfold": (_unfold, each(draw((6,), 0, 3, 1))),
     "unsqueeze": (views.unsqueeze, each(draw((2, 3), 1))),
     "view": (_view, each(draw((2, 6), [3, -1]))),
-    "view_as_complex": (complex_numbers.view_as_complex, each(draw(without_gradient(values([[1.0, 2.0], [-0.5, 0.25]], "float32"))))),
+    "view_as_complex": (
+        complex_numbers.view_as_complex, each(draw(without_gradient(values([[1.0, 2.0], [-0.5, 0.25]], "float32"))))
+    ),
     "view_as_real": (complex_numbers.view_as_real, each(draw((3,)))),
 }
 for _name, (_viewed, _samples) in _COPIES.items():
