@@ -132,7 +132,8 @@ def _digamma(x):
     part = x - libdevice.trunc(x)
     reflected = tl.where(part == 0, float("nan"), r - 3.141592653589793 / libdevice.tan(3.141592653589793 * part))
     reflected = tl.where(x == float("-inf"), float("nan"), reflected)
-    return tl.where(x < 0, reflected, tl.where(x == 0, libdevice.copysign(x * 0 + float("inf"), -x), r))
+    # minus outside: older Tritons negate by 0 - x, which loses the sign of a zero
+    return tl.where(x < 0, reflected, tl.where(x == 0, -libdevice.copysign(x * 0 + float("inf"), x), r))
 
 
 _digamma_numpy = over_arrays(_digamma)
