@@ -58,7 +58,7 @@ def init_process_group(
 ) -> None:
     """Begin a group of one process. ValueError without a world size, given or in WORLD_SIZE.
 
-    RuntimeError when done twice; UnsupportedError (a NotImplementedError) for more than one process.
+    ValueError when done twice as well; UnsupportedError (a NotImplementedError) for more than one process.
     """
     if _backend:
         raise ValueError("trying to initialize the default process group twice!")
