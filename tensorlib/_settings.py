@@ -104,7 +104,7 @@ def set_flush_denormal(mode: bool) -> bool:
 
 
 def set_warn_always(b: bool, /) -> None:
-    """Whether warnings that come once are to come every time."""
+    """Kept and answered: which warnings are shown, and how often, is for Python's own filters to say."""
     _state["warn"] = bool(b)
 
 

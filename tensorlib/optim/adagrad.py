@@ -49,9 +49,6 @@ class Adagrad(Each):
                 value = group["initial_accumulator_value"]
                 state["sum"] = full_like(p.detach(), complex(value, value) if p.is_complex() else value)
 
-    def share_memory(self) -> None:
-        """Nothing to do: memory is shared among threads, and processes get copies."""
-
     def _update(self, p: Tensor, g: Tensor, s: State, group: dict[str, Any]) -> None:
         g = decayed(p, g, group)
         lr = rate(group) / (1 + (s["step"].item() - 1) * group["lr_decay"])

@@ -72,7 +72,6 @@ def test_it_learns_and_shows_its_mistakes(train: Train, out: Path, capsys: pytes
 
 
 def test_the_digits_are_learnt(tmp_path: Path) -> None:
-    pytest.importorskip("sklearn")
     assert main(["train", "images", "--epochs", "4", "--threads", "1", "--out", str(tmp_path / "digits")]) == 0
     last = json.loads((tmp_path / "digits" / "log.jsonl").read_text().splitlines()[-1])
     assert last["accuracy"] > 0.94

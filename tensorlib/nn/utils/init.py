@@ -1,4 +1,4 @@
-"""Modules without initialisation."""
+"""Modules whose initial values are given up."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ __all__ = ["skip_init"]
 
 
 def skip_init(module_cls: Any, *args: Any, **kwargs: Any) -> Module:
-    """A module whose parameters keep whatever memory held: for those that are loaded at once.
+    """A module whose parameters hold whatever memory held, for those that are loaded at once.
 
+    It is initialised on the CPU and then emptied: PyTorch's saving of that time is not made.
     RuntimeError for a class that is no Module or takes no ``device``.
     """
     if not issubclass(module_cls, Module):
