@@ -7,7 +7,9 @@ what such functions call in the place of Triton's compiler, for as long as a lau
 from __future__ import annotations
 
 import ast
+import builtins
 import dataclasses
+import functools
 import inspect
 import textwrap
 import types
@@ -20,24 +22,37 @@ import ml_dtypes
 import numpy as np
 import triton.language as tl
 from triton.language.extra import libdevice as stock_libdevice
+from triton.language.extra.cuda import libdevice as cuda_libdevice
 from triton.language.semantic import TritonSemantic
 from triton.runtime import interpreter as stock
 from triton.runtime.jit import JITFunction
 
 from tensorlib import _dtypes
-from tensorlib.runtime import _libdevice, compiler, memory
+from tensorlib.errors import KernelError
+from tensorlib.runtime import _libdevice, compiler, fingerprint, memory, versions
 from tensorlib.runtime.compiler import Jit
 
-_NARROW = frozenset(
-    np.dtype(d) for d in (np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)
-)
-_CHAINS = hasattr(stock, "_InterpreterComparison")  # since 3.9: a < b < c
+_FLOAT8 = {
+    np.dtype(ml_dtypes.float8_e4m3fn): 448.0,
+    np.dtype(ml_dtypes.float8_e5m2): 57344.0,
+}  # dtype -> its largest value
+_NARROW = frozenset((np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), *_FLOAT8))
+_CHAIN = versions.chained_comparison(stock)
 _COMPARISONS = frozenset((np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal))
 
 _ATOMICS: dict[str, Callable[[Any, Any], Any]] = {
     "ADD": np.add, "FADD": np.add, "MIN": np.minimum, "UMIN": np.minimum, "MAX": np.maximum, "UMAX": np.maximum,
     "AND": np.bitwise_and, "OR": np.bitwise_or, "XOR": np.bitwise_xor, "XCHG": lambda old, new: new,
 }  # fmt: skip
+_REDUCE_KINDS = {getattr(stock._ir.DESCRIPTOR_REDUCE_KIND, k): k for k in ("ADD", "MIN", "MAX", "AND", "OR", "XOR")}
+
+
+class OutOfBoundsError(IndexError):
+    """An access outside every live allocation; interpreter.run says which argument lies nearest."""
+
+    def __init__(self, text: str, address: int) -> None:
+        super().__init__(text)
+        self.address = address
 
 
 def _wide(x: np.ndarray) -> np.ndarray:
@@ -84,10 +99,12 @@ class Builder(stock.InterpreterBuilder):  # type: ignore[misc]
         used = addresses[mask]
         bad = memory.out_of_bounds(used, itemsize)
         if bad is not None:
-            raise IndexError(
-                f"{what} out of bounds at {int(bad.sum())} of {used.size} lanes, "
-                f"the first at address {int(used[bad][0]):#x}"
+            first = int(used[bad][0])
+            raise OutOfBoundsError(
+                f"{what} out of bounds at {int(bad.sum())} of {used.size} lanes, the first at address {first:#x}", first
             )
+        if itemsize > 1 and used.size and int(np.bitwise_or.reduce(used, axis=None)) & (itemsize - 1):
+            raise ValueError(f"{what} at an address that is no multiple of its {itemsize} bytes, which a GPU refuses")
 
     def create_masked_load(self, ptrs: Any, mask: Any, other: Any, *args: Any, **kwargs: Any) -> Any:
         ty = ptrs.get_element_ty()
@@ -108,8 +125,16 @@ class Builder(stock.InterpreterBuilder):  # type: ignore[misc]
         stock._interpreter.store(ptrs.data, data.view(f"u{dtype.itemsize}"), mask)
 
     def create_atomic_rmw(self, op: Any, ptr: Any, val: Any, mask: Any, sem: Any, scope: Any) -> Any:
-        combine = _ATOMICS[self.ir_rmw_op_to_interpreter_rmw_op[op].name]
-        used, dtype = mask.data, val.data.dtype
+        return self._atomic(self.ir_rmw_op_to_interpreter_rmw_op[op].name, ptr, val, mask)
+
+    def create_descriptor_reduce(self, kind: Any, desc: Any, value: Any, indices: Any) -> None:
+        pointers, mask = desc.materialize_pointers(indices)
+        mask = mask if isinstance(mask, Handle) else Handle(mask, tl.int1)  # 3.6 gives the array
+        self._atomic(_REDUCE_KINDS[kind], pointers, value, mask)
+
+    def _atomic(self, op: str, ptr: Any, val: Any, mask: Any) -> Any:
+        combine = _ATOMICS[op]
+        used, dtype = np.broadcast_to(mask.data, val.data.shape), val.data.dtype
         unique, lane = np.unique(ptr.data[used], return_inverse=True)
         addresses, everywhere = Handle(unique, ptr.dtype), Handle(np.ones(unique.shape, bool), tl.int1)
         cells = self.create_masked_load(addresses, everywhere, None)
@@ -141,13 +166,22 @@ class Builder(stock.InterpreterBuilder):  # type: ignore[misc]
     def cast_impl(self, src: Any, dst_type: Any) -> Any:
         dtype = numpy_type(dst_type)
         data = src.data
+        if dtype.kind in "iu" and (data.dtype.kind == "f" or data.dtype in _NARROW):
+            return Handle(_libdevice.to_integer(_wide(data), dtype), dst_type.scalar)
         if data.dtype in _NARROW or dtype in _NARROW:  # ml_dtypes has no direct cast between some pairs
             data = data.astype(np.float64 if data.dtype.itemsize > 4 else np.float32)
         return Handle(data.astype(dtype), dst_type.scalar)
 
     def create_fp_to_fp(self, src: Any, dst_type: Any, rounding_mode: Any) -> Any:
+        dtype = numpy_type(dst_type)
+        if dtype in _FLOAT8:
+            if src.data.dtype == np.float64:
+                raise TypeError("no GPU casts float64 to float8 in Triton: cast to float32 first")
+            # cvt.rn.satfinite: what is beyond the largest value, infinity too, becomes it
+            limited = np.clip(_wide(src.data), -_FLOAT8[dtype], _FLOAT8[dtype])
+            src = Handle(limited, tl.float32)
         if rounding_mode == stock._ir.ROUNDING_MODE.RTZ:
-            return Handle(_truncated(_wide(src.data), numpy_type(dst_type)), dst_type.scalar)
+            return Handle(_truncated(_wide(src.data), dtype), dst_type.scalar)
         return self.cast_impl(src, dst_type)
 
     def create_bitcast(self, src: Any, dst_type: Any) -> Any:
@@ -184,25 +218,50 @@ class Builder(stock.InterpreterBuilder):  # type: ignore[misc]
         return self.binary_op(self.binary_op(arg, lo, np.maximum), hi, np.minimum)
 
     def create_fma(self, x: Any, y: Any, z: Any) -> Any:
-        wider = np.longdouble if z.data.dtype == np.float64 else np.float64
-        product = x.data.astype(wider) * y.data.astype(wider)
-        return Handle((product + z.data.astype(wider)).astype(z.data.dtype), z.dtype.scalar)
+        return Handle(_libdevice.fma(*np.broadcast_arrays(x.data, y.data, z.data)), z.dtype.scalar)
+
+    # LLVM leaves a shift by the width or more undefined, and a division of integers by zero: GPUs differ.
+    def _shift(self, lhs: Any, rhs: Any, kind: str, op: Any) -> Any:
+        dtype = lhs.data.dtype
+        width = dtype.itemsize * 8
+        amount = rhs.data.astype(np.dtype(f"u{dtype.itemsize}"))  # a negative amount is a large one
+        out = op(
+            lhs.data.view(f"{kind}{dtype.itemsize}"), np.minimum(amount, width - 1).astype(f"{kind}{dtype.itemsize}")
+        )
+        return Handle(
+            np.where(amount < width, out.view(dtype), memory.poison_value(dtype)).astype(dtype), lhs.dtype.scalar
+        )
+
+    def create_shl(self, lhs: Any, rhs: Any) -> Any:
+        return self._shift(lhs, rhs, "u", np.left_shift)
 
     def create_ashr(self, lhs: Any, rhs: Any) -> Any:
-        signed = np.dtype(f"i{lhs.data.itemsize}")
-        out = np.right_shift(lhs.data.view(signed), rhs.data.astype(signed)).view(lhs.data.dtype)
-        return Handle(out, lhs.dtype.scalar)
+        return self._shift(lhs, rhs, "i", np.right_shift)
 
     def create_lshr(self, lhs: Any, rhs: Any) -> Any:
-        raw = np.dtype(f"u{lhs.data.itemsize}")
-        out = np.right_shift(lhs.data.view(raw), rhs.data.astype(raw)).view(lhs.data.dtype)
+        return self._shift(lhs, rhs, "u", np.right_shift)
+
+    def _quotient(self, lhs: Any, rhs: Any, remainder: bool) -> Any:
+        dtype = lhs.data.dtype
+        left = np.fmod(lhs.data, rhs.data)  # C's: with the sign of the dividend
+        out = left if remainder else (lhs.data - left) // rhs.data
+        zero = rhs.data == 0
+        if zero.any():
+            out = np.where(zero, memory.poison_value(dtype), out).astype(dtype)
         return Handle(out, lhs.dtype.scalar)
 
+    def create_idiv(self, lhs: Any, rhs: Any) -> Any:
+        return self._quotient(lhs, rhs, False)
+
+    def create_srem(self, lhs: Any, rhs: Any) -> Any:
+        return self._quotient(lhs, rhs, True)
+
+    create_urem = create_srem
+
     def create_umulhi(self, lhs: Any, rhs: Any) -> Any:
-        bits = lhs.data.itemsize * 8
-        raw, double = np.dtype(f"u{bits // 8}"), np.dtype(object if bits == 64 else f"u{bits // 4}")
-        high = (lhs.data.view(raw).astype(double) * rhs.data.view(raw).astype(double)) >> bits
-        return Handle(high.astype(raw).view(lhs.data.dtype), lhs.dtype.scalar)
+        raw = np.dtype(f"u{lhs.data.itemsize}")
+        high = _libdevice.high_product(*np.broadcast_arrays(lhs.data.view(raw), rhs.data.view(raw)))
+        return Handle(high.view(lhs.data.dtype), lhs.dtype.scalar)
 
     def create_fabs(self, arg: Any) -> Any:
         return Handle(np.abs(arg.data), arg.dtype.scalar)
@@ -210,15 +269,98 @@ class Builder(stock.InterpreterBuilder):  # type: ignore[misc]
     def create_erf(self, arg: Any) -> Any:
         return Handle(_libdevice.erf(arg.data).astype(arg.data.dtype), arg.dtype.scalar)
 
-    def create_dot(self, a: Any, b: Any, d: Any, *options: Any) -> Any:
+    def create_dot(self, a: Any, b: Any, d: Any, precision: Any, *options: Any) -> Any:
         wide = np.result_type(d.data.dtype, np.float32) if d.dtype.is_floating() else d.data.dtype
-        out = np.matmul(a.data.astype(wide), b.data.astype(wide)) + d.data.astype(wide)
-        return Handle(out.astype(d.data.dtype), d.dtype.scalar)
+        x, y = a.data.astype(wide), b.data.astype(wide)
+        if a.data.dtype == np.float32 and precision == stock._ir.INPUT_PRECISION.TF32:
+            x, y = _tf32(x), _tf32(y)  # the other modes are within a few units of float32's last place
+        return Handle((np.matmul(x, y) + d.data.astype(wide)).astype(d.data.dtype), d.dtype.scalar)
+
+    def create_dot_scaled(
+        self, a: Any, a_scale: Any, a_format: Any, b: Any, b_scale: Any, b_format: Any,
+        fast_math: bool, a_k_pack: bool, b_k_pack: bool, acc: Any,
+    ) -> Any:  # fmt: skip
+        x = _scaled(a.data, a_scale, a_format, -1 if a_k_pack else -2)
+        y = _scaled(b.data, b_scale, b_format, -2 if b_k_pack else -1, transposed=True)
+        return Handle((np.matmul(x, y) + acc.data).astype(acc.data.dtype), acc.dtype.scalar)
 
     def create_histogram(self, data: Any, bins: int, mask: Any) -> Any:
         values = data.data if mask is None else data.data[mask.data]
         values = values[(values >= 0) & (values < bins)]
-        return Handle(np.bincount(values, minlength=bins).astype(np.int32), tl.int32)
+        return Handle(np.bincount(values.astype(np.int64), minlength=bins).astype(np.int32), tl.int32)
+
+    def create_gather(self, src: Any, indices: Any, axis: int) -> Any:
+        size = src.data.shape[axis]
+        outside = (indices.data < 0) | (indices.data >= size)
+        if outside.any():
+            raise IndexError(f"tl.gather: index {indices.data[outside][0]} of an axis of {size}")
+        return super().create_gather(src, indices, axis)
+
+    # -- checks and messages
+    def create_assert(self, condition: Any, message: str) -> None:
+        if not np.all(condition.data):
+            failed = (
+                f" in {int(np.sum(~condition.data))} of {condition.data.size} lanes" if condition.data.size > 1 else ""
+            )
+            raise AssertionError(f"device_assert failed{failed}: {message}")
+
+    def create_assume(self, condition: Any) -> None:
+        if not np.all(condition.data):
+            raise ValueError("tl.assume: what the compiler is told to assume does not hold")
+
+    def create_print(self, prefix: str, hex: bool, values: Any, signed: Any) -> None:
+        where = ", ".join(map(str, self.grid_idx))
+        for value in values or [None]:
+            shown = "" if value is None else _shown(value.data, hex)
+            print(f"pid ({where}){prefix}{shown}")
+
+    def create_inline_asm(self, asm: str, *_: Any) -> Any:
+        raise KernelError(f"inline_asm_elementwise runs on a GPU only, not in the interpreter: {asm.strip()!r}")
+
+    def create_grid_dependency_wait(self) -> None:
+        """Programs run one after another: nothing to wait for."""
+
+    create_grid_dependency_launch_dependents = create_grid_dependency_wait
+
+
+def _shown(data: np.ndarray, hex: bool) -> str:
+    if hex:
+        raw = data.astype(np.uint8) if data.dtype == np.bool_ else data.view(f"u{data.itemsize}")
+        return np.array2string(raw, formatter={"int": lambda v: f"0x{int(v):0{2 * data.itemsize}x}"})
+    return str(data)
+
+
+def _tf32(x: np.ndarray) -> np.ndarray:
+    """float32 rounded to the 10 bits of mantissa that tensor cores multiply, to nearest even."""
+    bits = x.view(np.uint32)
+    rounded = (bits + (0xFFF + (bits >> 13 & 1))) & np.uint32(0xFFFFE000)
+    return np.where(np.isfinite(x), rounded.view(np.float32), x)
+
+
+_E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+
+
+def _scaled(data: np.ndarray, scale: Any, format: Any, packed: int, transposed: bool = False) -> np.ndarray:
+    """An operand of dot_scaled in float32: two e2m1 values a byte unpacked along an axis, each group times its scale.
+
+    A scale is a power of two (e8m0 in uint8) for every 32 values of K; it comes as (rows, groups) for both operands.
+    """
+    if format == stock._ir.ScaleDotElemTypeTY.E2M1:
+        raw = np.moveaxis(data.view(np.uint8), packed, -1)
+        pairs = np.stack([raw & 15, raw >> 4], axis=-1).reshape(*raw.shape[:-1], -1)
+        values = np.moveaxis(np.where(pairs & 8, -1, 1).astype(np.float32) * _E2M1[pairs & 7], -1, packed)
+    else:
+        values = data.astype(np.float32)
+    if scale is None:
+        return values
+    if scale.dtype.is_floating():
+        factors = scale.data.astype(np.float32)
+    else:
+        exponent = scale.data.view(np.uint8).astype(np.int32)
+        factors = np.where(exponent == 255, np.float32(np.nan), np.ldexp(np.float32(1), exponent - 127))
+    size = values.shape[-2 if transposed else -1]
+    factors = np.repeat(factors, size // factors.shape[-1], axis=-1)
+    return values * (np.swapaxes(factors, -1, -2) if transposed else factors)
 
 
 builder = Builder()
@@ -228,6 +370,9 @@ semantic = TritonSemantic(builder)
 
 
 # -- reductions and scans
+_ROUNDS = _NARROW | {np.dtype(np.bool_)}  # a sum of these rounds, or wraps, at every step, as on a GPU
+
+
 def function_of(combine: Any) -> Callable[..., Any]:
     """The Python function behind a combine function, which may have been rewritten already."""
     return combine if isinstance(combine, types.FunctionType) else interpretable(combine)
@@ -260,9 +405,8 @@ def reduce(input: Any, axis: Any, combine_fn: Any, keep_dims: bool = False, **_:
     else:
         at = axis % ndim
     combine = function_of(combine_fn)
-    if combine is known("_sum_combine"):
-        wide = _wide(arrays[0])
-        out = [np.sum(wide, axis=at, dtype=wide.dtype).astype(arrays[0].dtype)]
+    if combine is known("_sum_combine") and arrays[0].dtype not in _ROUNDS:
+        out = [np.sum(arrays[0], axis=at, dtype=arrays[0].dtype)]
     elif combine in (known("_elementwise_max"), known("_elementwise_min")):
         extreme = np.fmax if combine is known("_elementwise_max") else np.fmin
         out = [extreme.reduce(_wide(arrays[0]), axis=at).astype(arrays[0].dtype)]
@@ -285,9 +429,8 @@ def associative_scan(input: Any, axis: Any, combine_fn: Any, reverse: bool = Fal
     if unwrap(reverse):
         out = [x[::-1] for x in out]
     combine = function_of(combine_fn)
-    if combine is known("_sum_combine"):
-        wide = _wide(out[0])
-        out = [np.cumsum(wide, axis=0, dtype=wide.dtype).astype(out[0].dtype)]
+    if combine is known("_sum_combine") and out[0].dtype not in _ROUNDS:
+        out = [np.cumsum(out[0], axis=0, dtype=out[0].dtype)]
     else:
         step = 1
         while step < len(out[0]):  # after it, each element holds the last 2 * step up to itself
@@ -308,30 +451,48 @@ def unwrap(value: Any) -> Any:
 
 # -- libdevice
 class Libdevice:
-    """libdevice's functions on NumPy, checked for the dtypes that the GPU's have."""
+    """libdevice's functions on NumPy, for the dtypes that the GPU's have: Triton's own tables of CUDA's say which."""
+
+    called = ""  #: the function that is being called
 
     def __getattr__(self, name: str) -> Any:
         if not hasattr(stock_libdevice, name):
             raise AttributeError(f"libdevice has no function {name!r}")
-        compute = _libdevice.FUNCTIONS.get(name)
-        if compute is None:
+        if name not in _libdevice.FUNCTIONS:
             raise AttributeError(f"libdevice.{name} has no NumPy version in tensorlib's interpreter")
+        stock = getattr(cuda_libdevice, name, None) or _of_amd_only
 
         def call(*args: Any, **_: Any) -> Any:
-            tensors = [semantic.to_tensor(a) for a in args]
-            floats = {t.dtype for t in tensors if t.dtype.is_floating()}
-            if not floats <= {tl.float32, tl.float64} or not floats:
-                raise TypeError(
-                    f"libdevice.{name} takes float32 or float64, got {', '.join(str(t.dtype) for t in tensors)}; "
-                    f"cast the argument first"
-                )
-            dtype = tl.float64 if tl.float64 in floats else tl.float32
-            out = np.asarray(compute(*(data_of(t).astype(numpy_type(dtype)) for t in tensors)))
-            result = tl.int1 if out.dtype == np.bool_ else tl.int32 if out.dtype.kind == "i" else dtype
-            return tensor(out.astype(numpy_type(result)), result)
+            self.called = name
+            try:
+                return stock(*args, _semantic=semantic)
+            finally:
+                self.called = ""
 
         setattr(self, name, call)
         return call
+
+
+def _of_amd_only(x: Any, **_: Any) -> Any:
+    return extern_elementwise("", "", [x], {(tl.float32,): ("", tl.float32)})
+
+
+def extern_elementwise(name: Any, path: Any, args: list[Any], table: dict[Any, Any], *_: Any, **__: Any) -> Any:
+    """Triton's dispatch on the dtypes of the arguments, and NumPy's function for it."""
+    if not libdevice.called:
+        symbols = ", ".join(symbol for symbol, _ in table.values())
+        raise KernelError(f"extern_elementwise runs on a GPU only, not in the interpreter: {symbols}")
+    tensors = [semantic.to_tensor(a) for a in args]
+    given = tuple(t.dtype for t in tensors)
+    if given not in table:
+        expected = " or ".join(", ".join(map(str, types)) for types in table)
+        raise TypeError(
+            f"libdevice.{libdevice.called} takes {expected}, got {', '.join(map(str, given))}; cast the argument first"
+        )
+    result, dtype = table[given][1], numpy_type(table[given][1])
+    out = np.asarray(_libdevice.FUNCTIONS[libdevice.called](*(data_of(t) for t in tensors)))
+    bits = out.dtype.kind in "iu" and out.dtype.itemsize == dtype.itemsize
+    return tensor(out.view(dtype) if bits else out.astype(dtype), result)
 
 
 libdevice = Libdevice()
@@ -374,7 +535,7 @@ def interpretable(fn: Any) -> Any:
         return fn.interpreted
     found = rewritten.get(id(fn))
     if found is None:
-        rewrite(fn.fn, compiler.names_used(fn.fn), lambda f: rewritten.__setitem__(id(fn), (fn, f)))
+        rewrite(fn.fn, fingerprint.names_used(fn.fn), lambda f: rewritten.__setitem__(id(fn), (fn, f)))
         found = rewritten[id(fn)]
     return found[1]
 
@@ -391,11 +552,23 @@ class Transformer(stock.ASTTransformer):  # type: ignore[misc]
         return node
 
     def visit_Compare(self, node: ast.Compare) -> Any:
-        if _CHAINS:
+        if _CHAIN is not None:
             return super().visit_Compare(node)
         if len(node.ops) > 1:
             raise SyntaxError("Triton before 3.9 takes no a < b < c: write (a < b) & (b < c)")
         return self.generic_visit(node)
+
+    def _conditional(self, node: Any) -> ast.AST:
+        self.generic_visit(node)
+        node.test = ast.Call(ast.Name("_tensorlib_truth", ast.Load()), [node.test], [])
+        return node  # type: ignore[no-any-return]
+
+    visit_If = visit_While = visit_IfExp = _conditional
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        self.generic_visit(node)
+        check = ast.Name("_tensorlib_check", ast.Load())
+        return ast.Expr(ast.Call(check, [node.test, *([node.msg] if node.msg else [])], []))
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
         self.generic_visit(node)
@@ -429,6 +602,123 @@ def logic(kind: str, *operands: Any) -> Any:
     return result
 
 
+def check(condition: Any, message: Any = "") -> None:
+    """`assert` in a kernel: a device_assert."""
+    semantic.device_assert(semantic.to_tensor(condition), str(unwrap(message)), None)
+
+
+def truth(condition: Any) -> bool:
+    """What a kernel's if and while decide by: on a GPU it must be one value."""
+    if isinstance(condition, tl.core.tensor) and condition.handle.data.size != 1:
+        shape = list(condition.handle.data.shape)
+        raise ValueError(f"a block of shape {shape} has no truth value: if and while take a scalar")
+    return bool(condition)
+
+
+def loop(*bounds: Any, **_: Any) -> Iterator[Any]:
+    """range and tl.range in a kernel: the index is a scalar of the bounds' integer type, not Python's."""
+    tensors = [semantic.to_tensor(unwrap(b)) for b in bounds]
+    ty = functools.reduce(semantic.integer_promote_impl, [t.dtype for t in tensors])
+    dtype = numpy_type(ty)
+    for i in range(*(int(data_of(t)) for t in tensors)):
+        yield tl.core.tensor(Handle(np.array([i], dtype), ty), ty)
+
+
+def keyword_loop(arg1: Any, arg2: Any = None, step: Any = None, **_: Any) -> Iterator[Any]:
+    return loop(*(b for b in (arg1, arg2, step) if unwrap(b) is not None))
+
+
+def smallest(*args: Any, **kwargs: Any) -> Any:
+    """min of a kernel: of compile-time numbers, or tl.minimum."""
+    return _extreme(builtins.min, semantic.minimum, args, kwargs)
+
+
+def largest(*args: Any, **kwargs: Any) -> Any:
+    """max of a kernel."""
+    return _extreme(builtins.max, semantic.maximum, args, kwargs)
+
+
+def _extreme(plain: Any, of_tensors: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    args = tuple(map(unwrap, args))
+    if not any(isinstance(a, tl.core.tensor) for a in args):
+        return plain(*args)
+    propagate = unwrap(kwargs.get("propagate_nan", tl.PropagateNan.NONE))
+    return functools.reduce(lambda a, b: of_tensors(a, b, propagate), map(semantic.to_tensor, args))
+
+
+def map_elementwise(scalar_fn: Any, *args: Any, pack: int = 1, **_: Any) -> Any:
+    """scalar_fn of each element, or of pack neighbours, one call at a time."""
+    tensors = [semantic.to_tensor(a) for a in args]
+    function, pack = function_of(scalar_fn), unwrap(pack)
+    arrays = np.broadcast_arrays(*map(data_of, tensors))
+    flat = [x.reshape(-1) for x in arrays]
+    calls = []
+    for i in range(0, flat[0].size, pack):
+        given = [tensor(np.asarray(x[i + j]), t.dtype) for x, t in zip(flat, tensors, strict=True) for j in range(pack)]
+        out = function(*given)
+        calls.append([semantic.to_tensor(o) for o in (out if isinstance(out, tuple) else (out,))])
+    results = []
+    for k in range(0, len(calls[0]), pack):
+        column = np.concatenate([call[k + j].handle.data for call in calls for j in range(pack)])
+        results.append(tensor(column.reshape(arrays[0].shape), calls[0][k].dtype))
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+def dot_scaled(*args: Any, **kwargs: Any) -> Any:
+    """tl.dot_scaled, whose formats 3.6 wants as constexpr."""
+    args = tuple(tl.constexpr(a) if isinstance(a, str) else a for a in args)
+    kwargs = {k: tl.constexpr(v) if isinstance(v, str) else v for k, v in kwargs.items()}
+    return _stock_dot_scaled(*args, **kwargs)
+
+
+_stock_dot_scaled = builtin(tl.core.dot_scaled)
+
+
+# -- hints: a false one miscompiles on a GPU
+def hinted(name: str, holds: Callable[[np.ndarray, int, int], bool]) -> Callable[..., Any]:
+    """tl.<name>(x, values), checked along every axis by holds(data, value, unit): unit is a neighbour's distance."""
+
+    def hint(x: Any, values: Any, **_: Any) -> Any:
+        if not isinstance(x, tl.core.tensor):
+            return x
+        values = unwrap(values)
+        values = [unwrap(v) for v in (values if isinstance(values, (list, tuple, tl.tuple)) else [values])]
+        if len(values) != max(1, len(x.shape)):
+            raise ValueError(f"tl.{name}: {len(values)} values for a block of {len(x.shape)} axes")
+        unit = max(1, x.dtype.element_ty.primitive_bitwidth // 8) if x.dtype.is_ptr() else 1
+        for axis, value in enumerate(values):
+            if value > 1 and not holds(np.moveaxis(x.handle.data, axis, -1), value, unit):
+                raise ValueError(f"tl.{name}(..., {values}) does not hold: {x.handle.data}")
+        return x
+
+    return hint
+
+
+def _steps(data: np.ndarray) -> np.ndarray:
+    return np.diff(data.astype(np.int64), axis=-1)
+
+
+def _divisible(data: np.ndarray, value: int, unit: int) -> bool:
+    """Whether the first of every run of neighbours is a multiple: what the compiler takes tt.divisibility for."""
+    first = np.ones(data.shape, bool)
+    first[..., 1:] = _steps(data) != unit
+    return not np.any(data[first] % data.dtype.type(value))
+
+
+def _grouped(data: np.ndarray, value: int, step: int) -> bool:
+    """Whether each group of value neighbours advances by step."""
+    steps = _steps(data)
+    inside = np.arange(1, data.shape[-1]) % value != 0
+    return bool(np.all(steps[..., inside] == step))
+
+
+HINTS = {
+    "multiple_of": hinted("multiple_of", _divisible),
+    "max_contiguous": hinted("max_contiguous", _grouped),
+    "max_constancy": hinted("max_constancy", lambda data, value, unit: _grouped(data, value, 0)),
+}
+
+
 def is_block(value: Any) -> bool:
     return isinstance(value, tl.core.tensor) and value.type.is_block()
 
@@ -449,8 +739,14 @@ def rewrite(fn: Any, names: dict[str, Any], keep: Callable[[Any], None]) -> Any:
         "tl": tl,
         "libdevice": libdevice,
         "interpreter_semantic": semantic,
-        "_InterpreterComparison": getattr(stock, "_InterpreterComparison", None),
+        "_InterpreterComparison": _CHAIN,
         "_tensorlib_logic": logic,
+        "_tensorlib_check": check,
+        "_tensorlib_truth": truth,
+        "range": loop,
+        "min": smallest,
+        "max": largest,
+        "print": builtin(tl.core.device_print),
     }
     exec(compile(tree, fn.__code__.co_filename, "exec"), scope)
     made = scope[fn.__name__]
@@ -512,6 +808,12 @@ for space in (tl, tl.core):
 for space in (tl, tl.core):  # after Triton's own have been noted for both
     patches.set_attr(space, "reduce", reduce)
     patches.set_attr(space, "associative_scan", associative_scan)
+    patches.set_attr(space, "map_elementwise", map_elementwise)
+    patches.set_attr(space, "dot_scaled", dot_scaled)
+    patches.set_attr(space, "range", keyword_loop)
+    for name, hint in HINTS.items():
+        patches.set_attr(space, name, hint)
+patches.set_attr(tl.core, "extern_elementwise", extern_elementwise)
 patches.set_attr(tl.core.tensor, "__index__", lambda self: int(self.handle.data.item()))
 patches.set_attr(tl.core.tensor, "T", property(transposed))
 patches.set_attr(JITFunction, "__call__", call_nested)

@@ -6,7 +6,6 @@ kernel that is compiled for a target that is not there, so that a wrong offset i
 
 from __future__ import annotations
 
-import re
 import struct
 from typing import Any, NamedTuple
 
@@ -14,12 +13,18 @@ import ml_dtypes
 import numpy as np
 
 from tensorlib.errors import KernelError
+from tensorlib.runtime import hardware
 from tensorlib.runtime.compiler import BYTES, Compiled, Key
 
 _PACK = {
     "u1": "?", "i8": "b", "i16": "h", "i32": "i", "i64": "q", "u8": "B", "u16": "H", "u32": "I", "u64": "Q",
     "fp16": "e", "fp32": "f", "fp64": "d",
 }  # fmt: skip
+
+
+def code(name: str) -> str:
+    """The `struct` letter of a value of a Triton type; a pointer is an address, bfloat16 goes as its bits."""
+    return "Q" if name[0] == "*" else "H" if name == "bf16" else _PACK[name]
 
 
 class Block(NamedTuple):
@@ -57,16 +62,22 @@ def layout_of(compiled: Compiled) -> list[tuple[int, int]]:
     """(offset, size) of each parameter as the compiled binary itself says."""
     if compiled.target.startswith("sm_"):
         return _cubin_parameters(compiled.binary, compiled.name)
-    return _amdgcn_parameters(compiled.asm["amdgcn"])
+    return _hsaco_parameters(compiled.binary, compiled.name)
 
 
 def check(compiled: Compiled) -> None:
-    """KernelError unless the block we pack is the block the binary reads."""
+    """KernelError unless the block we pack is the block the binary reads, and the device has the shared memory."""
     ours, its = packed(compiled.types).layout, layout_of(compiled)
     if ours != its:
         raise KernelError(
             f"{compiled.kernel.__name__}: {compiled.target} reads its parameters at {its} (offset, size), "
             f"tensorlib packs {ours} for {compiled.types} and two scratch pointers"
+        )
+    limit = hardware.nominal(compiled.target).shared
+    if compiled.shared > limit:
+        raise KernelError(
+            f"{compiled.kernel.__name__}: asks for {compiled.shared} bytes of shared memory, a program on "
+            f"{compiled.target} has {limit}: smaller blocks or fewer stages (num_stages)"
         )
 
 
@@ -97,13 +108,61 @@ def _cubin_parameters(cubin: bytes, name: str) -> list[tuple[int, int]]:
     raise KernelError(f"{name}: its cubin has no section {wanted.decode()}")
 
 
-def _amdgcn_parameters(assembly: str) -> list[tuple[int, int]]:
-    """The .args list of the kernel's metadata; the hidden arguments that the runtime adds are left out."""
-    metadata = assembly[assembly.index(".amdgpu_metadata") :]
-    listed = re.search(r"\.args:\s*\n(.*?)\n\s+\.(?!args)group_segment", metadata, re.S)
-    found = []
-    for entry in re.split(r"\n?\s+- ", listed[1] if listed else ""):
-        fields = dict(re.findall(r"\.(\w+):\s*(\S+)", entry))
-        if "offset" in fields and not fields.get("value_kind", "").startswith("hidden"):
-            found.append((int(fields["offset"]), int(fields["size"])))
-    return found
+def _hsaco_parameters(hsaco: bytes, name: str) -> list[tuple[int, int]]:
+    """The arguments in the metadata note of a code object; the hidden ones that the runtime adds are left out."""
+    section_table = struct.unpack_from("<Q", hsaco, 0x28)[0]
+    entry_size, count, _ = struct.unpack_from("<HHH", hsaco, 0x3A)
+    for i in range(count):
+        _, kind, _, _, at, size = struct.unpack_from("<IIQQQQ", hsaco, section_table + i * entry_size)
+        end = at + size
+        while kind == _SECTION_OF_NOTES and at < end:
+            owner, length, note = struct.unpack_from("<III", hsaco, at)
+            text = at + 12 + (owner + 3 & ~3)
+            if note == _NOTE_METADATA:
+                for kernel in _message(hsaco, text)[0]["amdhsa.kernels"]:
+                    if kernel[".name"] == name:
+                        arguments = [a for a in kernel[".args"] if not a[".value_kind"].startswith("hidden")]
+                        return [(a[".offset"], a[".size"]) for a in arguments]
+            at = text + (length + 3 & ~3)
+    raise KernelError(f"{name}: its code object has no metadata of it")
+
+
+_SECTION_OF_NOTES, _NOTE_METADATA = 7, 32
+
+
+def _message(data: bytes, at: int) -> tuple[Any, int]:
+    """A value of MessagePack, and where it ends: maps, lists, strings, integers, booleans and nil, as the note has."""
+    first = data[at]
+    at += 1
+    if first < 0x80:
+        return first, at
+    if first >= 0xE0:
+        return first - 0x100, at
+    if first in (0xC0, 0xC2, 0xC3):
+        return {0xC0: None, 0xC2: False, 0xC3: True}[first], at
+    if first in _NUMBERS:
+        number = struct.Struct(_NUMBERS[first])
+        return number.unpack_from(data, at)[0], at + number.size
+    if first in _SIZES:
+        kind, number = _SIZES[first][0], struct.Struct(_SIZES[first][1])
+        size = number.unpack_from(data, at)[0]
+        at += number.size
+    else:
+        kind = "map" if first < 0x90 else "list" if first < 0xA0 else "text"
+        size = first & (31 if kind == "text" else 15)
+    if kind == "text":
+        return data[at : at + size].decode(), at + size
+    items = []
+    for _ in range(size * 2 if kind == "map" else size):
+        item, at = _message(data, at)
+        items.append(item)
+    return (dict(zip(items[0::2], items[1::2], strict=True)) if kind == "map" else items), at
+
+
+_NUMBERS = {
+    0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q", 0xD0: ">b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q",
+}  # fmt: skip
+_SIZES = {
+    0xD9: ("text", ">B"), 0xDA: ("text", ">H"), 0xDB: ("text", ">I"), 0xDC: ("list", ">H"), 0xDD: ("list", ">I"),
+    0xDE: ("map", ">H"), 0xDF: ("map", ">I"),
+}  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from importlib.metadata import version
 
 import ml_dtypes
@@ -199,7 +200,7 @@ def _cast(out, x, N: tl.constexpr):
 
 
 FLOATS = [BF16, F16, F32, F64, E4M3, E5M2]
-CASTS = [(a, b) for a in FLOATS for b in FLOATS] + [
+CASTS = [(a, b) for a in FLOATS for b in FLOATS if a != F64 or b.itemsize > 1] + [
     pair for i in (np.int32, np.uint8) for f in FLOATS[:4] for pair in ((np.dtype(i), f), (f, np.dtype(i)))
 ]  # Triton has no cast between integers and float8
 
@@ -273,12 +274,14 @@ def test_nan_in_maximum_minimum_and_clamp(dtype):
 
 
 @jit
-def _dot(out, a, b, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, ACC: tl.constexpr):
+def _dot(
+    out, a, b, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr = "ieee"
+):
     m, n, k = tl.arange(0, M)[:, None], tl.arange(0, N), tl.arange(0, K)
     x = tl.load(a + m * K + k[None, :])
     y = tl.load(b + k[:, None] * N + n[None, :])
     acc = tl.zeros((M, N), dtype=ACC)
-    acc = tl.dot(x, y, acc, out_dtype=ACC)
+    acc = tl.dot(x, y, acc, out_dtype=ACC, input_precision=PRECISION)
     tl.store(out + m * N + n[None, :], acc.to(out.dtype.element_ty))
 
 
@@ -290,6 +293,13 @@ def test_dot_accumulates_wide(dtype):
     out = run(_dot, (16, 16), acc, a, b, M=16, N=16, K=32, ACC=acc)
     tolerance = 1e-13 if dtype == F64 else 1e-5
     np.testing.assert_allclose(out, f64(a) @ f64(b), rtol=tolerance, atol=tolerance)
+
+
+def test_dot_in_tf32_multiplies_ten_bits_of_mantissa():
+    x = np.full((16, 32), 1 + 2**-11 + 2**-12, np.float32)  # rounds up to 1 + 2**-10
+    y = np.full((32, 16), 1 + 2**-11, np.float32)  # a tie: to even, 1
+    out = run(_dot, (16, 16), F32, x, y, M=16, N=16, K=32, ACC=F32, PRECISION="tf32")
+    np.testing.assert_array_equal(out, np.full((16, 16), 32 * (1 + 2**-10), np.float32))
 
 
 def test_dot_of_int8():
@@ -334,6 +344,7 @@ def test_sum_and_max(dtype):
     x = (np.random.default_rng(1).standard_normal((8, 64)) * 10).astype(dtype)
     exact = f64(x).sum(axis=1)
     eps = float(ml_dtypes.finfo(dtype).eps) if dtype.kind in "fV" else 0
+    eps *= 4 if dtype.itemsize == 2 else 1  # half types are rounded at each of the steps, as on a GPU
     np.testing.assert_allclose(f64(run(_row_sum, 8, dtype, x, M=8, N=64)), exact, rtol=eps, atol=eps * 40)
     np.testing.assert_array_equal(run(_row_max, 8, dtype, x, M=8, N=64), x.max(axis=1))
     np.testing.assert_array_equal(run(_row_argmax, 8, np.int32, x, M=8, N=64), f64(x).argmax(axis=1))
@@ -843,10 +854,477 @@ def test_libdevice_predicates():
 
 
 def test_libdevice_refuses_what_a_gpu_refuses():
-    with pytest.raises(KernelError, match=r"libdevice\.tanh takes float32 or float64, got bf16"):
+    with pytest.raises(KernelError, match=r"libdevice\.tanh takes fp32 or fp64, got bf16"):
         run(_map1, 2, BF16, np.zeros(2, BF16), fn=_calls("tanh", 1), N=2)
     with pytest.raises(KernelError, match="no function 'nonsense'"):
         run(_map1, 2, F32, np.zeros(2, np.float32), fn=_calls("nonsense", 1), N=2)
+
+
+# -- a sweep over dtypes against NumPy, and what LLVM or a GPU refuses
+
+
+INTEGERS = [np.dtype(d) for d in (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64)]
+_BINARY = {
+    "a + b": np.add, "a - b": np.subtract, "a * b": np.multiply, "a & b": np.bitwise_and, "a | b": np.bitwise_or,
+    "a ^ b": np.bitwise_xor, "tl.minimum(a, b)": np.minimum, "tl.maximum(a, b)": np.maximum,
+    "min(a, b)": np.minimum, "max(a, b)": np.maximum,
+    "tl.where(a < b, a, b)": np.minimum, "tl.where(a >= b, a, b)": np.maximum, "tl.where(a != b, a, b)": lambda a, b: a,
+    "a // b": lambda a, b: np.array([int(Fraction(int(p), int(q))) for p, q in zip(a, b, strict=True)], a.dtype),
+    "a % b": np.fmod,
+}  # fmt: skip
+
+
+def _define(expression):
+    from tensorlib.runtime.compiler import define
+
+    return define(f"def _expression(a, b):\n    return {expression}\n", {})
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_integer_arithmetic_wraps_and_compares_in_its_own_sign(dtype):
+    info = np.iinfo(dtype)
+    x = np.array([info.max, info.min, 7, info.max - 1, 100, info.max, 3, info.min], dtype)
+    y = np.array([1, 3, info.max, 5, 7, info.max, 3, info.max], dtype)
+    for expression, expected in _BINARY.items():
+        with np.errstate(all="ignore"):
+            wanted = expected(x, y).astype(dtype)
+        out = run(_map2, 8, dtype, x, y, fn=_define(expression), N=8)
+        np.testing.assert_array_equal(out, wanted, err_msg=expression)
+    bits = dtype.itemsize * 8
+    poison = info.max // 2 | 1
+    amount = np.array([0, 1, bits - 1, bits, bits + 1, 2, 3, 4], dtype)
+    inside = np.minimum(amount, bits - 1)
+    for expression, op in {"a << b": np.left_shift, "a >> b": np.right_shift}.items():
+        out = run(_map2, 8, dtype, x, amount, fn=_define(expression), N=8)
+        np.testing.assert_array_equal(out, np.where(amount < bits, op(x, inside), poison), err_msg=expression)
+    zero = np.zeros(8, dtype)
+    for expression in ("a // b", "a % b"):
+        assert (run(_map2, 8, dtype, x, zero, fn=_define(expression), N=8) == poison).all()
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16, F32, F64, E4M3, E5M2, *INTEGERS], ids=str)
+def test_float_to_integer_and_to_float8_saturate(dtype):
+    x = np.array([3.9, -3.9, 200.5, -200.5, 1e9, -1e9, np.inf, np.nan], np.float32)
+    out = run(_cast, 8, dtype, x, N=8)
+    if dtype in (E4M3, E5M2):
+        limit = {E4M3: 448, E5M2: 57344}[dtype]
+        np.testing.assert_array_equal(f64(out), f64(np.clip(x, -limit, limit).astype(dtype)))
+    elif dtype.kind not in "iu":
+        with np.errstate(over="ignore"):
+            wanted = x.astype(dtype)
+        np.testing.assert_array_equal(f64(out), f64(wanted))
+    else:
+        wide = np.iinfo(np.dtype(f"{dtype.kind}2") if dtype.itemsize == 1 else dtype)  # bytes by way of 16 bits
+        whole = [int(np.trunc(v)) if np.isfinite(v) else wide.max for v in x[:7]]
+        nan = 0 if dtype.itemsize < 8 else 2**63 if dtype.kind == "u" else -(2**63)
+        wanted = [min(max(v, wide.min), wide.max) for v in whole] + [nan]
+        assert out.tolist() == [int(np.array(v % 2**64, np.uint64).astype(dtype)) for v in wanted]
+
+
+def test_float64_to_float8_is_refused_as_by_the_compiler():
+    with pytest.raises(KernelError, match=r"float64 to float8.*cast to float32 first"):
+        run(_cast, 2, E4M3, np.zeros(2), N=2)
+
+
+@jit
+def _reductions(out, index, x, N: tl.constexpr):
+    v = tl.load(x + tl.arange(0, N))
+    tl.store(out, tl.sum(v))
+    tl.store(out + 1, tl.max(v))
+    tl.store(out + 2, tl.min(v))
+    tl.store(out + 3, max(tl.max(v), tl.min(v)))
+    tl.store(index, tl.argmax(v, 0))
+    tl.store(index + 1, tl.argmin(v, 0))
+    i = tl.arange(0, N)
+    tl.store(out + 4 + i, tl.sort(v, descending=True))
+    tl.store(out + 4 + N + i, tl.flip(v, 0))
+    tl.store(out + 4 + 2 * N + i, tl.cumsum(v, 0, reverse=True))
+
+
+@jit
+def _bit_reductions(out, x, N: tl.constexpr):
+    v = tl.load(x + tl.arange(0, N))
+    tl.store(out, tl.xor_sum(v))
+    tl.store(out + 1, tl.reduce_or(v, 0))
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16, F32, F64, *INTEGERS], ids=str)
+def test_reductions_sorts_and_ties(dtype):
+    x = np.array([3, 9, 1, 9, 1, 4, 2, 6], dtype)
+    index = to_device(np.zeros(2, np.int32), INTERPRET)
+    out = run(_reductions, 4 + 24, dtype, index, x, N=8)
+    values = f64(x)
+    np.testing.assert_array_equal(f64(out[:4]), [values.sum(), 9, 1, 9])
+    assert to_host(index).tolist() == [1, 2]  # the first of equals
+    np.testing.assert_array_equal(f64(out[4:12]), np.sort(values)[::-1])
+    np.testing.assert_array_equal(f64(out[12:20]), values[::-1])
+    np.testing.assert_array_equal(f64(out[20:]), np.cumsum(values[::-1])[::-1])
+    if dtype.kind in "iu":
+        bits = run(_bit_reductions, 2, dtype, x, N=8)
+        assert bits.tolist() == [np.bitwise_xor.reduce(x), np.bitwise_or.reduce(x)]
+
+
+@jit
+def _sum_in_its_type(out, x, N: tl.constexpr):
+    tl.store(out, tl.sum(tl.load(x + tl.arange(0, N))))
+
+
+def test_a_sum_of_bfloat16_rounds_at_every_step():
+    x = np.array([256, 1, 1, 1, 1, 1, 1, 1], BF16)  # 257 is no bfloat16
+    assert f64(run(_sum_in_its_type, 1, BF16, x, N=8))[0] in (256, 258, 260, 262, 264)
+    alternating = np.array([256, 1, 256, 1], BF16)
+    assert f64(run(_sum_in_its_type, 1, BF16, alternating, N=4))[0] == 512  # 514 were it summed in float32
+
+
+@jit
+def _atomic_cells(cells, old, x, mask, N: tl.constexpr, OP: tl.constexpr):
+    i = tl.arange(0, N)
+    v, m = tl.load(x + i), tl.load(mask + i)
+    if OP == "add":
+        seen = tl.atomic_add(cells + i // 2, v, mask=m)
+    elif OP == "max":
+        seen = tl.atomic_max(cells + i // 2, v, mask=m)
+    elif OP == "min":
+        seen = tl.atomic_min(cells + i // 2, v, mask=m)
+    elif OP == "and":
+        seen = tl.atomic_and(cells + i // 2, v, mask=m)
+    elif OP == "or":
+        seen = tl.atomic_or(cells + i // 2, v, mask=m)
+    elif OP == "xor":
+        seen = tl.atomic_xor(cells + i // 2, v, mask=m)
+    else:
+        seen = tl.atomic_xchg(cells + i // 2, v, mask=m)
+    tl.store(old + i, seen, mask=m)
+
+
+_ATOMIC = {
+    "add": np.add, "max": np.maximum, "min": np.minimum, "and": np.bitwise_and, "or": np.bitwise_or,
+    "xor": np.bitwise_xor, "xchg": lambda a, b: b,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16, F32, F64, *INTEGERS[4:]], ids=str)
+def test_every_atomic_with_masks_and_old_values(dtype):
+    x, mask = np.array([5, 2, 9, 1], dtype), np.array([1, 1, 0, 1], bool)
+    if dtype.kind != "u":
+        x[1] = -3
+    for op, combine in _ATOMIC.items():
+        half = dtype.itemsize == 2
+        if (dtype.kind not in "iu" and op in ("and", "or", "xor")) or (half and op in ("max", "min", "xchg")):
+            continue
+        cells = to_device(np.array([4, 4], dtype), INTERPRET)
+        old = to_device(np.zeros(4, dtype), INTERPRET)
+        arrays = [to_device(a, INTERPRET) for a in (x, mask)]
+        launch(_atomic_cells, 1, cells, old, *arrays, N=4, OP=op)
+        start = np.array(4, dtype)
+        first = combine(start, x[0]).astype(dtype)
+        second = combine(first, x[1]).astype(dtype)
+        np.testing.assert_array_equal(f64(to_host(cells)), f64([second, combine(start, x[3])]), err_msg=op)
+        if op != "min" or dtype != F64 or version("triton") >= "3.9":  # 3.6's own code takes it for a pointer
+            np.testing.assert_array_equal(f64(to_host(old)), f64([start, first, 0, start]), err_msg=op)
+
+
+@jit
+def _fused(out, x, y, z, N: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.store(out + i, tl.fma(tl.load(x + i), tl.load(y + i), tl.load(z + i)))
+
+
+@pytest.mark.parametrize("dtype", [F16, F32, F64], ids=str)
+def test_fma_rounds_once(dtype):
+    x, y, z = np.random.default_rng(6).standard_normal((3, 64)).astype(dtype)
+    eps = np.finfo(dtype).eps
+    x[0], y[0], z[0] = 1 + eps, 1 + eps, -(1 + 2 * eps)  # what is left is eps**2
+    x[1], y[1], z[1] = 1 + eps, 1 - eps / 2, eps**3 if dtype != F16 else 0  # next to a tie
+    out = run(_fused, 64, dtype, x, y, z, N=64)
+    for r, *v in zip(out, x, y, z, strict=True):
+        a, b, c = (Fraction(float(t)) for t in v)
+        error = abs(a * b + c - Fraction(float(r)))
+        near = [Fraction(float(np.nextafter(r, dtype.type(s)))) for s in (-np.inf, np.inf)]
+        assert all(error <= abs(a * b + c - n) for n in near)
+
+
+@jit
+def _hinted(out, x, n, KIND: tl.constexpr, N: tl.constexpr):
+    i = tl.arange(0, N) + n
+    if KIND == "multiple_of":
+        i = tl.multiple_of(i, 8)
+    if KIND == "max_contiguous":
+        i = tl.max_contiguous(i % 6, 8)
+    if KIND == "max_constancy":
+        i = tl.max_constancy(i // 4, 4)
+    if KIND == "assume":
+        tl.assume(n > 4)
+    tl.store(out + tl.arange(0, N), tl.load(x + i))
+
+
+def test_false_hints_are_errors():
+    x = np.arange(32, dtype=np.float32)
+    run(_hinted, 8, F32, x, 8, KIND="multiple_of", N=8)
+    run(_hinted, 8, F32, x, 8, KIND="max_constancy", N=8)
+    run(_hinted, 8, F32, x, 8, KIND="assume", N=8)
+    for kind, text in {
+        "multiple_of": r"multiple_of\(..., \[8\]\) does not hold", "max_contiguous": "max_contiguous",
+        "max_constancy": "max_constancy", "assume": "assume",
+    }.items():  # fmt: skip
+        with pytest.raises(KernelError, match=f"{text}.*test_interpreter.py:"):
+            run(_hinted, 8, F32, x, 2, KIND=kind, N=8)
+
+
+@jit
+def _undecided(out, x, N: tl.constexpr):
+    i = tl.arange(0, N)
+    if tl.load(x + i) > 0:
+        tl.store(out + i, 1.0)
+
+
+@jit
+def _asserted(out, x, N: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.device_assert(tl.load(x + i) > 1, "too small", mask=i > 0)
+    assert N == 4, "never"
+    tl.store(out + i, 1.0)
+
+
+@jit
+def _assembly(out, x, N: tl.constexpr):
+    i = tl.arange(0, N)
+    v = tl.inline_asm_elementwise("shl.b32 $0, $0, 3;", "=r,r", [tl.load(x + i)], tl.int32, True, 1)
+    tl.store(out + i, v)
+
+
+def test_what_the_interpreter_refuses_names_the_line_and_the_reason():
+    x = np.array([0, 2, 1, 0], np.float32)
+    with pytest.raises(
+        KernelError, match=r"block of shape \[4\] has no truth value.*test_interpreter\.py:\d+, in _undecided"
+    ):
+        run(_undecided, 4, F32, x, N=4)
+    with pytest.raises(KernelError, match=r"device_assert failed in 2 of 4 lanes: too small"):
+        run(_asserted, 4, F32, x, N=4)
+    with pytest.raises(KernelError, match=r"inline_asm_elementwise runs on a GPU only.*shl\.b32"):
+        run(_assembly, 4, np.int32, x.astype(np.int32), N=4)
+    with pytest.raises(KernelError, match=r"load out of bounds.*bytes (past the end of|before) (x|out)"):
+        run(_read_past, 8, F32, np.zeros(8, np.float32), N=8)
+
+
+@jit
+def _index_type(out, n):
+    for k in range(n):
+        tl.store(out + k, k * 1500000000)
+    for k in tl.range(0, n, 1, num_stages=2):
+        tl.store(out + n + k, k.to(tl.float32).to(tl.int64))
+
+
+def test_a_loops_index_is_a_32_bit_integer():
+    out = run(_index_type, 6, np.int64, 3)
+    assert out.tolist() == [0, 1500000000, 3000000000 - 2**32, 0, 1, 2]
+
+
+@jit
+def _printed(x, N: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.device_print("values", tl.load(x + i))
+    tl.device_print("bits", tl.load(x + i), hex=True)
+    tl.static_print("N is", N)
+
+
+def test_prints(capsys):
+    launch(_printed, 1, to_device(np.array([1.0, -2.0], BF16), INTERPRET), N=2)
+    printed = capsys.readouterr().out
+    for part in ("pid (0, 0, 0)", "values", "[1 -2]", "0x3f80 0xc000", "N is 2"):
+        assert part in printed
+
+
+@jit
+def _of_scalars(a, b):
+    if a > b:
+        return a - b, a
+    else:
+        return b - a, b
+
+
+@jit
+def _mapped(out, x, y, N: tl.constexpr):
+    i = tl.arange(0, N)
+    d, m = tl.map_elementwise(_of_scalars, tl.load(x + i), tl.load(y + i))
+    tl.store(out + i, d)
+    tl.store(out + N + i, m)
+
+
+def test_map_elementwise():
+    out = run(_mapped, (2, 8), F32, X, Y, N=8)
+    np.testing.assert_array_equal(out, [np.abs(X - Y), np.maximum(X, Y)])
+
+
+@jit
+def _descriptor_writes(out, x, M, N, BLOCK: tl.constexpr):
+    d = tl.make_tensor_descriptor(out, shape=[M, N], strides=[N, 1], block_shape=[BLOCK, BLOCK])
+    i = tl.arange(0, BLOCK)
+    v = tl.load(x + i[:, None] * BLOCK + i[None, :])
+    d.store([0, 0], v)
+    d.atomic_add([0, 8], v)
+
+
+def test_descriptor_store_and_atomic():
+    x = np.arange(256, dtype=np.float32).reshape(16, 16)
+    out = to_device(np.zeros((8, 20), np.float32), INTERPRET)
+    launch(_descriptor_writes, 1, out, to_device(x, INTERPRET), 8, 20, BLOCK=16)
+    expected = np.zeros((8, 32), np.float32)
+    expected[:, :16] += x[:8]
+    expected[:, 8:24] += x[:8]
+    np.testing.assert_array_equal(to_host(out), expected[:, :20])
+
+
+@jit
+def _dot_of_scaled(out, a, sa, b, sb, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, G: tl.constexpr):
+    m, n = tl.arange(0, M), tl.arange(0, N)
+    k, g = tl.arange(0, K), tl.arange(0, G)
+    x = tl.load(a + m[:, None] * (K // 2) + tl.arange(0, K // 2)[None, :])
+    y = tl.load(b + k[:, None] * N + n[None, :])
+    s = tl.load(sa + m[:, None] * G + g[None, :])
+    t = tl.load(sb + n[:, None] * G + g[None, :])
+    tl.store(out + m[:, None] * N + n[None, :], tl.dot_scaled(x, s, "e2m1", y, t, "e4m3"))
+
+
+def test_dot_scaled():
+    rng = np.random.default_rng(7)
+    codes = rng.integers(0, 16, (16, 64))
+    values = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])[codes]
+    packed = (codes[:, 0::2] | codes[:, 1::2] << 4).astype(np.uint8)
+    b = rng.standard_normal((64, 16)).astype(E4M3)
+    sa, sb = rng.integers(120, 134, (2, 16, 2)).astype(np.uint8)
+    out = run(_dot_of_scaled, (16, 16), F32, packed, sa, b, sb, M=16, N=16, K=64, G=2)
+    left = values * np.repeat(2.0 ** (sa.astype(int) - 127), 32, axis=1)
+    right = f64(b) * np.repeat(2.0 ** (sb.astype(int) - 127), 32, axis=1).T
+    np.testing.assert_allclose(out, left @ right, rtol=1e-5, atol=1e-3)
+
+
+@jit
+def _block_pointer(out, x, M, N, BLOCK: tl.constexpr):
+    p = tl.make_block_ptr(x, (M, N), (N, 1), (0, 0), (BLOCK, BLOCK), (1, 0))
+    p = tl.advance(p, (0, 4))
+    i = tl.arange(0, BLOCK)
+    v = tl.load(p, boundary_check=(0, 1), padding_option="nan")
+    tl.store(out + i[:, None] * BLOCK + i[None, :], v)
+
+
+def test_block_pointers_or_their_removal():
+    x = np.arange(40, dtype=np.float32).reshape(5, 8)
+    if version("triton") >= "3.9":
+        with pytest.raises(KernelError, match=r"Block pointers have been removed"):
+            run(_block_pointer, (8, 8), F32, x, 5, 8, BLOCK=8)
+    else:
+        expected = np.full((8, 8), np.nan)
+        expected[:5, :4] = x[:, 4:]
+        np.testing.assert_array_equal(run(_block_pointer, (8, 8), F32, x, 5, 8, BLOCK=8), expected)
+
+
+@jit
+def _random(out, seed, N: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.store(out + i, tl.rand(seed, i))
+    tl.store(out + N + i, tl.randn(seed, i))
+    tl.store(out + 2 * N + i, tl.randint(seed, i).to(tl.float64))
+
+
+def test_rand_randn_and_randint_are_philox():
+    out = run(_random, (3, 16), F64, 12345, N=16)
+    mask = 2**32 - 1
+    words = []
+    for i in range(16):  # Salmon et al. 2011
+        c, k = [i, 0, 0, 0], [12345, 0]
+        for _ in range(10):
+            a, b = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+            c = [b >> 32 ^ c[1] ^ k[0], b & mask, a >> 32 ^ c[3] ^ k[1], a & mask]
+            k = [(k[0] + 0x9E3779B9) & mask, (k[1] + 0xBB67AE85) & mask]
+        words.append(c)
+    signed = np.array(words, np.uint32).view(np.int32).astype(np.int64)
+    uniform = np.where(signed < 0, -signed - 1, signed) * 4.6566127342e-10
+    np.testing.assert_allclose(out[0], uniform[:, 0], rtol=1e-6)
+    normal = np.sqrt(-2 * np.log(np.maximum(1e-7, uniform[:, 0]))) * np.cos(6.283185307179586 * uniform[:, 1])
+    np.testing.assert_allclose(out[1], normal, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(out[2] % 2**32, [w[0] for w in words])
+
+
+def _libdevice_names():
+    from triton.language.extra import libdevice
+
+    return [n for n, f in vars(libdevice).items() if callable(f) and not n.startswith("_")]
+
+
+def test_every_libdevice_function_has_a_numpy_version():
+    from tensorlib.runtime import _libdevice
+
+    assert [n for n in _libdevice_names() if n not in _libdevice.FUNCTIONS] == []
+
+
+#: name -> (arguments, result): from SciPy, exact rational arithmetic, or the definition.
+LIBDEVICE_VALUES = {
+    "j0": ((2.5,), -0.04838377646819800), "j1": ((2.5,), 0.49709410246427405), "y0": ((2.5,), 0.49807035961523190),
+    "y1": ((2.5,), 0.14591813796678580), "jn": ((np.int32(3), 2.5), 0.21660039103911336),
+    "yn": ((np.int32(3), 2.5), -0.7560554967536710), "cyl_bessel_i0": ((1.5,), 1.6467231897728904),
+    "cyl_bessel_i1": ((-1.5,), -0.9816664285779076), "erfcx": ((30.0,), 0.018795888861416751),
+    "erfcinv": ((1e-5,), 3.1234132743414506), "normcdf": ((-10.0,), 7.619853024160527e-24),
+    "normcdfinv": ((0.025,), -1.9599639845400545), "sinpi": ((1.0,), 0.0), "cospi": ((1.0,), -1.0),
+    "round": ((-2.5,), -3.0), "fdim": ((1.0, 3.0), 0.0), "norm3d": ((1.0, 2.0, 2.0), 3.0),
+    "rnorm4d": ((1.0, 1.0, 1.0, 1.0), 0.5), "logb": ((10.0,), 3.0), "ilogb": ((0.3,), -2), "llround": ((2.5,), 3),
+    "llrint": ((2.5,), 2), "scalbn": ((1.5, np.int32(4)), 24.0), "tgamma": ((5.0,), 24.0),
+    "clz": ((np.int32(255),), 24), "popc": ((np.int32(-1),), 32), "brev": ((np.int32(1),), -(2**31)),
+    "ffs": ((np.int32(40),), 4), "mulhi": ((np.int32(-(2**31)), np.int32(4)), -2),
+    "mul24": ((np.int32(-3), np.int32(5)), -15), "hadd": ((np.int32(-3), np.int32(4)), 0),
+    "rhadd": ((np.int32(3), np.int32(4)), 4),
+    "byte_perm": ((np.int32(0x33221100), np.int32(0x77665544), np.int32(0x7610)), 0x77661100),
+}  # fmt: skip
+
+
+@jit
+def _call(out, args, fn: tl.constexpr):
+    if len(args) == 1:
+        tl.store(out, fn(tl.load(args[0])))
+    elif len(args) == 2:
+        tl.store(out, fn(tl.load(args[0]), tl.load(args[1])))
+    elif len(args) == 3:
+        tl.store(out, fn(tl.load(args[0]), tl.load(args[1]), tl.load(args[2])))
+    else:
+        tl.store(out, fn(tl.load(args[0]), tl.load(args[1]), tl.load(args[2]), tl.load(args[3])))
+
+
+def _called(name, args, out_dtype):
+    from tensorlib.runtime.compiler import define
+
+    names = ", ".join("abcd"[: len(args)])
+    fn = define(f"def _{name}({names}):\n    return libdevice.{name}({names})\n", {})
+    arrays = tuple(to_device(np.atleast_1d(a), INTERPRET) for a in args)
+    out = empty((1,), out_dtype, INTERPRET)
+    launch(_call, 1, out, arrays, fn=fn)
+    return to_host(out)[0]
+
+
+def test_libdevice_values():
+    for name, (args, expected) in LIBDEVICE_VALUES.items():
+        given = [a if isinstance(a, np.integer) else np.float64(a) for a in args]
+        dtype = F64 if isinstance(expected, float) else np.dtype(np.int32 if not name.startswith("ll") else np.int64)
+        found = _called(name, given, dtype)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-300, err_msg=name)
+
+
+def test_libdevice_rounds_as_it_is_told():
+    x, y, z = (np.float32(v) for v in (1 / 3, -0.7, 1e-9))
+    exact = {
+        "add": (x, y, Fraction(float(x)) + Fraction(float(y))), "mul": (x, y, Fraction(float(x)) * Fraction(float(y))),
+        "div": (x, y, Fraction(float(x)) / Fraction(float(y))), "sub": (x, y, Fraction(float(x)) - Fraction(float(y))),
+        "fma": (x, y, z, Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))),
+        "double2float": (np.float64(0.1), Fraction(0.1)), "int2float": (np.int32(2**24 + 1), Fraction(2**24 + 1)),
+    }  # fmt: skip
+    for name, (*args, value) in exact.items():
+        down, up, zero, near = (
+            Fraction(float(_called(f"{name}_{mode}", args, F32))) for mode in ("rd", "ru", "rz", "rn")
+        )
+        assert down <= value <= up and near in (down, up) and zero == (down if value > 0 else up), name
+        assert down == up or np.nextafter(np.float32(float(down)), np.float32(np.inf)) == np.float32(float(up)), name
+    assert _called("double2int_ru", [np.float64(1.25)], np.int32) == 2
+    assert _called("float2int_rz", [np.float32(1e20)], np.int32) == 2**31 - 1
+    assert _called("float2uint_rz", [np.float32(-5)], np.int32) == 0
 
 
 # -- the process
