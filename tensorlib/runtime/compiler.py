@@ -1,19 +1,19 @@
 """The one shim over Triton: a deferred `jit`, the specialisation key, and compilation for any target.
 
-Importing this module imports no triton: a declaration costs nothing, and works where Triton has no wheel. The versions
-from 3.6 to 3.9 are served by the same code. Nothing here touches a device or needs one.
+Importing this module imports no triton: a declaration costs nothing, and works where Triton has no wheel. Nor does a
+kernel that is in the cache on disk. In what Triton's versions differ is `versions`. Nothing here touches a device or
+needs one.
 """
 
 from __future__ import annotations
 
 import collections
-import contextlib
-import dis
 import functools
 import inspect
-import io
 import linecache
+import os
 import re
+import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
@@ -23,7 +23,10 @@ import ml_dtypes
 import numpy as np
 
 from tensorlib import _dtypes
+from tensorlib._version import __version__
 from tensorlib.errors import DtypeError, KernelError
+from tensorlib.runtime import cache, fingerprint, versions
+from tensorlib.runtime.fingerprint import names_used as names_used
 
 #: Held while Triton compiles and while a kernel is interpreted: the interpreter patches `triton.language` globally.
 LOCK = threading.RLock()
@@ -50,14 +53,10 @@ _LANGUAGE_NAMES = {
 
 def triton() -> Any:
     """The triton module, imported when first needed. KernelError where it is not installed."""
-    try:
-        import triton
-        import triton.language
-    except ImportError as error:
-        raise KernelError(
-            "Triton kernels need the package 'triton' (pip install triton; it has wheels for Linux); "
-            "without it, device 'cpu' runs every operator on NumPy"
-        ) from error
+    versions.require()
+    import triton
+    import triton.language
+
     if triton.knobs.runtime.interpret:
         raise KernelError(
             "TRITON_INTERPRET is set: Triton then cannot compile; unset it, 'interpret' has no need of it"
@@ -105,6 +104,7 @@ class Jit:
         self._jit_function = stock
         self._dependencies: frozenset[Jit] | None = None
         self.interpreted: Any = None  # the function rewritten for the interpreter, kept by interpreter.py
+        self.quick: dict[Any, Any] = {}  # the quick ways to launch it, by the types of the arguments: gpu_launch.py
 
     # Worked out at first use: hundreds of these are made when the library is imported.
     @functools.cached_property
@@ -143,6 +143,22 @@ class Jit:
     def names(self) -> dict[str, Any]:
         """The globals and closure variables the body uses, as they are now."""
         return names_used(self.fn)
+
+    # What is on disk is found by the next three, and what is compiled is made of them: they must not change between.
+    @functools.cached_property
+    def names_at_first_use(self) -> dict[str, Any]:
+        """`names`, as they were when the function was first launched."""
+        return self.names
+
+    @functools.cached_property
+    def source(self) -> str:
+        """The lines of its definition."""
+        return fingerprint.source(self.fn)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of its source, of every function it reaches and of the values of the globals they use."""
+        return fingerprint.of(self)
 
     @property
     def dependencies(self) -> frozenset[Jit]:
@@ -185,14 +201,29 @@ class Jit:
         copy.__qualname__ = name if times == 1 else f"{name}__{times}"
         built = JITFunction(copy)
         self._jit_function = built  # before the names are resolved: they may lead back here
-        scope.update({name: _resolve(value) for name, value in self.names.items()})
+        scope.update({name: _resolve(value) for name, value in self.names_at_first_use.items()})
+        if self._was_edited(versions.source(built)):
+            _Edited.found = True
         return built
+
+    def _was_edited(self, compiled: str) -> bool:
+        """Whether Triton read another source than the fingerprint was made of."""
+        try:
+            return not self.source.startswith(compiled.rstrip())
+        except fingerprint.Unknown:
+            return False
 
     # Triton's disk cache asks a constant for its key.
     @property
     def cache_key(self) -> str:
         """A hash of the source and of everything it reaches."""
         return str(self.jit_function.cache_key)
+
+
+class _Edited:
+    """Whether a file was changed while its kernels were in use: what is compiled from then on is not kept on disk."""
+
+    found = False
 
 
 _times_built: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -262,31 +293,6 @@ def as_jit(fn: Any) -> Jit:
     raise KernelError(f"expected a function declared with @jit or @triton.jit, got {fn!r}")
 
 
-def names_used(fn: Callable[..., Any]) -> dict[str, Any]:
-    """The globals and closure variables that a function's body loads.
-
-    Left out are `tl` and `libdevice` where a file gives the name to something else: in a kernel they are Triton's.
-    """
-    found: dict[str, Any] = {}
-    code = [fn.__code__]
-    for block in code:
-        code.extend(c for c in block.co_consts if isinstance(c, types.CodeType))
-        for step in dis.get_instructions(block):
-            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-                if step.argval in fn.__globals__:
-                    value = fn.__globals__[step.argval]
-                    if step.argval not in ("tl", "libdevice") or _name(value).partition(".")[0] == "triton":
-                        found[step.argval] = value
-    for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
-        with contextlib.suppress(ValueError):  # a cell that is still empty
-            found[name] = cell.cell_contents
-    return found
-
-
-def _name(value: Any) -> str:
-    return str(getattr(value, "__name__", ""))
-
-
 def _is_constexpr(annotation: Any) -> bool:
     name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
     return name.rpartition(".")[2] == "constexpr"
@@ -352,7 +358,7 @@ def specialise(value: Any, wide_range: bool = False, plain: bool = False) -> Key
         if name is None:
             raise DtypeError(f"Triton has no element type for {value.dtype}; kernels take {', '.join(map(str, TYPES))}")
         key = f"*{name} 16" if not plain and value.data_ptr() % 16 == 0 else f"*{name}"
-        return key + " range32" if wide_range and _in_range32(value) else key
+        return key + " range32" if wide_range and in_range32(value) else key
     if value is None:
         return "=None"
     if kind is bool:
@@ -374,6 +380,17 @@ def specialise(value: Any, wide_range: bool = False, plain: bool = False) -> Key
     )
 
 
+def specialise_all(kernel: Jit, args: tuple[Any, ...], target: str) -> tuple[Key, ...]:
+    """The keys of every argument of a launch on a target."""
+    amd = target.startswith("gfx")
+    return tuple(
+        [
+            specialise(value, amd, name in kernel.do_not_specialize)
+            for name, value in zip(kernel.arguments, args, strict=True)
+        ]
+    )
+
+
 def _specialise_int(value: int, plain: bool) -> str:
     if value == 1 and not plain:
         return "=1"
@@ -388,7 +405,7 @@ def _specialise_int(value: int, plain: bool) -> str:
     return f"{name} 16" if not plain and value % 16 == 0 else name
 
 
-def _in_range32(array: Any) -> bool:
+def in_range32(array: Any) -> bool:
     """Whether every element lies within 2 GiB after ptr, so that AMD's buffer instructions reach it."""
     if min(array.strides, default=0) < 0:
         return False
@@ -430,22 +447,89 @@ def target(name: str) -> Any:
     return GPUTarget("hip", name, 64 if name.startswith("gfx9") else 32)
 
 
+class Request(NamedTuple):
+    """One compilation. keys: a specialisation key for each argument; constants: every constexpr by name."""
+
+    kernel: Jit
+    keys: tuple[Key, ...]
+    constants: dict[str, Any]
+    target: str
+    num_warps: int = 4
+    num_stages: int = 2
+    options: dict[str, Any] | None = None
+
+    @property
+    def hashable(self) -> _Hashable:
+        """The same to look it up by."""
+        return _Hashable(
+            self.kernel,
+            self.keys,
+            constants_key(self.constants),
+            self.target,
+            self.num_warps,
+            self.num_stages,
+            constants_key(self.options or {}),
+        )
+
+    def describe(self) -> str:
+        """What a message says of it."""
+        return (
+            f"  arguments: {describe_keys(self.kernel, self.keys)}\n"
+            f"  constants: {self.constants}\n"
+            f"  num_warps={self.num_warps}, num_stages={self.num_stages}, options={self.options or {}}"
+        )
+
+
+class _Hashable(NamedTuple):
+    kernel: Jit
+    keys: tuple[Key, ...]
+    constants: tuple[Any, ...]
+    target: str
+    num_warps: int
+    num_stages: int
+    options: tuple[Any, ...]
+
+
 class Compiled:
     """A kernel compiled for one target: its binary and what a launch must know."""
 
-    __slots__ = ("asm", "binary", "block_warps", "kernel", "metadata", "name", "shared", "target", "types")
+    __slots__ = (
+        "_asm", "binary", "block_warps", "constants", "cooperative", "global_scratch_align", "global_scratch_size",
+        "kernel", "keys", "metadata", "name", "num_ctas", "pdl", "profile_scratch_align", "profile_scratch_size",
+        "request", "shared", "target", "tensordesc_meta", "types",
+    )  # fmt: skip
 
-    def __init__(self, kernel: Jit, target: str, types: list[str], result: Any) -> None:
-        self.kernel = kernel
-        self.target = target
+    def __init__(
+        self, request: Request, metadata: versions.Metadata, binary: bytes, asm: dict[str, Any] | None = None
+    ) -> None:
+        self.request = request
+        self.kernel = request.kernel
+        self.target = request.target
+        #: The specialisation key of each argument, and every constexpr by name: what it was compiled for.
+        self.keys = request.keys
+        self.constants = dict(request.constants)
         #: Triton types of the run-time parameters in order, without the two trailing scratch pointers.
-        self.types = types
-        self.metadata = result.metadata
-        self.asm = result.asm
-        self.name: str = result.metadata.name
-        self.binary: bytes = result.asm["cubin" if target.startswith("sm_") else "hsaco"]
-        self.shared: int = result.metadata.shared
-        self.block_warps: int = result.metadata.num_warps  # what the compiler made of it, not what was asked
+        self.types = [t for k in request.keys for t in runtime_types(k)]
+        self.binary = binary
+        self._asm = asm
+        self.metadata = metadata
+        self.name = metadata.name
+        self.shared = metadata.shared
+        self.block_warps = metadata.num_warps  # what the compiler made of it, not what was asked
+        self.num_ctas = metadata.num_ctas
+        self.cooperative, self.pdl = metadata.cooperative, metadata.pdl
+        self.global_scratch_size = metadata.global_scratch_size
+        self.global_scratch_align = metadata.global_scratch_align
+        self.profile_scratch_size = metadata.profile_scratch_size
+        self.profile_scratch_align = metadata.profile_scratch_align
+        self.tensordesc_meta = metadata.tensordesc_meta
+
+    @property
+    def asm(self) -> dict[str, Any]:
+        """The text of every stage: "ttir", "ttgir", "llir", "ptx" or "amdgcn". The disk keeps none: compiled again."""
+        if self._asm is None:
+            self._asm = _run_triton(self.request).asm
+        return self._asm
 
 
 def compile_kernel(
@@ -459,68 +543,226 @@ def compile_kernel(
 ) -> Compiled:
     """Compile for a target. keys: one specialisation key per argument; constants: every constexpr by name.
 
-    KernelError names the kernel, its types, constants and target, with Triton's error as its cause.
+    What this process or the cache on disk has is not compiled again; threads and processes that ask for the same at
+    once wait for one of them. KernelError names the kernel, its types, constants and target, with Triton's error as
+    its cause.
     """
-    key = _Request(
-        kernel, keys, constants_key(constants), target_name, num_warps, num_stages, constants_key(options or {})
-    )
+    request = Request(kernel, keys, constants, target_name, num_warps, num_stages, options)
+    key = request.hashable
     found = _compiled.get(key)
+    return _obtain_once(key, request) if found is None else found
+
+
+_compiled: dict[_Hashable, Compiled] = {}
+#: While there are any, a compile-only device tells them what it would compile, and does not: `ahead.collect`.
+collectors: list[Callable[[Request], None]] = []
+
+
+class _Flight:
+    """A compilation that is going on, for the other threads that want its result."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.done = threading.Event()
+        self.error: BaseException | None = None
+
+
+_flights: dict[_Hashable, _Flight] = {}
+_flights_lock = threading.Lock()  # never held while anything is compiled or read
+
+
+def _obtain_once(key: _Hashable, request: Request) -> Compiled:
+    while True:
+        with _flights_lock:
+            found, flight = _compiled.get(key), _flights.get(key)
+            if found is not None:
+                return found
+            if flight is None:
+                flight = mine = _flights[key] = _Flight()
+            else:
+                mine = None
+        if mine is not None:
+            break
+        if flight.thread == threading.get_ident():  # a finaliser or a signal's handler, within the compilation
+            return _obtain(request)
+        flight.done.wait()
+        if isinstance(flight.error, KernelError):
+            raise KernelError(*flight.error.args) from flight.error
+    try:
+        found = _compiled[key] = _obtain(request)
+        return found
+    except BaseException as error:
+        mine.error = error
+        raise
+    finally:
+        with _flights_lock:
+            del _flights[key]
+        mine.done.set()
+
+
+def _after_fork() -> None:
+    """A child has none of the threads that compiled or interpreted when it was made."""
+    global LOCK, _flights_lock
+    _flights.clear()
+    _flights_lock = threading.Lock()
+    LOCK._at_fork_reinit()  # type: ignore[attr-defined]  # the object itself, which other modules hold
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _obtain(request: Request) -> Compiled:
+    """From the disk, or from Triton and then to the disk."""
+    entry = entry_key(request)
+    return _compile(request) if entry is None else obtain(request, entry)
+
+
+def obtain(request: Request, entry: str) -> Compiled:
+    """What the disk has under a key, or what Triton makes of the request, which is then kept under that key."""
+    found = _load(request, entry)
     if found is None:
-        with LOCK:
-            found = _compiled.get(key)
+        with cache.lock(entry):
+            found = _load(request, entry)  # while this waited, another process may have compiled it
             if found is None:
-                found = _compiled[key] = _compile(key, constants, options or {})
+                found = _compile(request)
+                if not _Edited.found:
+                    header = {
+                        "kernel": f"{request.kernel.__module__}.{request.kernel.__qualname__}",
+                        "target": request.target,
+                        "metadata": found.metadata._asdict(),
+                    }
+                    cache.store(entry, header, found.binary)
     return found
 
 
-class _Request(NamedTuple):
-    kernel: Jit
-    keys: tuple[Key, ...]
-    constants: tuple[Any, ...]
-    target: str
-    num_warps: int
-    num_stages: int
-    options: tuple[Any, ...]
+def entry_key(request: Request) -> str | None:
+    """The key of a compilation in the cache on disk: a hash of all that its result depends on.
 
-
-_compiled: dict[_Request, Compiled] = {}
-
-
-def _compile(request: _Request, constants: dict[str, Any], options: dict[str, Any]) -> Compiled:
-    kernel = request.kernel
-    triton_compile, ast_source = triton().compile, triton().compiler.ASTSource
-    function = kernel.jit_function
-    signature: dict[str, Any] = {}
-    constexprs: dict[tuple[int, ...], Any] = {}
-    attributes: dict[tuple[int, ...], list[list[Any]]] = {}
-    arguments = iter(request.keys)
-    for i, parameter in enumerate(kernel.parameters):
-        if parameter.constexpr:
-            signature[parameter.name] = "constexpr"
-            constexprs[i,] = constant(constants[parameter.name])
-        else:
-            signature[parameter.name] = _signature(next(arguments), (i,), constexprs, attributes)
-    printed = io.StringIO()
+    None where that cannot be known, where a setting asks to watch the compiler, and without a cache.
+    """
+    around = surroundings(request.target)
+    if around is None or cache.folder() is None:
+        return None
+    values = fingerprint.Arguments()
+    options = {**versions.OPTIONS, **(request.options or {})}
     try:
-        with contextlib.redirect_stdout(printed):  # ptxas' failure prints the whole PTX
-            result = triton_compile(
-                ast_source(function, signature, constexprs, attributes),
+        parts = (
+            around,
+            request.kernel.fingerprint,
+            values.text(request.keys),
+            values.text(tuple(sorted(request.constants.items()))),
+            request.target,
+            f"{request.num_warps} {request.num_stages}",
+            values.text(tuple(sorted(options.items()))),
+            *(f"{v} {versions.stamp(v)}" for v in options.values() if isinstance(v, str) and os.sep in v),
+        )
+    except fingerprint.Unknown:
+        return None
+    return fingerprint.digest("\0".join(parts))
+
+
+def surroundings(target_name: str) -> str | None:
+    """A hash of everything but the request that changes what is compiled: Triton, its tools and settings.
+
+    None where a setting asks to see or replace what the compiler does.
+    """
+    settings = versions.settings()
+    if settings is None:
+        return None
+    tool = versions.assembler(target_name)
+    identity = versions.identity(target_name, tool, versions.stamp(tool))
+    return fingerprint.digest("\0".join((_own_identity(), identity, settings)))
+
+
+@functools.cache
+def _own_identity() -> str:
+    """tensorlib's own part in what is compiled: the text of the files that drive Triton."""
+    parts = []
+    for path in (__file__, versions.__file__):
+        try:
+            with open(path, encoding="utf-8") as file:
+                parts.append(file.read())
+        except OSError:
+            parts.append(__version__)  # from an archive
+    return "\0".join(parts)
+
+
+def _load(request: Request, entry: str) -> Compiled | None:
+    """What the disk has; None where it is not what this version writes."""
+    found = cache.load(entry)
+    if found is None:
+        return None
+    header, binary = found
+    metadata = versions.Metadata.from_json(header.get("metadata"))
+    return None if metadata is None else Compiled(request, metadata, binary)
+
+
+def _compile(request: Request) -> Compiled:
+    result = _run_triton(request)
+    binary: bytes = result.asm["cubin" if request.target.startswith("sm_") else "hsaco"]
+    return Compiled(request, versions.metadata(result.metadata), binary, result.asm)
+
+
+def _run_triton(request: Request) -> Any:
+    """Triton's CompiledKernel."""
+    kernel = request.kernel
+    stock = triton()
+    with LOCK:
+        signature: dict[str, Any] = {}
+        constexprs: dict[tuple[int, ...], Any] = {}
+        attributes: dict[tuple[int, ...], list[list[Any]]] = {}
+        arguments = iter(request.keys)
+        for i, parameter in enumerate(kernel.parameters):
+            if parameter.constexpr:
+                signature[parameter.name] = "constexpr"
+                constexprs[i,] = constant(request.constants[parameter.name])
+            else:
+                signature[parameter.name] = _signature(next(arguments), (i,), constexprs, attributes)
+
+        def run() -> Any:
+            return stock.compile(
+                stock.compiler.ASTSource(kernel.jit_function, signature, constexprs, attributes),
                 target=target(request.target),
                 options={
                     "num_warps": request.num_warps,
                     "num_stages": request.num_stages,
-                    "enable_fp_fusion": True,
-                    **options,
+                    **versions.OPTIONS,
+                    **(request.options or {}),
                 },
             )
-    except Exception as error:
-        raise KernelError(
-            f"{kernel.__name__}: does not compile for {request.target}: {_first_lines(error)}\n"
-            f"  arguments: {describe_keys(kernel, request.keys)}\n"
-            f"  constants: {constants}\n"
-            f"  num_warps={request.num_warps}, num_stages={request.num_stages}, options={options}"
-        ) from error
-    return Compiled(kernel, request.target, [t for k in request.keys for t in runtime_types(k)], result)
+
+        try:
+            with _Silenced():
+                try:
+                    return run()
+                except (OSError, ValueError, KeyError, StopIteration):
+                    # Triton's own cache may be damaged, or its folder not to be written: without it.
+                    with versions.without_cache():
+                        return run()
+        except Exception as error:
+            raise KernelError(
+                f"{kernel.__name__}: does not compile for {request.target}: {_first_lines(error)}\n{request.describe()}"
+            ) from error
+
+
+class _Silenced:
+    """Within it this thread prints nothing: when ptxas fails, Triton prints the whole PTX. Other threads do."""
+
+    def __enter__(self) -> None:
+        self._before, self._thread = sys.stdout, threading.get_ident()
+        sys.stdout = self  # type: ignore[assignment]
+
+    def __exit__(self, *exception: Any) -> None:
+        if sys.stdout is self:  # type: ignore[comparison-overlap]
+            sys.stdout = self._before
+
+    def write(self, text: str) -> int:
+        """To where it would have gone, unless this thread wrote it."""
+        return len(text) if threading.get_ident() == self._thread else self._before.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._before, name)
 
 
 def _signature(

@@ -370,8 +370,8 @@ assert "triton" not in sys.modules and "torch" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_no_gpu_driver_yet():
-    with pytest.raises(DeviceError, match="'cuda:0': this version of tensorlib has no GPU driver yet"):
+def test_without_a_gpu_the_reason_is_said():
+    with pytest.raises(DeviceError, match=r"'cuda:0': no GPU can be used here: CUDA: .*; HIP: .*; use 'cpu'"):
         empty((4,), np.float32, device("cuda:0"))
 
 
