@@ -1,35 +1,17 @@
-"""Where the bytes of a DeviceArray come from: one allocator per kind of device, looked up in one table.
-
-An allocator answers three calls: ``allocate(nbytes)`` gives an address and the object that keeps it alive,
-``read`` and ``write`` move contiguous bytes between that memory and a one-dimensional uint8 array on the host.
-"""
+"""Memory where there is no GPU: the host's, for the interpreter; addresses only, for compile-only targets."""
 
 from __future__ import annotations
 
 import bisect
 import threading
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from tensorlib._device import device as Device
 from tensorlib.errors import DeviceError
 
 ALIGNMENT = 64  #: of host memory: a cache line, and the widest vector register
 _FAKE_ALIGNMENT = 256  # what cudaMalloc and hipMalloc give
-
-
-class Allocator(Protocol):
-    """What a kind of device must offer."""
-
-    def allocate(self, nbytes: int) -> tuple[int, Any]:
-        """Address of nbytes of uninitialised memory, and its owner."""
-
-    def read(self, ptr: int, owner: Any, out: np.ndarray) -> None:
-        """Copy ``out.nbytes`` bytes at ptr into out."""
-
-    def write(self, ptr: int, owner: Any, data: np.ndarray) -> None:
-        """Copy data to ptr."""
 
 
 def poison_value(dtype: np.dtype[Any]) -> Any:
@@ -88,6 +70,11 @@ def out_of_bounds(addresses: np.ndarray, itemsize: int) -> np.ndarray | None:
     return bad if bad.any() else None
 
 
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """A C-contiguous array as its bytes."""
+    return array.reshape(-1).view(np.uint8)
+
+
 class HostMemory:
     """64-byte aligned NumPy memory, for the devices that run over host memory."""
 
@@ -96,15 +83,21 @@ class HostMemory:
         block = HostBlock(nbytes)
         return block.start, block
 
+    def upload(self, data: np.ndarray) -> tuple[int, Any]:
+        """A new block with a copy of data."""
+        block = HostBlock(data.nbytes)
+        self.write(block.start, block, data)
+        return block.start, block
+
     def read(self, ptr: int, owner: HostBlock, out: np.ndarray) -> None:
         """Copy from the block."""
         offset = ptr - owner.start
-        out[...] = owner.bytes[offset : offset + out.nbytes]
+        _bytes(out)[...] = owner.bytes[offset : offset + out.nbytes]
 
     def write(self, ptr: int, owner: HostBlock, data: np.ndarray) -> None:
         """Copy to the block."""
         offset = ptr - owner.start
-        owner.bytes[offset : offset + data.nbytes] = data
+        owner.bytes[offset : offset + data.nbytes] = _bytes(data)
 
 
 class NoMemory:
@@ -121,23 +114,13 @@ class NoMemory:
             self._next += max(1, -(-nbytes // _FAKE_ALIGNMENT)) * _FAKE_ALIGNMENT
         return start, None
 
+    def upload(self, data: np.ndarray) -> tuple[int, Any]:
+        """An address; nothing is kept."""
+        return self.allocate(data.nbytes)
+
     def read(self, ptr: int, owner: None, out: np.ndarray) -> None:
         """Nothing was run, so there is nothing to read."""
         raise DeviceError("cannot read from a compile-only target: its kernels are compiled and nothing is run")
 
     def write(self, ptr: int, owner: None, data: np.ndarray) -> None:
         """Nothing to write to: kernels for this target are never run."""
-
-
-ALLOCATORS: dict[str, Allocator] = {"interpret": HostMemory(), "compile-only": NoMemory()}
-
-
-def allocator(device: Device) -> Allocator:
-    """The allocator of a device. DeviceError where this version has no driver for it."""
-    found = ALLOCATORS.get("compile-only" if device.compile_only else device.type)
-    if found is None:
-        raise DeviceError(
-            f"device {str(device)!r}: this version of tensorlib has no GPU driver yet; use 'cpu', 'interpret' "
-            f"(Triton's interpreter over host memory), or a compile-only target such as 'sm_90'"
-        )
-    return found
