@@ -15,7 +15,8 @@ import numpy as np
 from tensorlib._device import cpu
 from tensorlib._device import device as Device
 from tensorlib.errors import DeviceError, DtypeError
-from tensorlib.runtime.memory import allocator, poison_value
+from tensorlib.runtime.engine import engine_of
+from tensorlib.runtime.memory import poison_value
 
 # For striding only: stands in for an element of that many bytes, as the array interface cannot name ml_dtypes' types.
 _STAND_IN = {1: "|u1", 2: "<u2", 4: "<u4", 8: "<u8", 16: "<c16"}
@@ -175,24 +176,32 @@ def empty(shape: Sequence[int], dtype: Any, device: Device = cpu) -> Any:
     if device is cpu:
         return np.full(shape, poison_value(dtype), dtype) if _poisoned else np.empty(shape, dtype)
     if dtype.kind == "c":
-        raise DtypeError(
-            f"complex numbers are on the CPU only, not on {str(device)!r}: compute there, or keep the real "
-            f"and imaginary parts, as view_as_real(x) gives them"
-        )
-    memory = allocator(device)
-    ptr, owner = memory.allocate(math.prod(shape) * dtype.itemsize)
+        refuse_complex(device)
+    engine = device.engine or engine_of(device)
     if _poisoned:
-        memory.write(ptr, owner, np.full(math.prod(shape), poison_value(dtype), dtype).view(np.uint8))
-    return DeviceArray(ptr, shape, contiguous_strides(shape), dtype, device, owner)
+        ptr, owner = engine.upload(np.full(math.prod(shape), poison_value(dtype), dtype))
+    else:
+        ptr, owner = engine.allocate(math.prod(shape) * dtype.itemsize)
+    return DeviceArray(ptr, shape, contiguous_strides(shape), dtype, engine.device, owner)
+
+
+def refuse_complex(device: Device) -> None:
+    """DtypeError: arrays of complex numbers are NumPy's."""
+    raise DtypeError(
+        f"complex numbers are on the CPU only, not on {str(device)!r}: compute there, or keep the real "
+        f"and imaginary parts, as view_as_real(x) gives them"
+    )
 
 
 def to_device(array: np.ndarray, device: Device) -> Any:
     """A C-contiguous copy of a NumPy array on the device."""
     if device is cpu:
         return array.copy()
-    out = empty(array.shape, array.dtype, device)
-    allocator(device).write(out.ptr, out.owner, np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-    return out
+    if array.dtype.kind == "c":
+        refuse_complex(device)
+    engine = device.engine or engine_of(device)
+    ptr, owner = engine.upload(np.ascontiguousarray(array))
+    return DeviceArray(ptr, array.shape, contiguous_strides(array.shape), array.dtype, engine.device, owner)
 
 
 def to_host(array: Array) -> np.ndarray:
@@ -201,7 +210,6 @@ def to_host(array: Array) -> np.ndarray:
         return array.copy()
     if not isinstance(array, DeviceArray):  # of one of the classes in LIFTED
         return array.read()
-    memory = allocator(array.device)
     if array.device.compile_only:
         raise DeviceError(
             f"cannot read an array of {str(array.device)!r}: it is a compile-only target, its kernels are compiled "
@@ -213,7 +221,7 @@ def to_host(array: Array) -> np.ndarray:
     steps = [(n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)]
     below, above = sum(s for s in steps if s < 0), sum(s for s in steps if s > 0)
     extent = np.empty(above - below + 1, array.dtype)
-    memory.read(array.ptr + below * array.itemsize, array.owner, extent.view(np.uint8))
+    engine_of(array.device).read(array.ptr + below * array.itemsize, array.owner, extent)
     strided: np.ndarray = as_strided(extent, array.shape, array.strides, -below)
     return strided.copy()
 

@@ -21,9 +21,10 @@ _SPELLED = re.compile(r"(?P<type>cpu|cuda|hip|interpret|sm_\d+|gfx[0-9a-f]+)(:(?
 class device:
     """A place for arrays: ``device("cpu")``, ``device("cuda", 0)``, ``device("cuda:0")``, ``device("interpret")``."""
 
-    __slots__ = ("index", "type")
+    __slots__ = ("engine", "index", "type")
     type: str
     index: int | None
+    engine: Any  # what allocates and launches there, once it was used: runtime/engine.py
 
     def __new__(cls, type: Any, index: int | None = None) -> device:
         """The device of that name; a device is returned as it is."""
@@ -49,7 +50,7 @@ class device:
         self = _INTERNED.get((kind, index))
         if self is None:
             self = object.__new__(cls)
-            self.type, self.index = kind, index
+            self.type, self.index, self.engine = kind, index, None
             _INTERNED[kind, index] = self
         return self
 

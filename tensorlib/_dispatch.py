@@ -31,7 +31,7 @@ from tensorlib._core import (
 from tensorlib._device import cpu
 from tensorlib._dtypes import HALF, OF_NUMPY, bool_, float32, float64
 from tensorlib.errors import DeviceError, DimError, DtypeError, RangeError
-from tensorlib.runtime import determinism
+from tensorlib.runtime import determinism, launch
 
 if TYPE_CHECKING:
     from tensorlib.op import Op
@@ -322,6 +322,7 @@ def execute(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any, de
                 f"{op.name}: runs on the CPU only, and came with a tensor on {device}: "
                 f"move it with .cpu() and the result back with .to('{device}')"
             )
+        launch.operator[0] = op.name
         try:
             if specs is None:  # the shapes depend on the data: the host function makes its outputs
                 result = op.kernel(*arrays, **attrs)
@@ -334,6 +335,8 @@ def execute(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any, de
                 f"{op.name} does not have a deterministic implementation on {device}, and "
                 f"'use_deterministic_algorithms(True)' was called: call it with warn_only=True, or use the CPU"
             ) from None
+        finally:
+            launch.operator[0] = ""
     if listening[0]:
         for observe in observers:
             observe(op, arrays, attrs, outs)

@@ -49,6 +49,19 @@ class KernelError(TensorlibError, RuntimeError):
     """A Triton kernel failed to compile or to run."""
 
 
+class DriverError(DeviceError):
+    """A call of the GPU's driver failed: ``error_code`` is the driver's number, ``error_name`` its name for it."""
+
+    def __init__(self, message: str, error_code: int = 0, error_name: str = "") -> None:
+        super().__init__(message)
+        self.error_code = error_code
+        self.error_name = error_name
+
+
+class CaptureError(DeviceError):
+    """What cannot be recorded was asked for while a graph is captured."""
+
+
 class CheckpointError(TensorlibError, RuntimeError):
     """A checkpoint is missing, damaged, or of another model."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tensorlib._device import device as Device
 from tensorlib.errors import DeviceError, KernelError
-from tensorlib.runtime import abi, compiler, interpreter
+from tensorlib.runtime import compiler
 from tensorlib.runtime.compiler import Jit
+from tensorlib.runtime.engine import engine_of
 
 
 class Launch(NamedTuple):
@@ -34,6 +36,10 @@ class Launch(NamedTuple):
 
 #: Called with each Launch: for tests and tools.
 observers: list[Callable[[Launch], None]] = []
+
+
+#: The operator whose host function is running, set by the dispatcher: an error of the GPU names it.
+operator: list[str] = [""]
 
 
 class Coverage:
@@ -82,33 +88,31 @@ def launch(
 
     An empty grid runs nothing. DeviceError names both devices when the arrays are on two.
     """
-    kernel = compiler.as_jit(kernel)
+    if type(kernel) is not Jit:
+        kernel = compiler.as_jit(kernel)
+    if type(grid) is int:
+        grid = (grid,)
+    if not observers and options is None:
+        quick = kernel.quick.get((*map(type, args), *constants, *map(type, constants.values())))
+        if quick is not None:
+            run = quick(args, constants, num_warps, num_stages)
+            if run is not None:
+                try:
+                    return run(grid, args)
+                except struct.error:  # a grid that is none: checked below, as at a first launch
+                    pass
     grid = (grid,) if isinstance(grid, int) else tuple(grid)
     _bind(kernel, args, constants)
     device = _device(kernel, args)
-    if 0 in grid:
-        return
     if not 1 <= len(grid) <= 3 or min(grid) < 0:
         raise KernelError(f"{kernel.__name__}: a grid has one to three sizes, none negative, got {grid}")
+    if 0 in grid:
+        return
     if observers:
         record = Launch(kernel, grid, device, args, constants, num_warps, num_stages)
         for observer in observers:
             observer(record)
-    if device.type == "interpret":
-        interpreter.run(kernel, grid, args, constants)
-    elif device.compile_only:
-        amd = device.type.startswith("gfx")
-        keys = tuple(
-            compiler.specialise(value, amd, name in kernel.do_not_specialize)
-            for name, value in zip(kernel.arguments, args, strict=True)
-        )
-        compiled = compiler.compile_kernel(kernel, keys, constants, device.type, num_warps, num_stages, options)
-        abi.check(compiled)
-    else:
-        raise DeviceError(
-            f"{kernel.__name__}: device {str(device)!r} cannot run a kernel: this version of tensorlib has no GPU "
-            f"driver yet; use 'interpret', or a compile-only target such as 'sm_90'"
-        )
+    engine_of(device).launch(kernel, grid, args, constants, num_warps, num_stages, options)
 
 
 def _bind(kernel: Jit, args: tuple[Any, ...], constants: dict[str, Any]) -> None:
