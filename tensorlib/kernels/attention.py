@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tensorlib._array import DeviceArray, empty, expand, is_contiguous
-from tensorlib._device import device as Device
-from tensorlib.kernels.matmul import contiguous, is_amd, is_rdna, precision
+from tensorlib.kernels.matmul import contiguous, precision
 from tensorlib.kernels.pointwise import collapse
+from tensorlib.kernels.random import drawn
+from tensorlib.runtime.autotune import Config, Tunable, bucket
 from tensorlib.runtime.compiler import jit
+from tensorlib.runtime.hardware import Estimate, Hardware, Tile, product_cost
 from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 
 if TYPE_CHECKING:
@@ -61,9 +63,10 @@ def _keep(z, rows, n0, L, S, p, seed, offset, BLOCK_N: tl.constexpr):
     quad = row[:, None] * quads + (n0 // 4 + tl.arange(0, BLOCK_N // 4))[None, :]
     c0 = (quad & 0xFFFFFFFF).to(tl.uint32)
     c1 = (quad >> 32).to(tl.uint32)
-    c2 = c0 * 0 + (tl.cast(offset, tl.int64) & 0xFFFFFFFF).to(tl.uint32)
-    c3 = c0 * 0 + (tl.cast(offset, tl.int64) >> 32).to(tl.uint32)
-    w0, w1, w2, w3 = tl.philox(seed, c0, c1, c2, c3)
+    o = drawn(offset)
+    c2 = c0 * 0 + (o & 0xFFFFFFFF).to(tl.uint32)
+    c3 = c0 * 0 + (o >> 32).to(tl.uint32)
+    w0, w1, w2, w3 = tl.philox(drawn(seed), c0, c1, c2, c3)
     words = tl.join(tl.join(w0, w2), tl.join(w1, w3))
     return tl.uint_to_uniform_float(tl.reshape(words, (rows.shape[0], BLOCK_N))) >= p
 
@@ -378,21 +381,38 @@ def keep_kernel(out, L, S, p, seed, offset, BLOCK_M: tl.constexpr, BLOCK_N: tl.c
 # ---------------------------------------------------------------------------------------------------- host functions
 
 
-class Tiles(NamedTuple):
-    """Queries and keys of a tile, and how its program is run."""
+class Problem(NamedTuple):
+    """Attention as the choice of its tile sees it."""
 
-    m: int
-    n: int
-    warps: int
-    stages: int
+    L: int
+    S: int
+    width: int  # of a head, as blocks hold it
+    matrices: int
+    dtype: np.dtype[Any]
+    precision: str
+    causal: bool
+    mask: int
+    dropout: bool
 
 
-def _tiles(L: int, S: int, width: int, dtype: np.dtype[Any], device: Device, backward: bool) -> Tiles:
-    """The tile for heads of ``width``: what registers and shared memory hold without spilling, as the compiler says."""
-    wide = dtype.itemsize >= 4
-    if dtype.itemsize == 8:
+def _bucket(p: Problem) -> Problem:
+    return p._replace(L=bucket(p.L), S=bucket(p.S), matrices=next_power_of_2(p.matrices))
+
+
+def _tile(m: int, n: int, warps: int, stages: int, p: Problem) -> Config:
+    return Config(warps, stages, BLOCK_M=min(m, _fit(p.L)), BLOCK_N=min(n, _fit(p.S)))
+
+
+def _default(p: Problem, gpu: Hardware, backward: bool) -> Config:
+    """The tile of m queries and n keys: what registers and shared memory hold without spilling, as the compiler says.
+
+    What runs before anything was measured.
+    """
+    width, wide = p.width, p.dtype.itemsize >= 4
+    amd = gpu.family in ("cdna", "rdna")
+    if p.dtype.itemsize == 8:
         m, n, warps = 16, 16, 4
-    elif is_rdna(device):  # 256 registers a lane, and products of float32 without a matrix unit
+    elif gpu.family == "rdna":  # 256 registers a lane, and products of float32 without a matrix unit
         if wide or (width > 128 and backward):
             m, n, warps = 16, 16, 8 if backward or width > 64 else 4
         elif backward:
@@ -405,15 +425,63 @@ def _tiles(L: int, S: int, width: int, dtype: np.dtype[Any], device: Device, bac
         m, n, warps = (64, 64, 4) if backward else (128, 64, 4)
     elif not backward:
         m, n, warps = (128, 64, 8) if width <= 128 else (64, 32, 8)
-    elif is_amd(device):  # with 4 warps of 64 lanes each has 512 registers
+    elif amd:  # with 4 warps of 64 lanes each has 512 registers
         m, n, warps = (32, 64, 4) if width <= 128 else (16, 32, 4)
     else:
         m, n, warps = (64, 64, 8) if width <= 128 else (32, 32, 8)
-    stages = 1 if is_amd(device) else 2
-    if width * dtype.itemsize >= 1024 and width > 128:  # shared memory of the smallest GPUs, 99 KB, holds no more
+    stages = 1 if amd else 2
+    if width * p.dtype.itemsize >= 1024 and width > 128:  # shared memory of the smallest GPUs, 99 KB, holds no more
         m, n, warps = 16, 16, max(warps, 4)
-        stages = 1 if width * dtype.itemsize > 1024 else stages
-    return Tiles(min(m, _fit(L)), min(n, _fit(S)), warps, stages)
+        stages = 1 if width * p.dtype.itemsize > 1024 else stages
+    return _tile(m, n, warps, stages, p)
+
+
+_SIZES = (
+    (16, 16, 4), (32, 32, 4), (32, 64, 4), (64, 16, 4), (64, 32, 4), (64, 32, 8), (64, 64, 4), (64, 64, 8),
+    (64, 128, 8), (128, 32, 4), (128, 32, 8), (128, 64, 4), (128, 64, 8), (128, 128, 8),
+)  # fmt: skip
+
+
+def _candidates(p: Problem, gpu: Hardware, backward: bool) -> list[Config]:
+    """The default, and on GPUs what a search compares it with."""
+    found = [_default(p, gpu, backward)]
+    if gpu.family == "interpret" or p.dtype.itemsize == 8:
+        return found
+    held = {"nvidia": 255, "cdna": 512}.get(gpu.family, 256)
+    for m, n, warps in _SIZES:
+        # Registers that the sums and the scores take, of what a lane has: the rest is addresses and operands.
+        sums = p.width * (2 * n if backward else m) + m * n
+        if sums / (warps * gpu.warp_size) <= 0.75 * held:
+            for stages in (1, 2) if gpu.family != "nvidia" else (2, 3, 4) if p.width <= 64 else (1, 2, 3):
+                found.append(_tile(m, n, warps, stages, p))
+    return found
+
+
+def _cost(config: Config, p: Problem, gpu: Hardware, products: int) -> Estimate:
+    """Two products a step forward; scores are made anew in the backward, so that it has three and four."""
+    m, n = config["BLOCK_M"], config["BLOCK_N"]
+    tile = Tile(m, n, p.width, config.num_warps, config.num_stages)
+    keys = p.S / 2 if p.causal else p.S
+    steps = max(1, round(keys / n))
+    elements = (2 * p.L + 2 * p.S) * p.width * p.matrices
+    estimate = product_cost(
+        gpu, tile, p.dtype, p.precision, cdiv(p.L, m) * p.matrices, steps * products, elements * p.dtype.itemsize
+    )
+    buffers = config.num_stages if gpu.family == "nvidia" else max(config.num_stages - 1, 1)
+    return estimate._replace(shared=(m + 2 * n * buffers) * p.width * p.dtype.itemsize)
+
+
+def _tunable(name: str, kernel: Any, products: int) -> Tunable:
+    backward = products > 2
+    return Tunable(
+        name, (kernel,), lambda p, gpu: _candidates(p, gpu, backward), _bucket,
+        lambda config, p, gpu: _cost(config, p, gpu, products), default=lambda p, gpu: _default(p, gpu, backward),
+    )  # fmt: skip
+
+
+ATTENTION = _tunable("attention", attention_kernel, 2)
+QUERY_GRAD = _tunable("attention_query_grad", query_grad_kernel, 3)
+KEY_GRAD = _tunable("attention_key_grad", key_grad_kernel, 4)
 
 
 def _fit(n: int) -> int:
@@ -462,9 +530,14 @@ class _Problem:
             BLOCK_EV=block_ev, PAD_E=block_e != self.E, PAD_EV=block_ev != self.EV, WIDE=max(spans) >= 1 << 31,
         )  # fmt: skip
 
-    def tiles(self, backward: bool) -> Tiles:
-        """The tile for this problem."""
-        return _tiles(self.L, self.S, self.width, self.q.dtype, self.q.device, backward)
+    @property
+    def problem(self) -> Problem:
+        """What the choice of a tile depends on."""
+        c = self.constants
+        return Problem(
+            self.L, self.S, self.width, self.matrices, self.q.dtype, c["PRECISION"], c["CAUSAL"], c["MASK"],
+            c["DROPOUT"],
+        )  # fmt: skip
 
 
 def attention(
@@ -476,12 +549,15 @@ def attention(
     x = _Problem(query, key, value, attn_mask, is_causal, scale, dropout_p, seed, offset, None)
     if not out.size and not logsumexp.size:
         return
-    t = x.tiles(False)
-    launch(
-        attention_kernel, (cdiv(x.L, t.m) * x.matrices,),
-        out, logsumexp, x.q, x.k, x.v, x.mask, x.H, x.shape, *x.strides[:4], x.L, x.S, x.E, x.EV, *x.numbers,
-        BLOCK_M=t.m, BLOCK_N=t.n, num_warps=t.warps, num_stages=t.stages, **x.constants,
-    )  # fmt: skip
+
+    def run(config: Config, out: DeviceArray, logsumexp: DeviceArray) -> None:
+        launch(
+            attention_kernel, (cdiv(x.L, config["BLOCK_M"]) * x.matrices,),
+            out, logsumexp, x.q, x.k, x.v, x.mask, x.H, x.shape, *x.strides[:4], x.L, x.S, x.E, x.EV, *x.numbers,
+            **config.launch, **x.constants,
+        )  # fmt: skip
+
+    run(ATTENTION.choose(x.problem, x.q.device, run, (out, logsumexp)), out, logsumexp)
 
 
 def attention_grad(
@@ -492,7 +568,6 @@ def attention_grad(
     """The gradients of query, key and value: two passes over tiles of scores, one by queries and one by keys."""
     x = _Problem(query, key, value, attn_mask, is_causal, scale, dropout_p, seed, offset, g)
     strides_q, strides_k, strides_v, strides_mask, strides_g = x.strides
-    t = x.tiles(True)
     delta = empty(logsumexp.shape, x.acc, g.device)
     rank = x.constants["RANK"]
     out, logsumexp = (t if is_contiguous(t) else contiguous(t) for t in (out, logsumexp))
@@ -506,15 +581,19 @@ def attention_grad(
         strides_mask, x.L, x.S, x.E, x.EV, *x.numbers,
     )  # fmt: skip
     if dq.size:
-        launch(
-            query_grad_kernel, (cdiv(x.L, t.m) * x.matrices,), dq, *shared,
-            BLOCK_M=t.m, BLOCK_N=t.n, num_warps=t.warps, num_stages=t.stages, **x.constants,
-        )  # fmt: skip
+
+        def query_grad(config: Config, dq: DeviceArray) -> None:
+            grid = (cdiv(x.L, config["BLOCK_M"]) * x.matrices,)
+            launch(query_grad_kernel, grid, dq, *shared, **config.launch, **x.constants)
+
+        query_grad(QUERY_GRAD.choose(x.problem, x.q.device, query_grad, (dq,)), dq)
     if dk.size or dv.size:
-        launch(
-            key_grad_kernel, (cdiv(x.S, t.n) * x.matrices // x.constants["GROUP"],), dk, dv, *shared,
-            BLOCK_M=t.m, BLOCK_N=t.n, num_warps=t.warps, num_stages=t.stages, **x.constants,
-        )  # fmt: skip
+
+        def key_grad(config: Config, dk: DeviceArray, dv: DeviceArray) -> None:
+            grid = (cdiv(x.S, config["BLOCK_N"]) * x.matrices // x.constants["GROUP"],)
+            launch(key_grad_kernel, grid, dk, dv, *shared, **config.launch, **x.constants)
+
+        key_grad(KEY_GRAD.choose(x.problem, x.q.device, key_grad, (dk, dv)), dk, dv)
 
 
 def keep(out: DeviceArray, query: DeviceArray, key: DeviceArray, dropout_p: float, seed: int, offset: int) -> None:

@@ -9,15 +9,16 @@ Chetlur et al. 2014, "cuDNN: Efficient Primitives for Deep Learning", section 3.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tensorlib._array import DeviceArray, empty
-from tensorlib._device import device as Device
-from tensorlib.kernels.matmul import Tiles, accumulator, is_amd, is_rdna, precision
+from tensorlib.kernels.matmul import accumulator, precision
 from tensorlib.kernels.reduction import SUM, reduce
+from tensorlib.runtime.autotune import Config, Tunable, bucket
 from tensorlib.runtime.compiler import jit
+from tensorlib.runtime.hardware import Estimate, Hardware, Tile, product_cost
 from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 
 if TYPE_CHECKING:
@@ -164,19 +165,101 @@ def convolution_weight_kernel(
     tl.store(out + at, acc.to(out.dtype.element_ty), mask=mask_m[:, None] & mask_k[None, :])
 
 
-def tiles(M: int, N: int, dtype: np.dtype[Any], device: Device) -> Tiles:
-    """The tile of an (M, N) result. Smaller than matmul's: masks and addresses are held in registers."""
-    if dtype.kind in "iu":  # no matrix unit: a broadcast product, held in registers
-        return Tiles(16, 16, 16, 4, 1)
-    fit_m, fit_n = max(16, next_power_of_2(M)), max(16, next_power_of_2(N))
-    if dtype.itemsize == 8:
-        return Tiles(min(32, fit_m), min(32, fit_n), 16, 4, 2)
-    if is_rdna(device):
-        return Tiles(min(32, fit_m), min(64, fit_n), 32, 4, 2)
-    block_m, block_n = min(64, fit_m), min(64 if dtype.itemsize == 4 else 128, fit_n)
-    if is_amd(device):
-        return Tiles(block_m, block_n, 32, 4, 2)
-    return Tiles(block_m, block_n, 32, 8 if block_m * block_n >= 4096 else 4, 3)  # 4 warps need 255 registers
+class Problem(NamedTuple):
+    """A convolution, or the gradient of its weight, as the choice of its tile sees it: one (M, N) product a group."""
+
+    M: int
+    N: int
+    K: int  # the terms of a sum
+    groups: int
+    dtype: np.dtype[Any]
+    precision: str
+    taps: int  # elements under the kernel
+
+
+def _bucket(p: Problem) -> Problem:
+    return p._replace(M=bucket(p.M), N=bucket(p.N), K=bucket(p.K), groups=next_power_of_2(p.groups))
+
+
+def _tile(p: Problem, gpu: Hardware) -> Tile:
+    """What runs before anything was measured. Smaller than matmul's: masks and addresses are held in registers."""
+    if p.dtype.kind in "iu":  # no matrix unit: a broadcast product, held in registers
+        return Tile(16, 16, 16, 4, 1)
+    fit_m, fit_n = max(16, next_power_of_2(p.M)), max(16, next_power_of_2(p.N))
+    if p.dtype.itemsize == 8:
+        return Tile(min(32, fit_m), min(32, fit_n), 16, 4, 2)
+    if gpu.family == "rdna":
+        return Tile(min(32, fit_m), min(64, fit_n), 32, 4, 2)
+    block_m, block_n = min(64, fit_m), min(64 if p.dtype.itemsize == 4 else 128, fit_n)
+    if gpu.family == "cdna":
+        return Tile(block_m, block_n, 32, 4, 2)
+    return Tile(block_m, block_n, 32, 8 if block_m * block_n >= 4096 else 4, 3)  # 4 warps need 255 registers
+
+
+_HALF = (
+    Tile(16, 64, 32, 4, 3), Tile(32, 64, 32, 4, 3), Tile(32, 128, 32, 4, 3), Tile(64, 32, 32, 4, 3),
+    Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 8, 3), Tile(64, 64, 64, 8, 3), Tile(64, 128, 32, 8, 2),
+    Tile(64, 128, 32, 8, 3), Tile(64, 128, 64, 8, 3), Tile(128, 64, 32, 8, 3), Tile(128, 128, 32, 8, 3),
+)  # fmt: skip
+_SINGLE = (
+    Tile(16, 64, 32, 4, 3), Tile(32, 32, 32, 4, 3), Tile(32, 64, 32, 4, 3), Tile(64, 32, 32, 4, 3),
+    Tile(64, 64, 16, 8, 3), Tile(64, 64, 32, 8, 3),
+)  # fmt: skip
+
+
+def _tiles(p: Problem, gpu: Hardware) -> list[Tile]:
+    """The default, and on GPUs what a search compares it with."""
+    default = _tile(p, gpu)
+    if p.dtype.kind in "iu" or p.dtype.itemsize == 8 or gpu.family == "interpret":
+        return [default]
+    fit_m, fit_n = max(16, next_power_of_2(p.M)), max(16, next_power_of_2(p.N))
+    found = [default]
+    for t in _HALF if p.dtype.itemsize == 2 else _SINGLE:
+        if gpu.family == "nvidia" or (t.stages == 3 and (gpu.family == "cdna" or t.m * t.n <= 4096)):
+            stages = t.stages if gpu.family == "nvidia" else 2
+            m, n = min(t.m, fit_m), min(t.n, fit_n)
+            found.append(Tile(m, n, t.k, t.warps if m * n >= 4096 else 4, stages))
+    return found
+
+
+def _config(t: Tile) -> Config:
+    """A tile (m, n, k) of a result of M channels and N positions, over K elements under the kernel."""
+    return Config(t.warps, t.stages, BLOCK_M=t.m, BLOCK_P=t.n, BLOCK_K=t.k)
+
+
+def _weight_config(t: Tile) -> Config:
+    """The same of a weight's gradient: N elements under the kernel, over K positions."""
+    return Config(t.warps, t.stages, BLOCK_M=t.m, BLOCK_K=t.n, BLOCK_P=t.k)
+
+
+def _cost(t: Tile, p: Problem, gpu: Hardware, parts: int) -> Estimate:
+    programs = cdiv(p.M, t.m) * cdiv(p.N, t.n) * p.groups * parts
+    elements = (p.M * p.K + p.K * p.N / p.taps + p.M * p.N) * p.groups
+    steps = cdiv(cdiv(p.K, parts), t.k)
+    # Offsets and masks of an (n, k) block: about 4 registers and 8 cycles an element and lane.
+    each = t.n * t.k / (t.warps * gpu.warp_size)
+    return product_cost(
+        gpu, t, p.dtype, p.precision, programs, steps, elements * p.dtype.itemsize, 4 * each, 8 * each * t.warps / 4
+    )
+
+
+def _forward_cost(c: Config, p: Problem, gpu: Hardware) -> Estimate:
+    return _cost(Tile(c["BLOCK_M"], c["BLOCK_P"], c["BLOCK_K"], c.num_warps, c.num_stages), p, gpu, 1)
+
+
+def _weight_cost(c: Config, p: Problem, gpu: Hardware) -> Estimate:
+    t = Tile(c["BLOCK_M"], c["BLOCK_K"], c["BLOCK_P"], c.num_warps, c.num_stages)
+    return _cost(t, p, gpu, _parts(p.M, p.N, p.K, p.groups, t.m, t.n, t.k)[0])
+
+
+CONVOLUTION = Tunable(
+    "convolution", (convolution_kernel,), lambda p, gpu: [_config(t) for t in _tiles(p, gpu)], _bucket, _forward_cost,
+    default=lambda p, gpu: _config(_tile(p, gpu)),
+)  # fmt: skip
+CONVOLUTION_WEIGHT = Tunable(
+    "convolution_weight", (convolution_weight_kernel,), lambda p, gpu: [_weight_config(t) for t in _tiles(p, gpu)],
+    _bucket, _weight_cost, default=lambda p, gpu: _weight_config(_tile(p, gpu)),
+)  # fmt: skip
 
 
 def _common(x: DeviceArray) -> dict[str, Any]:
@@ -204,16 +287,20 @@ def _convolve(
     """out (n, groups * M, …): x (n, groups * C, …) under the kernel; ``backward``: with rows and columns exchanged."""
     result = (s.D, s.H, s.W) if backward else (s.OD, s.OH, s.OW)
     P, K = s.N * math.prod(result), C * s.KD * s.KH * s.KW
-    t = tiles(M, P, x.dtype, x.device)
-    launch(
-        convolution_kernel,
-        (cdiv(M, t.m) * cdiv(P, t.n) * s.G,),
-        out, x, weight, None if bias is None else (bias, bias.strides[0]), M, P, K, C, s.G, x.shape[2:],
-        (s.KD, s.KH, s.KW),
-        result, x.strides, weight.strides, s.stride, s.before, s.dilation,
-        HAS_BIAS=bias is not None, BACKWARD=backward, WIDE=_wide(out, x, weight), **_common(x),
-        BLOCK_M=t.m, BLOCK_P=t.n, BLOCK_K=t.k, num_warps=t.warps, num_stages=t.stages,
-    )  # fmt: skip
+    common = _common(x)
+
+    def run(config: Config, out: DeviceArray) -> None:
+        launch(
+            convolution_kernel,
+            (cdiv(M, config["BLOCK_M"]) * cdiv(P, config["BLOCK_P"]) * s.G,),
+            out, x, weight, None if bias is None else (bias, bias.strides[0]), M, P, K, C, s.G, x.shape[2:],
+            (s.KD, s.KH, s.KW),
+            result, x.strides, weight.strides, s.stride, s.before, s.dilation,
+            HAS_BIAS=bias is not None, BACKWARD=backward, WIDE=_wide(out, x, weight), **common, **config.launch,
+        )  # fmt: skip
+
+    problem = Problem(M, P, K, s.G, x.dtype, common["PRECISION"], s.KD * s.KH * s.KW)
+    run(CONVOLUTION.choose(problem, x.device, run, (out,)), out)
 
 
 def forward(out: DeviceArray, x: DeviceArray, weight: DeviceArray, bias: DeviceArray | None, s: Any) -> None:
@@ -234,20 +321,30 @@ def grad_weight(out: DeviceArray, g: DeviceArray, x: DeviceArray, s: Any) -> Non
         return
     M, C, P = s.O // s.G, s.C // s.G, s.N * s.OD * s.OH * s.OW
     K = C * s.KD * s.KH * s.KW
-    t = tiles(M, K, x.dtype, x.device)
-    programs = cdiv(M, t.m) * cdiv(K, t.n) * s.G
-    parts = max(1, min(cdiv(PROGRAMS, programs), cdiv(P, 16 * t.k), 64))
-    chunk = cdiv(cdiv(P, parts), t.k) * t.k
-    parts = max(1, cdiv(P, chunk) if chunk else 1)
-    partial = out if parts == 1 else empty((parts, *out.shape), accumulator(x.dtype), out.device)
-    launch(
-        convolution_weight_kernel,
-        (cdiv(M, t.m) * cdiv(K, t.n) * s.G, parts),
-        partial, g, x, M, P, K, C, s.G, chunk, (s.D, s.H, s.W), (s.KD, s.KH, s.KW), (s.OD, s.OH, s.OW), g.strides,
-        x.strides,
-        s.stride, s.before, s.dilation,
-        WIDE=_wide(partial, g, x), **_common(x),
-        BLOCK_M=t.m, BLOCK_P=t.k, BLOCK_K=t.n, num_warps=t.warps, num_stages=t.stages,
-    )  # fmt: skip
-    if parts > 1:
-        reduce([out], [partial], (0,), SUM)
+    common = _common(x)
+
+    def run(config: Config, out: DeviceArray) -> None:
+        block_m, block_k, block_p = config["BLOCK_M"], config["BLOCK_K"], config["BLOCK_P"]
+        parts, chunk = _parts(M, K, P, s.G, block_m, block_k, block_p)
+        partial = out if parts == 1 else empty((parts, *out.shape), accumulator(x.dtype), out.device)
+        launch(
+            convolution_weight_kernel,
+            (cdiv(M, block_m) * cdiv(K, block_k) * s.G, parts),
+            partial, g, x, M, P, K, C, s.G, chunk, (s.D, s.H, s.W), (s.KD, s.KH, s.KW), (s.OD, s.OH, s.OW), g.strides,
+            x.strides,
+            s.stride, s.before, s.dilation,
+            WIDE=_wide(partial, g, x), **common, **config.launch,
+        )  # fmt: skip
+        if parts > 1:
+            reduce([out], [partial], (0,), SUM)
+
+    problem = Problem(M, K, P, s.G, x.dtype, common["PRECISION"], s.KD * s.KH * s.KW)
+    run(CONVOLUTION_WEIGHT.choose(problem, x.device, run, (out,)), out)
+
+
+def _parts(M: int, N: int, P: int, groups: int, block_m: int, block_n: int, block_p: int) -> tuple[int, int]:
+    """In how many parts a sum over P positions is made, and of how many positions a part is."""
+    programs = cdiv(M, block_m) * cdiv(N, block_n) * groups
+    parts = max(1, min(cdiv(PROGRAMS, programs), cdiv(P, 16 * block_p), 64))
+    chunk = cdiv(cdiv(P, parts), block_p) * block_p
+    return max(1, cdiv(P, chunk) if chunk else 1), chunk

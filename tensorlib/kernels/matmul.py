@@ -7,14 +7,18 @@ and float32 accumulate in float32, float64 in float64, integers in int32 (int64 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
-from tensorlib._array import DeviceArray, empty, expand
+from tensorlib._array import DeviceArray, empty, expand, to_device
 from tensorlib._device import device as Device
 from tensorlib.kernels.pointwise import collapse, copy
+from tensorlib.runtime.autotune import Config, Tunable, bucket
 from tensorlib.runtime.compiler import jit
+from tensorlib.runtime.hardware import Estimate, Hardware, Tile, hardware, product_cost
 from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 
 if TYPE_CHECKING:
@@ -91,41 +95,106 @@ def matmul_kernel(
     tl.store(out + (offs_m[:, None] * N + offs_n[None, :]), acc.to(out.dtype.element_ty), mask=inside)
 
 
-class Tiles(NamedTuple):
-    """Sizes of a program's tile, and how it is run."""
+class Problem(NamedTuple):
+    """A product as the choice of its tile sees it."""
 
-    m: int
-    n: int
-    k: int
-    warps: int
-    stages: int
-
-
-def is_rdna(device: Device) -> bool:
-    """Radeon GPUs: 32 lanes, half the registers a lane of a CDNA or NVIDIA one, no float32 matrix unit."""
-    return device.type.startswith(("gfx11", "gfx12"))
+    M: int
+    N: int
+    K: int
+    batch: int
+    dtype: np.dtype[Any]
+    precision: str
+    layout: str  # of a and b: see `_layout`
 
 
-def is_amd(device: Device) -> bool:
-    """GPUs where num_stages counts register stages and shared memory holds 64 KB."""
-    return device.type.startswith("gfx") or device.type == "hip"
+def _layout(stride_row: int, stride_column: int, itemsize: int) -> str:
+    """"r": elements of a row are neighbours, "c": of a column, "s": of neither. Capital: what follows is unaligned."""
+    if stride_column == 1:
+        return "r" if stride_row * itemsize % 16 == 0 else "R"
+    if stride_row == 1:
+        return "c" if stride_column * itemsize % 16 == 0 else "C"
+    return "s"
 
 
-def tiles(M: int, N: int, K: int, dtype: np.dtype[Any], device: Device) -> Tiles:
-    """The tile for a product of (M, K) and (K, N): large enough to reuse its operands, small enough to fill the GPU."""
-    if dtype.kind in "iu":  # no matrix unit: a broadcast product, held in registers
-        return Tiles(16, 16, 16, 4, 1)
-    if dtype.itemsize == 8:
-        return Tiles(min(32, _fit(M)), min(32, _fit(N)), 16, 4, 2)
-    stages = 2 if is_amd(device) else 3
-    wide = dtype.itemsize == 4
-    if is_rdna(device) or min(M, N) <= 64 or M * N <= 64 * 64 * 64:
-        block_m, block_n = min(64, _fit(M)), min(64, _fit(N))
-        block_k = 32 if wide or K <= 512 or max(block_m, block_n) == 64 else 64
-        return Tiles(block_m, block_n, block_k, 4, stages)
-    if wide:
-        return Tiles(128, 64, 32, 8, stages)
-    return Tiles(128, 128, 32 if device.type in ("sm_120", "sm_121") else 64, 8, stages)
+def _bucket(p: Problem) -> Problem:
+    return p._replace(M=bucket(p.M), N=bucket(p.N), K=bucket(p.K), batch=next_power_of_2(p.batch))
+
+
+def _tile(m: int, n: int, k: int, warps: int, stages: int) -> Config:
+    return Config(BLOCK_M=m, BLOCK_N=n, BLOCK_K=k, GROUP_M=8, num_warps=warps, num_stages=stages)
+
+
+# Small ones that fill a GPU with few rows, and larger ones that read less: a program of m x n reads 1/m + 1/n elements
+# for each that it multiplies.
+_HALF = tuple(
+    _tile(*sizes) for sizes in (
+        (16, 64, 64, 4, 4), (16, 128, 64, 4, 4), (32, 32, 64, 4, 4), (32, 64, 64, 4, 4), (64, 32, 64, 4, 4),
+        (64, 64, 32, 4, 4), (64, 64, 64, 4, 3), (64, 64, 64, 4, 4), (64, 128, 32, 4, 4), (128, 64, 32, 4, 4),
+        (64, 128, 64, 4, 3), (128, 64, 64, 4, 3), (128, 128, 32, 4, 4), (128, 128, 32, 8, 3), (128, 128, 32, 8, 4),
+        (128, 128, 64, 4, 3), (128, 128, 64, 8, 3), (128, 128, 64, 8, 4), (64, 256, 64, 8, 3), (256, 64, 64, 8, 3),
+        (128, 256, 64, 8, 3), (256, 128, 64, 8, 3), (128, 256, 64, 8, 4), (256, 128, 64, 8, 4),
+    )
+)  # fmt: skip
+_HALF_AMD = tuple(
+    _tile(*sizes, 2) for sizes in (
+        (16, 64, 64, 4), (32, 32, 64, 4), (32, 64, 64, 4), (64, 32, 64, 4), (64, 64, 32, 4), (64, 64, 64, 4),
+        (64, 128, 32, 4), (128, 64, 32, 4), (64, 128, 64, 4), (128, 64, 64, 4), (128, 128, 32, 4), (128, 128, 32, 8),
+        (128, 128, 64, 4), (128, 128, 64, 8), (128, 256, 32, 8), (256, 128, 32, 8), (128, 256, 64, 8),
+        (256, 128, 64, 8),
+    )
+)  # fmt: skip
+_HALF_RDNA = tuple(
+    _tile(*sizes, 2) for sizes in (
+        (16, 64, 64, 4), (32, 32, 32, 4), (32, 64, 32, 4), (64, 32, 32, 4), (64, 64, 32, 4), (64, 64, 64, 4),
+        (64, 128, 32, 4), (128, 64, 32, 4), (128, 128, 32, 8), (128, 128, 64, 8),
+    )
+)  # fmt: skip
+_SINGLE = tuple(
+    _tile(*sizes) for sizes in (
+        (16, 64, 32, 4, 3), (32, 32, 32, 4, 3), (32, 64, 32, 4, 3), (64, 32, 32, 4, 3), (64, 64, 16, 4, 3),
+        (64, 64, 32, 4, 3), (64, 128, 16, 8, 3), (64, 128, 32, 8, 3), (128, 64, 16, 8, 3), (128, 64, 32, 8, 3),
+        (128, 128, 16, 8, 3), (128, 128, 32, 8, 3),
+    )
+)  # fmt: skip
+_DOUBLE = tuple(
+    _tile(*sizes) for sizes in (
+        (16, 16, 16, 4, 2), (32, 32, 16, 4, 2), (64, 32, 16, 4, 2), (32, 64, 16, 4, 2), (64, 64, 16, 8, 2),
+    )
+)  # fmt: skip
+_INTEGER = (_tile(16, 16, 16, 4, 1),)  # no matrix unit: a broadcast product, held in registers
+_INTERPRET = {8: (_tile(32, 32, 16, 4, 2),), 4: (_tile(64, 64, 32, 4, 2), _tile(128, 64, 32, 8, 2))}
+_INTERPRET_HALF = (_tile(64, 64, 64, 4, 2), _tile(128, 128, 64, 8, 2))
+
+
+def _candidates(p: Problem, gpu: Hardware) -> Sequence[Config]:
+    if p.dtype.kind in "iu":
+        return _INTEGER
+    if gpu.family == "interpret":
+        found = _INTERPRET.get(p.dtype.itemsize, _INTERPRET_HALF)
+        return found[:1] if min(p.M, p.N) <= 64 or p.M * p.N <= 64**3 else found[-1:]
+    if p.dtype.itemsize == 8:
+        return _DOUBLE
+    if p.dtype.itemsize == 4:
+        if gpu.family == "nvidia":
+            return _SINGLE
+        return tuple(c.replace(num_stages=2) for c in _SINGLE if gpu.family == "cdna" or c["BLOCK_M"] <= 64)
+    return {"nvidia": _HALF, "cdna": _HALF_AMD, "rdna": _HALF_RDNA}[gpu.family]
+
+
+def _cut(config: Config, p: Problem) -> Config:
+    """A block larger than what there is of a size only computes zeros."""
+    m, n, k = (min(config[f"BLOCK_{x}"], _fit(size)) for x, size in (("M", p.M), ("N", p.N), ("K", p.K)))
+    warps = config.num_warps if m * n > 64 * 64 else min(config.num_warps, 4)
+    if (m, n, k, warps) == (config["BLOCK_M"], config["BLOCK_N"], config["BLOCK_K"], config.num_warps):
+        return config
+    return config.replace(BLOCK_M=m, BLOCK_N=n, BLOCK_K=k, num_warps=warps)
+
+
+def _cost(config: Config, p: Problem, gpu: Hardware) -> Estimate:
+    tile = Tile(config["BLOCK_M"], config["BLOCK_N"], config["BLOCK_K"], config.num_warps, config.num_stages)
+    programs = cdiv(p.M, tile.m) * cdiv(p.N, tile.n) * p.batch
+    elements = (p.M * p.K + p.K * p.N + p.M * p.N) * p.batch
+    return product_cost(gpu, tile, p.dtype, p.precision, programs, cdiv(p.K, tile.k), elements * p.dtype.itemsize)
 
 
 def _fit(n: int) -> int:
@@ -142,7 +211,7 @@ def accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def precision(dtype: np.dtype[Any], device: Device) -> str:
     """``input_precision`` of tl.dot for operands of this dtype."""
-    if dtype != _FLOAT32 or is_rdna(device) or device.type == "gfx90a":
+    if dtype != _FLOAT32 or FLOAT32_PRECISION == "ieee" or not hardware(device).tf32:
         return "ieee"
     return FLOAT32_PRECISION
 
@@ -197,18 +266,58 @@ def product(out: DeviceArray, a: DeviceArray, b: DeviceArray, bias: DeviceArray 
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = expand(a, (*lead, M, K)), expand(b, (*lead, K, N))
     shape, strides = collapse(lead, [a.strides[:-2], b.strides[:-2]])
-    t = tiles(M, N, K, a.dtype, a.device)
-    span = max(
-        abs(s) * (n - 1) + abs(r) * (m - 1) for m, n, r, s in (
-            (M + t.m, K + t.k, *a.strides[-2:]), (K + t.k, N + t.n, *b.strides[-2:]), (M + t.m, N + t.n, N, 1))
-    )  # fmt: skip
-    launch(
-        matmul_kernel,
-        (cdiv(M, t.m) * cdiv(N, t.n) * math.prod(lead),),
-        out, a, b, bias, M, N, K, shape, strides[0], strides[1],
-        *a.strides[-2:], *b.strides[-2:], *((0, 0) if bias is None else bias.strides),
-        RANK=len(shape), HAS_BIAS=bias is not None, EVEN_K=K % t.k == 0, WIDE=span >= 1 << 31,
-        DOT=a.dtype.kind not in "iu", ACC=accumulator(a.dtype), PRECISION=precision(a.dtype, a.device),
-        BLOCK_M=t.m, BLOCK_N=t.n, BLOCK_K=t.k, GROUP_M=8,
-        num_warps=t.warps, num_stages=t.stages,
-    )  # fmt: skip
+    (stride_am, stride_ak), (stride_bk, stride_bn) = a.strides[-2:], b.strides[-2:]
+    matrices, dtype = math.prod(lead), a.dtype
+    how = precision(dtype, a.device)
+
+    def run(config: Config, out: DeviceArray) -> None:
+        m, n, k = config["BLOCK_M"], config["BLOCK_N"], config["BLOCK_K"]
+        span = max(
+            abs(s) * (q - 1) + abs(r) * (p - 1) for p, q, r, s in (
+                (M + m, K + k, stride_am, stride_ak), (K + k, N + n, stride_bk, stride_bn), (M + m, N + n, N, 1))
+        )  # fmt: skip
+        launch(
+            matmul_kernel,
+            (cdiv(M, m) * cdiv(N, n) * matrices,),
+            out, a, b, bias, M, N, K, shape, strides[0], strides[1],
+            stride_am, stride_ak, stride_bk, stride_bn, *((0, 0) if bias is None else bias.strides),
+            RANK=len(shape), HAS_BIAS=bias is not None, EVEN_K=K % k == 0, WIDE=span >= 1 << 31,
+            DOT=dtype.kind not in "iu", ACC=accumulator(dtype), PRECISION=how, **config.launch,
+        )  # fmt: skip
+
+    layout = _layout(stride_am, stride_ak, dtype.itemsize) + _layout(stride_bk, stride_bn, dtype.itemsize)
+    problem = Problem(M, N, K, matrices, dtype, how, layout)
+    run(MATMUL.choose(problem, a.device, run, (out,)), out)
+
+
+def noise(shape: tuple[int, ...], dtype: np.dtype[Any], device: Device) -> DeviceArray:
+    """Normal numbers that repeat after some thousands: zeros would be multiplied faster, and compare equal."""
+    made: DeviceArray
+    if device.compile_only:
+        made = empty(shape, dtype, device)
+    else:
+        numbers = np.random.default_rng(0).standard_normal(65521).astype(dtype)
+        made = to_device(np.resize(numbers, shape), device)
+    return made
+
+
+def _examples(device: Device) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Products of transformers: projections and their gradients, and one token at a time."""
+    for dtype in (np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16), _FLOAT32):
+        for tokens, width in ((4096, 768), (8192, 1024), (8192, 4096), (16, 4096)):
+            for M, N, K in ((tokens, width, width), (tokens, 4 * width, width), (tokens, width, 4 * width)):
+                text = f"({M}, {K}) @ ({K}, {N}) {dtype}"
+                yield text, lambda M=M, N=N, K=K, dtype=dtype: _example(M, N, K, dtype, device, False)
+                if tokens > 16:  # the gradient of the weight
+                    text = f"({K}, {M}) @ ({M}, {N}) {dtype}"
+                    yield text, lambda M=K, N=N, K=M, dtype=dtype: _example(M, N, K, dtype, device, True)
+
+
+def _example(M: int, N: int, K: int, dtype: np.dtype[Any], device: Device, gradient: bool) -> None:
+    """A product of made-up numbers, as a layer (its weight transposed) or its weight's gradient does it."""
+    a = noise((K, M), dtype, device).T if gradient else noise((M, K), dtype, device)
+    b = noise((K, N), dtype, device) if gradient else noise((N, K), dtype, device).T
+    matmul(empty((M, N), dtype, device), a, b)
+
+
+MATMUL = Tunable("matmul", (matmul_kernel,), _candidates, _bucket, _cost, fit=_cut, examples=_examples)
