@@ -28,6 +28,7 @@ args = parser.parse_args()
 for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ[name] = str(args.threads)
 
+import gpt2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
@@ -82,40 +83,10 @@ def lenet(T: Any) -> Callable[[], Any]:
 
 def gpt(T: Any) -> Callable[[], Any]:
     """A GPT-2-shaped model: 4 layers, width 128, 4 heads, length 64, batch 8, vocabulary 256, AdamW."""
-    nn, F = T.nn, T.nn.functional
+    F = T.nn.functional
     T.manual_seed(0)
-    width, heads, length, batch, vocabulary = 128, 4, 64, 8, 256
-
-    class Block(nn.Module):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            super().__init__()
-            self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
-            self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-            self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-        def forward(self, x: Any) -> Any:
-            b, t, c = x.shape
-            q, k, v = (
-                h.view(b, t, heads, c // heads).transpose(1, 2) for h in self.qkv(self.ln_1(x)).split(width, dim=2)
-            )
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = x + self.proj(y.transpose(1, 2).reshape(b, t, c))
-            return x + self.down(F.gelu(self.up(self.ln_2(x)), approximate="tanh"))
-
-    class GPT(nn.Module):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            super().__init__()
-            self.wte, self.wpe = nn.Embedding(vocabulary, width), nn.Embedding(length, width)
-            self.blocks = nn.ModuleList([Block() for _ in range(4)])
-            self.ln_f, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
-
-        def forward(self, ids: Any) -> Any:
-            x = self.wte(ids) + self.wpe(T.arange(ids.shape[1]))
-            for block in self.blocks:
-                x = block(x)
-            return self.head(self.ln_f(x))
-
-    model = GPT()
+    length, batch, vocabulary = 64, 8, 256
+    model = gpt2.gpt(T, gpt2.Shape(4, 128, 4, length, vocabulary))
     optimizer = T.optim.AdamW(model.parameters(), lr=1e-3)
     rng = np.random.default_rng(0)
     ids = T.from_numpy(rng.integers(0, vocabulary, (batch, length + 1)))

@@ -32,6 +32,12 @@ def eps(dtype: Any) -> float:
     return 0.0 if dtype.kind in "iub" else float(_finfo(dtype).eps)
 
 
+def smallest_normal(dtype: Any) -> float:
+    """The smallest number of a floating-point dtype with all its digits; 0 for integers and bools."""
+    dtype = np.dtype(dtype)
+    return 0.0 if dtype.kind in "iub" else float(_finfo(dtype).smallest_normal)
+
+
 def working_eps(dtype: Any) -> float:
     """``eps`` of the dtype a result of ``dtype`` is computed in: float32 for the half types."""
     dtype = np.dtype(dtype)
@@ -94,7 +100,7 @@ def bounds(
         size = np.abs(np.where(np.isfinite(r), r, 0))
         norm = float(size.max(initial=0.0))
         m[~np.isfinite(m)] = 0
-        smallest = 0.0 if np.dtype(dtype).kind in "iub" else float(_finfo(dtype).smallest_normal) * eps(dtype)
+        smallest = smallest_normal(dtype) * eps(dtype)
         found.append((eps(dtype) + factor * unit) * size + factor * m + 4 * unit * norm + 2 * smallest)
     return results, found
 
