@@ -60,6 +60,7 @@ from tensorlib.autograd.modes import (
 from tensorlib.op import declared as _declared
 from tensorlib.op import names_in as _names_in
 from tensorlib.random import Generator, default_generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
+from tensorlib.runtime import autotune
 
 # NumPy warns of log(0), 0/0 and overflow; a tensor library gives inf and NaN, as PyTorch does. An errstate around each
 # operator would cost more than many of them.
@@ -84,8 +85,8 @@ if _collecting:
 
 
 _SUBMODULES = (
-    "accelerator", "amp", "backends", "compiler", "distributed", "distributions", "fft", "func",
-    "io", "jit", "linalg", "nn", "ops", "optim", "special", "testing", "utils",
+    "accelerator", "amp", "backends", "compiler", "cpu", "distributed", "distributions", "fft", "func",
+    "io", "jit", "linalg", "nn", "ops", "optim", "special", "testing", "utils", "version",
 )  # fmt: skip
 #: Functions and classes of this namespace that live in a submodule.
 _LATE: dict[str, tuple[str, ...]] = {
@@ -93,6 +94,7 @@ _LATE: dict[str, tuple[str, ...]] = {
     "func": ("vmap",),
     "jit": ("_assert",),
     "amp": ("autocast", "GradScaler"),
+    "accelerator": ("AcceleratorError", "Event", "OutOfMemoryError", "Stream"),
     "_legacy": ("BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor", "HalfTensor",
                 "IntTensor", "LongTensor", "ShortTensor"),
     "amp.autocast_mode": ("is_autocast_enabled", "get_autocast_dtype", "set_autocast_dtype", "clear_autocast_cache",

@@ -23,10 +23,12 @@ from tensorlib.autograd.modes import enable_grad as enable_grad, inference_mode 
 from tensorlib.op import declared as _declared
 from tensorlib.op import names_in as _names_in
 from tensorlib.random import Generator as Generator, default_generator as default_generator, get_rng_state as get_rng_state, initial_seed as initial_seed, manual_seed as manual_seed, seed as seed, set_rng_state as set_rng_state
+from tensorlib.runtime import autotune as autotune
 from tensorlib.io import load as load, save as save
 from tensorlib.func import vmap as vmap
 from tensorlib.jit import _assert as _assert
 from tensorlib.amp import GradScaler as GradScaler, autocast as autocast
+from tensorlib.accelerator import AcceleratorError as AcceleratorError, Event as Event, OutOfMemoryError as OutOfMemoryError, Stream as Stream
 from tensorlib._legacy import BFloat16Tensor as BFloat16Tensor, BoolTensor as BoolTensor, ByteTensor as ByteTensor, CharTensor as CharTensor, DoubleTensor as DoubleTensor, FloatTensor as FloatTensor, HalfTensor as HalfTensor, IntTensor as IntTensor, LongTensor as LongTensor, ShortTensor as ShortTensor
 from tensorlib.amp.autocast_mode import clear_autocast_cache as clear_autocast_cache, get_autocast_dtype as get_autocast_dtype, is_autocast_cache_enabled as is_autocast_cache_enabled, is_autocast_enabled as is_autocast_enabled, set_autocast_cache_enabled as set_autocast_cache_enabled, set_autocast_dtype as set_autocast_dtype
 
@@ -117,7 +119,7 @@ def angle(input: Tensor, *, out: Any = None) -> Tensor:
     """The angle of each complex number in (-π, π]; of real numbers π below 0, else 0. NaN of NaN."""
 def any(input: Tensor, dim: _int | Sequence[_int] | None = None, keepdim: Any = False, *, out: Any = None) -> Tensor:
     """Whether any element over ``dim`` (one, several, or all for None) is not 0; bool, uint8 of uint8."""
-def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False) -> Tensor:
+def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """start, start + step, … up to but not including ``end``: ceil((end - start) / step) elements."""
 def argmax(input: Tensor, dim: _int | None = None, keepdim: Any = False, *, out: Any = None) -> Tensor:
     """The int64 index of the maximum along ``dim``, or in the flattened tensor for None."""
@@ -349,7 +351,7 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
     """The sum of products that ``equation`` names: ``einsum("bij,bjk->bik", x, y)``; Einstein's convention."""
 def empty(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
     """A tensor of ``size`` whose elements are undefined."""
-def empty_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
+def empty_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
     """A tensor of the shape, dtype and device of ``input`` whose elements are undefined."""
 def empty_permuted(size: Any, physical_layout: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """A tensor of ``size`` whose dimensions lie in memory in the order ``physical_layout``; values undefined."""
@@ -373,7 +375,7 @@ def expand_copy(input: Tensor, size: Any, *, out: Any = None) -> Tensor:
     """A copy, in memory of its own, of what ``expand`` shows as a view."""
 def expm1(input: Tensor, *, out: Any = None) -> Tensor:
     """e**input - 1, elementwise, accurate near 0."""
-def eye(n: _int, m: _int | None = None, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False) -> Tensor:
+def eye(n: _int, m: _int | None = None, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """The n × m matrix with ones on the diagonal and zeros elsewhere; m is n for None."""
 def feature_alpha_dropout(input: Tensor, p: _float = 0.5, training: _bool = False, inplace: _bool = False, *, generator: Any = None) -> Tensor:
     """``alpha_dropout`` of whole channels (n, c) of (n, c, …)."""
@@ -417,9 +419,9 @@ def from_numpy(ndarray: Any) -> Tensor:
     """A CPU tensor over the memory of a NumPy array: writes to one are seen in the other."""
 def frombuffer(buffer: Any, *, dtype: Any, count: _int = -1, offset: _int = 0, requires_grad: _bool = False) -> Tensor:
     """A 1-D CPU tensor over the memory of an object with the buffer protocol: ``count`` elements from byte ``offset``."""
-def full(size: Any, fill_value: Any, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False) -> Tensor:
+def full(size: Any, fill_value: Any, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """A tensor of ``size`` with every element ``fill_value``; without ``dtype`` that of the value."""
-def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
+def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
     """A tensor of the shape, dtype and device of ``input`` with every element ``fill_value``."""
 def gather(input: Tensor, dim: _int, index: Tensor, *, sparse_grad: _bool = False, out: Any = None) -> Tensor:
     """out[i, j, k] = input[i, index[i, j, k], k] for ``dim`` 1, and so on: of the shape of ``index``."""
@@ -553,7 +555,7 @@ def matrix_exp(input: Tensor, *, out: Any = None) -> Tensor:
     """Σ input^k / k!: (…, n, n), float or complex. Scaling and squaring of a Padé approximant: Higham 2005."""
 def matrix_power(input: Tensor, n: _int, *, out: Any = None) -> Tensor:
     """input @ input @ … n times, by repeated squaring; of the inverse for n < 0: (…, k, k). The identity for n = 0."""
-def linspace(start: Any, end: Any, steps: _int, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False) -> Tensor:
+def linspace(start: Any, end: Any, steps: _int, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """``steps`` numbers from ``start`` to ``end``, both included, evenly spaced."""
 def log(input: Tensor, *, out: Any = None) -> Tensor:
     """The natural logarithm, elementwise: -inf at 0, NaN below."""
@@ -583,7 +585,7 @@ def logical_xor(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Te
     """Whether exactly one of the two is nonzero, elementwise."""
 def logit(input: Tensor, eps: _float | None = None, *, out: Any = None) -> Tensor:
     """log(input / (1 - input)), elementwise, of input clamped to [eps, 1 - eps] when eps is given."""
-def logspace(start: Any, end: Any, steps: _int, base: _float = 10.0, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False) -> Tensor:
+def logspace(start: Any, end: Any, steps: _int, base: _float = 10.0, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """base**start … base**end: ``steps`` numbers whose logarithms are evenly spaced, computed in float64."""
 def logsumexp(input: Tensor, dim: _int | Sequence[_int] | None, keepdim: Any = False, *, out: Any = None) -> Tensor:
     """log Σ exp(input) over ``dim``, without overflow; -inf of nothing. Integers become the default float dtype."""
@@ -685,7 +687,7 @@ def norm(input: Tensor, p: Any = 'fro', dim: Any = None, keepdim: _bool = False,
     """(Σ |input|**p)**(1/p) over ``dim``, all elements for None: ``linalg.vector_norm``. "fro" is p = 2."""
 def norm_except_dim(v: Tensor, pow: Any = 2, dim: _int = 0) -> Tensor:
     """The p-norm over every dimension but ``dim``, kept as size 1; of all elements for -1. For weight normalisation."""
-def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False) -> Tensor:
+def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """Normal numbers of a mean and a standard deviation that are tensors (broadcast) or, with ``size``, numbers."""
 def nuclear_norm(input: Tensor, dim: Any = None, keepdim: _bool = False, *, out: Any = None) -> Tensor:
     """The sum of the singular values of a matrix, or of the matrices in two dimensions."""
@@ -693,7 +695,7 @@ def numel(input: Tensor) -> _int:
     """The number of elements."""
 def ones(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """A tensor of ones of ``size``, of ``dtype`` (the default float dtype for None)."""
-def ones_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
+def ones_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
     """Ones of the shape, dtype and device of ``input``."""
 def ormqr(input: Tensor, tau: Tensor, other: Tensor, left: _bool = True, transpose: _bool = False, *, out: Any = None) -> Tensor:
     """Q other (``left``) or other Q, Q = H_1 … H_k of input and tau, ``transpose``: its conjugate transpose."""
@@ -743,19 +745,19 @@ def rad2deg(input: Tensor) -> Tensor:
     """input 180 / π, elementwise."""
 def rand(*args: Any, size: Any = None, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """A tensor of ``size`` with uniform numbers in [0, 1)."""
-def rand_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
+def rand_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
     """Uniform numbers in [0, 1) in the shape, dtype and device of ``input``."""
-def randint(low: Any = None, high: Any = None, size: Any = None, *, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False) -> Tensor:
+def randint(low: Any = None, high: Any = None, size: Any = None, *, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """Integers in [low, high) in a tensor of ``size``: int64 unless ``dtype`` is given."""
-def randint_like(input: Tensor, low: Any, high: Any = None, *, generator: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
+def randint_like(input: Tensor, low: Any, high: Any = None, *, generator: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
     """Integers in [low, high) in the shape, dtype and device of ``input``; ``randint_like(input, high)`` from 0."""
 def randn(*args: Any, size: Any = None, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """A tensor of ``size`` with standard normal numbers."""
-def randn_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
+def randn_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
     """Standard normal numbers in the shape, dtype and device of ``input``."""
 def randperm(n: _int, *, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """The integers 0 … n - 1 in random order: the order of n random 64-bit numbers."""
-def range(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False) -> Tensor:
+def range(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """start, start + step, … up to and including ``end``: floor((end - start) / step) + 1 elements. Use ``arange``."""
 def ravel(input: Tensor) -> Tensor:
     """input.reshape(-1), a copy unless input is contiguous."""
@@ -997,5 +999,5 @@ def zero_(input: Tensor) -> Tensor:
     """Write zeros into input, which is returned."""
 def zeros(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """A tensor of zeros of ``size``, of ``dtype`` (the default float dtype for None)."""
-def zeros_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
+def zeros_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False, memory_format: Any = None) -> Tensor:
     """Zeros of the shape, dtype and device of ``input``."""

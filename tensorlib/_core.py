@@ -75,6 +75,7 @@ class Modes(threading.local):
     pack_disabled: str | None = None  # why no such hooks may be set
     device: Any = None  # default device of factories; None is the CPU
     autocast: Any = None  # the Autocast that is switched on
+    capture: Any = None  # the graph that this thread's work is recorded into: cuda/graphs.py
 
 
 modes = Modes()

@@ -333,7 +333,7 @@ class Tensor:
     def contiguous(self, memory_format: Any = None) -> Tensor:
         """Itself when contiguous, otherwise a contiguous copy."""
     def copy_(self, src: Any, non_blocking: _bool = False) -> Tensor:
-        """Write ``src``, broadcast and converted, into this tensor."""
+        """Write ``src``, broadcast and converted, into this tensor; ``non_blocking`` as for ``to``."""
     def copysign(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """|input| with the sign of other, elementwise; that of -0.0 counts."""
     def copysign_(self, *args: Any, **kwargs: Any) -> Self:
@@ -357,7 +357,7 @@ class Tensor:
     def cross(self, other: Tensor, dim: _int | None = None, *, out: Any = None) -> Tensor:
         """``linalg.cross`` along ``dim``, by default the first dimension of size 3."""
     def cuda(self, device: Any = None, non_blocking: _bool = False, memory_format: Any = None) -> Tensor:
-        """On a GPU."""
+        """On a GPU, the current one for None; ``non_blocking`` as for ``to``."""
     def cummax(self, dim: _int, *, out: Any = None) -> tuple[Tensor, Tensor]:
         """(max input[: i + 1], its index) along ``dim`` for every i: the index of the last of equal maxima. NaN wins."""
     def cummin(self, dim: _int, *, out: Any = None) -> tuple[Tensor, Tensor]:
@@ -634,7 +634,7 @@ class Tensor:
     def is_nonzero(self) -> _bool:
         """Whether the only element is not 0. ArgumentError where there are more, or none."""
     def is_pinned(self, device: Any = None) -> _bool:
-        """False: page-locked memory belongs to the allocator, which stages copies through it, not to tensors."""
+        """Whether it lies in page-locked memory of the host, which a GPU copies from and to while the host goes on."""
     @property
     def is_quantized(self) -> Any: ...
     def is_same_size(self, other: Tensor) -> _bool:
@@ -871,7 +871,7 @@ class Tensor:
         """``full(size, fill_value)`` with this tensor's dtype and device."""
     def new_ones(self, *size: Any, **kwargs: Any) -> Tensor:
         """``ones(size)`` with this tensor's dtype and device."""
-    def new_tensor(self, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: _bool = False) -> Tensor:
+    def new_tensor(self, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: _bool = False, pin_memory: _bool = False) -> Tensor:
         """``tensor(data)`` with this tensor's dtype and device."""
     def new_zeros(self, *size: Any, **kwargs: Any) -> Tensor:
         """``zeros(size)`` with this tensor's dtype and device."""
@@ -907,6 +907,8 @@ class Tensor:
         """The view whose dimension i is dimension ``dims[i]`` of input."""
     def permute_dims(self, *dims: Any) -> Tensor:
         """The view whose dimension i is dimension ``dims[i]`` of input."""
+    def pin_memory(self, device: Any = None) -> Tensor:
+        """A copy in page-locked memory, for copies with ``non_blocking=True``; itself where it lies there already."""
     def pinverse(self, rcond: Any = 1e-15) -> Tensor:
         """The Moore-Penrose inverse: ``linalg.pinv`` with singular values of at most rcond times the largest as 0."""
     def polygamma(self, n: _int) -> Tensor:
@@ -947,6 +949,8 @@ class Tensor:
         """1 / input, elementwise; integers promote to the default float dtype."""
     def reciprocal_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place reciprocal."""
+    def record_stream(self, stream: Any) -> None:
+        """Keep its memory from being given to others before what ``stream`` was given until it is freed is done."""
     def register_hook(self, hook: Any) -> Any:
         """Call ``hook(grad)`` when the gradient is known; a tensor it returns takes the gradient's place."""
     def register_post_accumulate_grad_hook(self, hook: Any) -> Any:
@@ -1183,6 +1187,8 @@ class Tensor:
         """The view with a dimension of size 1 inserted at ``dim``. DimError out of range."""
     def unsqueeze_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place unsqueeze."""
+    def untyped_storage(self) -> Any:
+        """The memory that it and its views share."""
     def var(self, dim: Any = None, unbiased: Any = None, keepdim: _bool = False, *, correction: Any = None) -> Any:
         """Σ (input - mean)² / max(n - correction, 0) over ``dim`` (one, several, or all for None); ``correction`` is 1."""
     def vdot(self, other: Tensor, *, out: Any = None) -> Tensor:
@@ -1254,6 +1260,7 @@ class Modes(threading.local):
     pack_disabled: str | None = None  # why no such hooks may be set
     device: Any = None  # default device of factories; None is the CPU
     autocast: Any = None  # the Autocast that is switched on
+    capture: Any = None  # the graph that this thread's work is recorded into: cuda/graphs.py
 
 
 modes = Modes()

@@ -16,19 +16,21 @@ from tensorlib._core import KINDS, LIFTED, Node, Tensor, listening, modes, versi
 from tensorlib._dispatch import apply_view, dtype_name, edge, make_node, sync
 from tensorlib._promotion import category
 from tensorlib.errors import AutogradError, DtypeError, ShapeError
-from tensorlib.kernels import pointwise
+from tensorlib.kernels import pointwise, transfer
 
 ndarray = np.ndarray
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
-def write(target: Any, source: Any, op: str) -> None:
+def write(target: Any, source: Any, op: str, non_blocking: bool = False) -> None:
     """target[...] = source for arrays on any device, broadcast and converted. No autograd."""
     if type(target) in LIFTED or type(source) in LIFTED:
         later = type(target) not in LIFTED or (type(source) in LIFTED and source.order > target.order)
         (source if later else target).write(target, source, op, write)
         return
     if type(target) is ndarray:
+        if type(source) is not ndarray and target.flags.writeable and transfer.write(target, source, non_blocking):
+            return
         if type(source) is not ndarray:
             source = _array.to_host(source)
         if not target.flags.writeable:
@@ -45,8 +47,13 @@ def write(target: Any, source: Any, op: str) -> None:
             f"{op}: unsupported operation: more than one element of the written-to tensor refers to a single memory "
             f"location. Write into a .clone() of it"
         )
+    if type(source) is ndarray and not source.ndim and source.dtype.kind != "c":
+        pointwise.fill(target, source.item())
+        return
     if type(source) is ndarray or source.device is not target.device:
-        source = _array.to_device(source if type(source) is ndarray else _array.to_host(source), target.device)
+        if transfer.write(target, source, non_blocking):
+            return
+        source = transfer.to(source, target.device, non_blocking)
     pointwise.copy(target, source)
 
 
@@ -127,7 +134,7 @@ def check_writable(target: Tensor, op: str) -> None:
         )
 
 
-def assign(target: Tensor, source: Tensor, op: str, own: bool = False) -> Tensor:
+def assign(target: Tensor, source: Tensor, op: str, own: bool = False, non_blocking: bool = False) -> Tensor:
     """target[...] = source, with autograd. ``own``: source is a fresh result whose Node may become target's."""
     check_writable(target, op)
     if type(source._array) in LIFTED:
@@ -154,7 +161,7 @@ def assign(target: Tensor, source: Tensor, op: str, own: bool = False) -> Tensor
         )
     if own and x.dtype.kind == "c" and y.dtype.kind == "f":
         raise DtypeError(f"{op}: In-place {op[:-1]} is not supported for complex tensors: its result is real")
-    write(x, y, op)
+    write(x, y, op, non_blocking)
     follow(target, source, own)
     return target
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -23,9 +24,19 @@ from tensorlib._dtypes import OF_NUMPY, as_dtype, dtype
 from tensorlib._hooks import RemovableHandle
 from tensorlib.autograd import engine
 from tensorlib.autograd.batched import with_batches
-from tensorlib.errors import AmbiguousError, ArgumentError, AutogradError, DtypeError, ShapeError
+from tensorlib.errors import (
+    AmbiguousError,
+    ArgumentError,
+    AutogradError,
+    CaptureError,
+    DeviceError,
+    DtypeError,
+    ShapeError,
+)
+from tensorlib.kernels import transfer
 from tensorlib.op import Composite, Op, declared, names_in, watchers
 from tensorlib.ops import complex_numbers, create, memory
+from tensorlib.runtime.engine import resolve
 
 
 class Size(tuple):  # type: ignore[type-arg]
@@ -170,8 +181,28 @@ class _Methods(Tensor):
         return False
 
     def is_pinned(self, device: Any = None) -> bool:
-        """False: page-locked memory belongs to the allocator, which stages copies through it, not to tensors."""
-        return False
+        """Whether it lies in page-locked memory of the host, which a GPU copies from and to while the host goes on."""
+        return transfer.is_pinned(self._array)
+
+    def pin_memory(self, device: Any = None) -> Tensor:
+        """A copy in page-locked memory, for copies with ``non_blocking=True``; itself where it lies there already.
+
+        DeviceError for a tensor on a GPU, and without a GPU.
+        """
+        return memory.pin(self)
+
+    def record_stream(self, stream: Any) -> None:
+        """Keep its memory from being given to others before what ``stream`` was given until it is freed is done.
+
+        For a tensor that is used on another stream than the one it was made on.
+        """
+        if not self.is_cuda:
+            raise DeviceError(f"record_stream: expected a tensor on a GPU, got one on {self.device}")
+        transfer.record_stream(self._array, stream.stream_id)
+
+    def untyped_storage(self) -> UntypedStorage:
+        """The memory that it and its views share."""
+        return UntypedStorage(self if self._view is None else self._view.base)
 
     def is_shared(self) -> bool:
         """Whether other processes see its memory: on a GPU they can, on the CPU never."""
@@ -324,7 +355,7 @@ class _Methods(Tensor):
     def numpy(self, *, force: bool = False) -> np.ndarray:
         """The NumPy array over the same memory. With ``force`` a detached CPU copy of whatever it is."""
         if force:
-            return _array.to_host(self._array) if not isinstance(self._array, np.ndarray) else self._array
+            return self._array if isinstance(self._array, np.ndarray) else _host(self, "numpy")
         if self._needs:
             raise AutogradError(
                 "numpy: Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
@@ -353,20 +384,24 @@ class _Methods(Tensor):
         x = self._array
         if x.size != 1:
             raise ArgumentError(f"item: a Tensor with {x.size} elements cannot be converted to Scalar")
-        return x.item() if isinstance(x, np.ndarray) else _array.to_host(x).item()
+        return x.item() if isinstance(x, np.ndarray) else _host(self, "item").item()
 
     def tolist(self) -> Any:
         """Nested lists of Python numbers; a number for a 0-d tensor."""
         x = self._array
-        return x.tolist() if isinstance(x, np.ndarray) else _array.to_host(x).tolist()
+        return x.tolist() if isinstance(x, np.ndarray) else _host(self, "tolist").tolist()
 
     def to(self, *args: Any, **kwargs: Any) -> Tensor:
-        """``to(dtype)``, ``to(device)``, ``to(device, dtype)``, ``to(other)``: itself when nothing changes."""
-        device, kind, copy = _parse_to(args, kwargs)
+        """``to(dtype)``, ``to(device)``, ``to(device, dtype)``, ``to(other)``: itself when nothing changes.
+
+        ``non_blocking``: between page-locked memory of the host (``pin_memory``) and a GPU the host does not wait for
+        the copy; a tensor that comes to the CPU so lies in such memory, and is there once the stream was waited for.
+        """
+        device, kind, non_blocking, copy = _parse_to(args, kwargs)
         t: Any = self
         here = _array.device_of(self._array)
-        if device is not None and device is not here:
-            t = memory.transfer(t, device)
+        if device is not None and device is not here and resolve(device) is not here:
+            t = memory.transfer(t, device, non_blocking)
         if kind is not None and t._array.dtype != kind:
             t = memory.cast(t, kind)
         return t.clone() if copy and t is self else t
@@ -376,15 +411,17 @@ class _Methods(Tensor):
         return self.to(cpu)
 
     def cuda(self, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
-        """On a GPU."""
-        return self.to(Device("cuda") if device is None else Device(device))
+        """On a GPU, the current one for None; ``non_blocking`` as for ``to``."""
+        return self.to(Device("cuda") if device is None else Device(device), non_blocking=non_blocking)
 
     def type(self, dtype: Any = None, non_blocking: bool = False) -> Any:
         """"tensorlib.FloatTensor" and its like, or the tensor as another dtype, which may be named so too."""
         if dtype is None:
             return _legacy.type_name(self)
         name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", "")
-        return self.to(_legacy.TYPES.get(name.rpartition(".")[2]) or as_dtype(dtype))
+        kind = _legacy.TYPES.get(name.rpartition(".")[2]) or as_dtype(dtype)
+        place = ("cuda" if ".cuda." in name else "cpu") if "." in name and isinstance(dtype, str) else None
+        return self.to(kind) if place is None else self.to(place, kind, non_blocking)
 
     def split(self, split_size: Any, dim: int = 0) -> tuple[Tensor, ...]:
         """As the function ``split``; PyTorch's method has another name for the size or sizes."""
@@ -465,10 +502,10 @@ class _Methods(Tensor):
     # ------------------------------------------------------------------------------------------- in place
 
     def copy_(self, src: Any, non_blocking: bool = False) -> Tensor:
-        """Write ``src``, broadcast and converted, into this tensor."""
+        """Write ``src``, broadcast and converted, into this tensor; ``non_blocking`` as for ``to``."""
         if not isinstance(src, Tensor):
             src = create.as_tensor(src)
-        return _inplace.assign(self, src, "copy_")
+        return _inplace.assign(self, src, "copy_", non_blocking=non_blocking)
 
     def fill_(self, value: Any) -> Tensor:
         """Write a number (or a 0-d tensor) into every element."""
@@ -566,9 +603,14 @@ class _Methods(Tensor):
 
     # ------------------------------------------------------------------------------------------- factories
 
-    def new_tensor(self, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    def new_tensor(
+        self, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False
+    ) -> Tensor:
         """``tensor(data)`` with this tensor's dtype and device."""
-        return create.tensor(data, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
+        return create.tensor(
+            data, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad,
+            pin_memory=pin_memory,
+        )  # fmt: skip
 
     def _new(self, make: Callable[..., Tensor], size: Any, kwargs: Any) -> Tensor:
         kwargs.setdefault("dtype", self.dtype)
@@ -712,6 +754,60 @@ def _rebuild(cls: type, array: np.ndarray, device: str, requires_grad: bool, sta
     return out
 
 
+def _host(t: Tensor, what: str) -> np.ndarray:
+    """The numbers of a tensor that is not on the CPU, there; an error says for what."""
+    try:
+        return _array.to_host(t._array)
+    except CaptureError as error:
+        raise CaptureError(f"{what}: {error}") from None
+
+
+class UntypedStorage:
+    """The memory of a tensor and its views: where it is and how large, to tell which tensors share it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+        self._start, self._end = ops.views._memory(tensor._array)
+
+    def data_ptr(self) -> int:
+        """Address of the first byte."""
+        return self._start
+
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self._end - self._start
+
+    size = __len__ = nbytes
+
+    @property
+    def device(self) -> Device:
+        """Where it is."""
+        return _array.device_of(self._tensor._array)
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether it is on a GPU."""
+        return self.device.type in ("cuda", "hip")
+
+    def is_pinned(self, device: Any = None) -> bool:
+        """Whether it is page-locked memory of the host."""
+        return transfer.is_pinned(self._tensor._array)
+
+    def get_device(self) -> int:
+        """The number of the GPU it is on; -1 on the CPU."""
+        return self._tensor.get_device()  # type: ignore[attr-defined, no-any-return]
+
+    def element_size(self) -> int:
+        """1: it is counted in bytes."""
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, UntypedStorage) and (self._start, self._end) == (other._start, other._end)
+
+    def __hash__(self) -> int:
+        return hash((self._start, self._end))
+
+
 def _from_ufunc(result: Any) -> Any:
     return wrap(np.asarray(result)) if isinstance(result, (np.ndarray, np.generic)) else result
 
@@ -742,7 +838,44 @@ def set_default_device(device: Any) -> None:
 
 def get_default_device() -> Device:
     """The device factories use now, in this thread."""
-    return cpu if modes.device is None else modes.device
+    return cpu if modes.device is None else resolve(modes.device)
+
+
+class _Entered(threading.local):
+    """The default devices that a thread had before it entered those of its ``with`` blocks."""
+
+    def __init__(self) -> None:
+        self.before: list[Device | None] = []
+
+
+_entered = _Entered()
+
+
+def _enter_device(self: Device) -> Device:
+    """The device factories use within the block, in this thread."""
+    _entered.before.append(modes.device)
+    modes.device = self
+    return self
+
+
+def _exit_device(self: Device, *error: object) -> None:
+    """The default device that was before."""
+    modes.device = _entered.before.pop()
+
+
+def _with_device(self: Device, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with this device as the default one: ``@device("cuda")``."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with self:  # type: ignore[attr-defined]
+            return function(*args, **kwargs)
+
+    return call
+
+
+for _name, _method_of_device in (("__enter__", _enter_device), ("__exit__", _exit_device), ("__call__", _with_device)):
+    setattr(Device, _name, _method_of_device)  # here, as the device itself knows no thread's modes
 
 
 def can_cast(from_: Any, to: Any) -> bool:
@@ -762,10 +895,10 @@ def result_type(tensor1: Any, tensor2: Any) -> dtype:
     return OF_NUMPY[_promotion.result_dtype([x._array if isinstance(x, Tensor) else x for x in (tensor1, tensor2)])]
 
 
-def _parse_to(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, bool]:
+def _parse_to(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, bool, bool]:
     device, kind = kwargs.pop("device", None), kwargs.pop("dtype", None)
-    other, copy = kwargs.pop("other", None), kwargs.pop("copy", False)
-    kwargs.pop("non_blocking", None)
+    other, flags = kwargs.pop("other", None), []
+    non_blocking, copy = kwargs.pop("non_blocking", False), kwargs.pop("copy", False)
     kwargs.pop("memory_format", None)
     if kwargs:
         raise TypeError(f"to() got an unexpected keyword argument '{next(iter(kwargs))}'")
@@ -775,16 +908,19 @@ def _parse_to(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, 
         elif isinstance(a, (Device, str)) and not (isinstance(a, str) and a.rpartition(".")[2] in _DTYPE_NAMES):
             device = a
         elif isinstance(a, bool):
-            continue  # non_blocking
+            flags.append(a)
         elif isinstance(a, int):
             device = a
         elif a is not None:
             kind = a
     if other is not None:
         device, kind = other.device, other.dtype
+    if flags:
+        non_blocking, copy = flags[0], flags[1] if len(flags) > 1 else copy
     return (
         None if device is None else Device(device),
         None if kind is None else as_dtype(kind).numpy,
+        bool(non_blocking),
         copy,
     )
 

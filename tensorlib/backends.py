@@ -1,40 +1,44 @@
 """The switches of PyTorch's backends: what programs set at their start. They say here what is so.
 
-A value may be set and read back. None changes a result: float32 products are computed in float32, kernels are chosen
-without a search, and attention has one implementation a device.
+A value may be set and read back. None changes a result: float32 products are computed in float32, and attention has one
+implementation a device. ``cudnn.benchmark = True`` times configurations of kernels as they are first used on a GPU.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 from tensorlib import _blas
 from tensorlib._settings import ATTENTION as _attention
 from tensorlib.amp.autocast_mode import gpu_is_available
+from tensorlib.runtime import autotune
 
 
 class _Switches:
     """Settings of one backend; an unknown one is an AttributeError, so that a misspelling is seen."""
 
-    def __init__(self, available: bool, **values: object) -> None:
-        self.__dict__.update(values, _available=available)
+    def __init__(self, available: bool | Callable[[], bool], **values: object) -> None:
+        self.__dict__.update(values, _available=available if callable(available) else lambda: available)
 
     def __setattr__(self, name: str, value: object) -> None:
         if name not in self.__dict__:
             known = ", ".join(n for n in self.__dict__ if not n.startswith("_"))
             raise AttributeError(f"this backend has no setting {name!r}; it has {known}")
         self.__dict__[name] = value
+        follow = self.__dict__.get("_follow", {}).get(name)
+        if follow is not None:
+            follow(value)
 
     def is_available(self) -> bool:
         """Whether the backend can be used."""
-        return bool(self._available)  # type: ignore[attr-defined]
+        return bool(self._available())  # type: ignore[attr-defined]
 
     def is_built(self) -> bool:
         """Whether the backend is part of this installation."""
-        return bool(self._available)  # type: ignore[attr-defined]
+        return bool(self._available())  # type: ignore[attr-defined]
 
     def version(self) -> None:
         """None: the backend is not part of this library."""
@@ -48,7 +52,8 @@ class _Switches:
         try:
             yield
         finally:
-            self.__dict__.update(before)
+            for name, value in before.items():
+                setattr(self, name, value)
 
 
 def _sdp(name: str) -> dict[str, object]:
@@ -71,11 +76,14 @@ def _sdp_kernel(
         _attention.update(before)
 
 
-cudnn = _Switches(False, enabled=False, benchmark=False, benchmark_limit=10, deterministic=False, allow_tf32=False)
+cudnn = _Switches(
+    False, enabled=False, benchmark=False, benchmark_limit=10, deterministic=False, allow_tf32=False,
+    _follow={"benchmark": lambda on: autotune.benchmark(bool(on))},
+)  # fmt: skip
 cuda = _Switches(
-    gpu_is_available(),
+    gpu_is_available,
     matmul=_Switches(
-        gpu_is_available(), allow_tf32=False, allow_fp16_reduced_precision_reduction=False,
+        gpu_is_available, allow_tf32=False, allow_fp16_reduced_precision_reduction=False,
         allow_bf16_reduced_precision_reduction=False,
     ),
     sdp_kernel=_sdp_kernel,

@@ -1,26 +1,36 @@
-"""The command line: `tensorlib train gpt | images`, `tensorlib generate`, `tensorlib doctor`."""
+"""The command line: `tensorlib train gpt | images`, `tensorlib generate`, `tensorlib tune`, `tensorlib doctor`,
+`tensorlib report`."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import importlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import tensorlib
-from tensorlib import _blas, doctor
-from tensorlib.errors import ArgumentError, TensorlibError
+from tensorlib import _blas, doctor, report
+from tensorlib._device import TARGETS
+from tensorlib.errors import ArgumentError, DeviceError, TensorlibError
+from tensorlib.runtime import ahead, autotune, cache
+from tensorlib.runtime.ahead import Outcome, Request
+from tensorlib.runtime.hardware import hardware
+from tensorlib.train import tuning
 from tensorlib.train.checkpoint import Checkpoint
+from tensorlib.train.config import RunConfig, flag, usable_device
 from tensorlib.train.gpt import GPT
 from tensorlib.train.language import LanguageConfig, LanguageRun
-from tensorlib.train.loop import CURVE, LOG, Run, load_model, usable_device
+from tensorlib.train.loop import CURVE, LOG, Run, load_model
 from tensorlib.train.sample import decoded, generate
 from tensorlib.train.vision import MISTAKES, VisionRun
 
-_NO_DRIVER = "cuda[:i] and hip[:i] need a GPU driver, which this version does not have yet"
+_DEVICES = "auto (a GPU where there is one), cpu, cuda[:i] or hip[:i]"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     run: Callable[[argparse.Namespace], int] = options.run
-    if argv is None and run is not _doctor:
+    if argv is None and run not in (_doctor, report.main):
         _with_the_right_blas()
     try:
         return run(options)
@@ -83,7 +93,7 @@ def _begun(options: argparse.Namespace) -> Run:
         run = made.resume(path, given, out, overwrite=options.overwrite)
         print(f"resuming at step {run.step} of {run.steps}", flush=True)
         return run
-    return made.start(made.config_class(**given), out or Path(_out(made.kind)), overwrite=options.overwrite)
+    return made.start(made.config_class.chosen(given), out or Path(_out(made.kind)), overwrite=options.overwrite)
 
 
 def _finish(run: Run, files: str) -> int:
@@ -134,6 +144,123 @@ def _doctor(options: argparse.Namespace) -> int:
     return 0
 
 
+def _tune(options: argparse.Namespace) -> int:
+    if options.clear:
+        gone = autotune.clear()
+        print("\n".join(f"removed {path}" for path in gone) or "there was no table of yours")
+        return 0
+    if options.show:
+        print("\n".join(tuning.table_lines()) or "nothing was measured yet: configurations are chosen by the model")
+        return 0
+    unknown = [name for name in options.op if name not in autotune.tunables]
+    if unknown:
+        raise ArgumentError(f"--op {unknown[0]}: expected one of {', '.join(sorted(autotune.tunables))}")
+    fields = {field.name for made in tuning.MODELS.values() for field in dataclasses.fields(made)} - {"device"}
+    given = {name: value for name, value in vars(options).items() if name in fields}
+    if given and options.model is None:
+        raise ArgumentError(f"{flag(min(given))} says how large a --model is: name one of {', '.join(tuning.MODELS)}")
+    config = None if options.model is None else tuning.configured(options.model, given)
+    if options.candidates is not None and options.candidates < 1:
+        raise ArgumentError(f"--candidates is {options.candidates}: expected 1 or more")
+    return _compile_ahead(options, config) if options.compile_only else _search(options, config)
+
+
+def _search(options: argparse.Namespace, config: RunConfig | None) -> int:
+    try:
+        device = usable_device(options.device)
+        if device.type not in ("cuda", "hip"):
+            raise DeviceError(f"--device {options.device} is no GPU: expected cuda[:i] or hip[:i].")
+    except DeviceError as error:
+        raise DeviceError(
+            f"tune times kernels on a GPU: {str(error).rstrip('.')}. Without one, --compile-only --target sm_90 "
+            f"compiles what a GPU of that target will run"
+        ) from error
+    counts = {"timed": 0, "skipped": 0, "wrong": 0}
+    with _Bar("problems") as bar:
+
+        def watch(seen: autotune.Progress) -> None:
+            counts["timed" if "ms" in seen.result else "wrong" if "wrong" in seen.result else "skipped"] += 1
+            bar.note(f"{seen.tunable} {seen.bucket}: {seen.number} of {seen.total} candidates")
+
+        calls = list(tuning.workloads(config, options.op, device))
+        with autotune.search(*options.op, again=options.again, limit=options.candidates, watch=watch):
+            for number, (text, call) in enumerate(calls, 1):
+                call()
+                bar.step(number, len(calls), text)
+    print(autotune.report())
+    print(
+        f"{counts['timed']} candidates timed, {counts['skipped']} skipped, {counts['wrong']} with wrong results; "
+        f"kept in {autotune.path(hardware(device)) or 'this process only: the cache is off'}"
+    )
+    return 0
+
+
+def _compile_ahead(options: argparse.Namespace, config: RunConfig | None) -> int:
+    asked: list[Request] = []
+    for name in options.target or ["sm_90"]:
+        target = tensorlib.device(name)
+        if not target.compile_only:
+            raise ArgumentError(f"--target {name}: expected a target such as {', '.join(TARGETS)}")
+        calls = [call for _, call in tuning.workloads(config, options.op, target)]
+        asked += tuning.requests(calls, options.candidates or 1)
+    counts = {"compiled": 0, "found": 0, "failed": 0}
+    with _Bar("kernels") as bar:
+
+        def progress(outcome: Outcome, number: int, total: int) -> None:
+            counts[outcome.status] += 1
+            if outcome.status == "failed":
+                bar.line(outcome.error)
+            bar.step(number, total, f"{outcome.request.kernel.__name__} for {outcome.request.target}: {outcome.status}")
+
+        ahead.compile_all(asked, options.jobs, progress)
+    print(
+        f"{counts['compiled']} kernels compiled, {counts['found']} were there, {counts['failed']} failed; "
+        f"kept in {cache.folder()}"
+    )
+    return 1 if counts["failed"] else 0
+
+
+class _Bar:
+    """Progress on the standard error: tqdm's bar on a terminal where it is installed, else a line now and then."""
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._tqdm: Any = None
+        self._spoken = 0.0
+
+    def __enter__(self) -> _Bar:
+        if sys.stderr.isatty():
+            with contextlib.suppress(ImportError):
+                module = importlib.import_module("tqdm")
+                self._tqdm = module.tqdm(unit=" " + self._unit, leave=False, file=sys.stderr)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._tqdm is not None:
+            self._tqdm.close()
+
+    def step(self, number: int, total: int, text: str) -> None:
+        """``number`` of ``total`` are done; ``text`` is what was done last."""
+        if self._tqdm is not None:
+            self._tqdm.total, self._tqdm.n = total, number
+            self._tqdm.set_postfix_str(text)
+        elif number == total or time.monotonic() > self._spoken + 5:
+            self._spoken = time.monotonic()
+            self.line(f"{number} of {total} {self._unit}: {text}")
+
+    def note(self, text: str) -> None:
+        """What is being done now."""
+        if self._tqdm is not None:
+            self._tqdm.set_postfix_str(text)
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        if self._tqdm is not None:
+            self._tqdm.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
 def _continue(prompt: bytes, sample: Iterable[int]) -> None:
     _write(prompt.decode("utf-8", "replace"))
     with _blas.threads(1):  # one byte at a time: handing such small products to a second thread costs more than they do
@@ -164,6 +291,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_train(commands)
     _add_generate(commands)
+    _add_tune(commands)
     add = commands.add_parser(
         "doctor",
         help="versions, BLAS, devices, and what to do about them",
@@ -171,6 +299,16 @@ def _parser() -> argparse.ArgumentParser:
         description="Show what this machine offers, what is in use, and what would be better.",
     )
     add.set_defaults(run=_doctor)
+    add = commands.add_parser(
+        "report",
+        help="doctor, GPU tests and benchmark of this machine, in one folder",
+        formatter_class=_Help,
+        description="Run everything that wants a GPU, from a checkout: what `tensorlib doctor` says, the GPU tests,\n"
+        "the benchmark. Each part runs by itself and within its time. report.txt sums up, report.json is the record.",
+        epilog="exit status: 0 all is well, 1 something failed, 2 something was not run, 3 there is no GPU",
+    )
+    add.set_defaults(run=report.main)
+    report.add_arguments(add)
     return parser
 
 
@@ -187,9 +325,10 @@ def _add_gpt(models: Any) -> None:
         help="a decoder-only transformer over bytes",
         formatter_class=_Help,
         description="Train a decoder-only transformer on text, byte by byte.\n\n"
-        "Without flags it learns the source of Python's standard library on the CPU: about two minutes on two\n"
-        "cores. The run's directory gets a checkpoint, log.jsonl and loss.png; Ctrl-C stops after the step in\n"
-        "hand with a checkpoint, and --resume goes on from it as if nothing had happened.",
+        "Without flags it learns the source of Python's standard library: on a GPU where there is one, else\n"
+        "a smaller model on the CPU, in about two minutes on two cores. The run's directory gets a checkpoint,\n"
+        "log.jsonl and loss.png; Ctrl-C stops after the step in hand with a checkpoint, and --resume goes on from it\n"
+        "as if nothing had happened.",
         epilog="examples:\n"
         "  tensorlib train gpt                                  the default run\n"
         "  tensorlib train gpt --steps 30                       a short one, to see that everything works\n"
@@ -229,7 +368,7 @@ def _add_images(models: Any) -> None:
         help="a convolutional net that tells images apart",
         formatter_class=_Help,
         description="Train a small convolutional net on labelled images.\n\n"
-        "Without flags it learns scikit-learn's handwritten digits (pip install 'tensorlib[images]') on the CPU in\n"
+        "Without flags it learns scikit-learn's handwritten digits (pip install 'tensorlib[images]'), on the CPU in\n"
         "a few seconds. The run's directory gets a checkpoint, log.jsonl, loss.png and misclassified.png; Ctrl-C\n"
         "stops after the step in hand with a checkpoint, and --resume goes on from it as if nothing had happened.",
         epilog="examples:\n"
@@ -271,7 +410,7 @@ def _add_common(add: Callable[..., Any]) -> None:
         metavar="N",
         help="processors for matrix products on the CPU; 0 takes those that are free",
     )
-    add("--device", help=f"cpu; {_NO_DRIVER}")
+    add("--device", help=_DEVICES)
     add("--dtype", help="float32, float64, or bfloat16: autocast over float32 weights")
 
 
@@ -293,10 +432,12 @@ def _adder(group: Any, made: type[Run]) -> Callable[..., Any]:
     """
 
     def add(name: str, help: str, **options: Any) -> None:
-        default = getattr(made.config_class, name[2:].replace("-", "_"))
-        group.add_argument(
-            name, default=argparse.SUPPRESS, help=f"{help} ({default})" if default != () else help, **options
-        )
+        field = name[2:].replace("-", "_")
+        default, on_gpu = getattr(made.config_class, field), made.config_class.on_gpu
+        shown = f"{help} ({default})" if default != () else help
+        if field in on_gpu:
+            shown += f"; on a GPU {on_gpu[field]}"
+        group.add_argument(name, default=argparse.SUPPRESS, help=shown, **options)
 
     return add
 
@@ -319,7 +460,44 @@ def _add_generate(commands: Any) -> None:
         "--top-k", type=int, default=256, metavar="K", help="draw from the K likeliest bytes (256: all)"
     )
     command.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another text (0)")
-    command.add_argument("--device", default="cpu", help=f"cpu; {_NO_DRIVER} (cpu)")
+    command.add_argument("--device", default="auto", help=f"{_DEVICES} (auto)")
+
+
+def _add_tune(commands: Any) -> None:
+    command = commands.add_parser(
+        "tune",
+        help="time the configurations of kernels on this GPU, or compile ahead for another",
+        formatter_class=_Help,
+        description="Find the fastest configuration of each kernel for the sizes that a model uses.\n\n"
+        "On a GPU every candidate is timed, compared with the default's result, and kept in a table that later\n"
+        "programs choose from. With --compile-only nothing is run: what a training step launches is compiled for\n"
+        "a target, with no GPU, so that the first step of a program there waits for no compiler.",
+        epilog="examples:\n"
+        "  tensorlib tune --model gpt --width 768 --heads 12 --block 1024 --dtype bfloat16\n"
+        "  tensorlib tune --op matmul                            products of transformers, of several sizes\n"
+        "  tensorlib tune --model gpt --compile-only --target sm_90 gfx942 --jobs 8\n"
+        "  tensorlib tune --show                                 what was found",
+    )
+    command.set_defaults(run=_tune)
+    command.add_argument("--model", choices=sorted(tuning.MODELS), help="whose training step and evaluation to tune")
+    names = ", ".join(sorted(autotune.tunables))
+    command.add_argument("--op", nargs="+", default=[], metavar="NAME", help=f"kernels to tune (all): {names}")
+    command.add_argument("--device", default="cuda", help="cuda[:i] or hip[:i] (cuda)")
+    command.add_argument("--again", action="store_true", help="time also what the tables know")
+    command.add_argument(
+        "--candidates", type=int, metavar="N", help="at most N of a problem, the likeliest (all; with --compile-only 1)"
+    )
+    without = command.add_argument_group("without a GPU")
+    without.add_argument("--compile-only", action="store_true", help="compile, into the cache on disk; run nothing")
+    without.add_argument("--target", nargs="+", metavar="NAME", help=f"of {', '.join(TARGETS)}, ... (sm_90)")
+    without.add_argument("--jobs", type=int, metavar="N", help="processes that compile (one a processor)")
+    tables = command.add_argument_group("tables")
+    tables.add_argument("--show", action="store_true", help="print what was measured, and do nothing else")
+    tables.add_argument("--clear", action="store_true", help="remove your tables, and do nothing else")
+    model = command.add_argument_group("the model's size, as for `tensorlib train`")
+    for name in ("layers", "heads", "width", "block", "batch"):
+        model.add_argument(f"--{name}", type=int, default=argparse.SUPPRESS, metavar="N")
+    model.add_argument("--dtype", default=argparse.SUPPRESS, help="float32, float64, or bfloat16")
 
 
 if __name__ == "__main__":

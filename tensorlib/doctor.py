@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import tensorlib as tl
 from tensorlib import _blas, _lapack, _malloc
+from tensorlib.errors import DeviceError
+from tensorlib.report import checkout, last_run
+from tensorlib.runtime import cache, versions
+from tensorlib.runtime.engine import gpus
+
+_COLUMN = 12
 
 
 def report() -> Iterator[str]:
@@ -23,11 +33,91 @@ def report() -> Iterator[str]:
     yield f"LAPACK      {'called directly' if direct else 'not found: factorisations in NumPy, several times slower'}"
     yield f"processors  {_blas.usable_processors()} usable"
     yield f"malloc      {_malloc.status}"
-    devices = [f"cuda:{i}" for i in range(tl.cuda.device_count())]
-    for line in devices or ["no GPU found; everything runs on the CPU with NumPy"]:
-        yield f"{'devices':<12}{line}"
+    yield f"{'kernels':<{_COLUMN}}{_kernels()}"
+    for target in dict.fromkeys(_targets()):
+        yield f"{'ptxas':<{_COLUMN}}{_ptxas(target)}"
+    for i, line in enumerate(_devices()):
+        yield f"{'' if i else 'devices':<{_COLUMN}}{line}"
+    yield f"{'GPU tests':<{_COLUMN}}{last_run(checkout())}"
     yield ""
     yield from list(_advice()) or ["Nothing to do: everything is as it should be."]
+
+
+def _kernels() -> str:
+    """Where compiled kernels are kept."""
+    folder = cache.folder()
+    if folder is None:
+        return "not kept between runs (TENSORLIB_CACHE, or there is no home folder)"
+    count, nbytes = cache.usage()
+    return f"{folder}: {count} compiled, {nbytes / 2**20:.1f} MiB"
+
+
+def _targets() -> Iterator[str]:
+    for i in range(tl.cuda.device_count()):
+        yield gpus().drivers()[gpus().kind()].properties(i).target
+
+
+def _ptxas(target: str) -> str:
+    """The version of the assembler that Triton runs for a target."""
+    if target.startswith("gfx"):
+        return f"none for {target}: AMD's assembler is part of Triton"
+    path = versions.assembler(target)
+    if path is None or not Path(path).exists():
+        return f"none for {target}: Triton brings no ptxas: reinstall triton, or set TRITON_PTXAS_PATH"
+    try:
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{path} for {target} does not run: {error}"
+    found = re.search(r"release \S+ V?(\S+)|V(\d[\d.]*)", said)
+    number = next((g for g in found.groups() if g), "?") if found else "?"
+    return f"{number.removeprefix('V')} for {target} ({path})"
+
+
+def _devices() -> Iterator[str]:
+    """A line for each GPU; where there is none, one for each vendor that says why."""
+    kind = gpus().kind()
+    if kind is None:
+        yield "no GPU can be used; everything runs on the CPU with NumPy"
+        yield from gpus().why_not()
+    for i in range(tl.cuda.device_count()):
+        driver = gpus().drivers()[kind]
+        p = driver.properties(i)
+        version = ".".join(map(str, driver.version))
+        yield (
+            f"cuda:{i} {p.name}, {p.target}, {p.total_memory / 2**30:.1f} GiB, {p.multi_processor_count} "
+            f"multiprocessors, {driver.label} driver {version}"
+        )
+
+
+#: Vendor -> its number on the PCI bus, its device files, and what a user needs to open them.
+_FILES = {
+    "CUDA": ("NVIDIA", "0x10de", ("dev/nvidia[0-9]*", "dev/nvidiactl"), "give the user read and write access to them"),
+    "HIP": ("AMD", "0x1002", ("dev/kfd", "dev/dri/renderD*"), "add the user to the groups render and video"),
+}
+
+
+def hint(label: str, root: Path = Path("/")) -> str:
+    """What the device files and the PCI bus say of a vendor's GPUs that cannot be used; "" where there are none."""
+    maker, vendor, patterns, remedy = _FILES[label]
+    files = sorted(path for pattern in patterns for path in root.glob(pattern))
+    closed = [path for path in files if not os.access(path, os.R_OK | os.W_OK)]
+    cards = 0
+    for place in root.glob("sys/bus/pci/devices/*/vendor"):
+        try:
+            display = (place.parent / "class").read_text().startswith(("0x03", "0x12"))  # display and accelerator
+            cards += display and place.read_text().strip() == vendor
+        except OSError:
+            continue
+    if closed:
+        return f"{', '.join(map(str, closed))} may not be opened by this user: {remedy}"
+    if label == "HIP" and not any(path.name == "kfd" for path in files):
+        files = []  # other graphics cards have files in dev/dri too
+    if files:
+        return f"{', '.join(map(str, files))} {'are' if len(files) > 1 else 'is'} there: what lacks is the library"
+    if cards:
+        there = f"there {'are' if cards > 1 else 'is'} {cards} {maker} card{'s' * (cards > 1)} in the machine"
+        return f"{there}: install the driver"
+    return ""
 
 
 def _advice() -> Iterator[str]:
@@ -42,6 +132,18 @@ def _advice() -> Iterator[str]:
             f"OpenBLAS runs {used.threads} threads on {processors} usable processors, which slows it down: "
             f"set OPENBLAS_NUM_THREADS={processors}; `tensorlib train` does so for itself."
         )
+    if gpus().kind() is None:
+        for label, (maker, *_) in _FILES.items():
+            found = hint(label)
+            if found:
+                yield f"{maker}'s GPUs cannot be used (see above): {found}."
+    elif versions.installed() is None:
+        yield "The GPU needs the package triton: pip install triton."
+    for i in range(tl.cuda.device_count()):
+        try:
+            tl.zeros(1, device=f"cuda:{i}")
+        except DeviceError as error:
+            yield f"cuda:{i} is there and does not work: {' '.join(str(error).split())}"
 
 
 def _version(name: str) -> str:

@@ -527,7 +527,7 @@ def _compile(op: Op) -> Any:
     if quick := arguments.quick():
         lines += [f"    if not ({quick}):", "        _arguments.refuse(attrs)"]
     if op.random:
-        lines.append("    attrs['seed'], attrs['offset'] = _draw(generator)")
+        lines.append("    attrs['seed'], attrs['offset'] = _draw(generator, operands, attrs)")
     lines.append(f"    result = _apply(_op, {'operands[0]' if op.is_view else 'operands'}, attrs)")
     into_out = "    return result if out is None else _into(_op.name, out, result)"
     lines.append(into_out if has_out else "    return result")

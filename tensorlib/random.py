@@ -11,13 +11,13 @@ import contextlib
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from tensorlib._core import Tensor, draw_marks, wrap
+from tensorlib._core import Tensor, draw_marks, modes, wrap
 from tensorlib._device import cpu, device
 
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
@@ -89,6 +89,22 @@ class Generator:
             self._offset = offset + 1
             return self._seed, offset
 
+    def _take(self, count: int) -> tuple[int, int]:
+        """(seed, offset) of the first of ``count`` draws, which a graph's replay makes at once."""
+        with self._lock:
+            offset = self._offset
+            self._offset = offset + count
+            return self._seed, offset
+
+    def _give_back(self, seed: int, offset: int) -> int:
+        """Stand at ``offset`` again, before draws that were recorded and not made; how many. 0 if seeded since."""
+        with self._lock:
+            if self._seed != seed:
+                return 0
+            count = self._offset - offset
+            self._offset = offset
+            return count
+
 
 def device_of(value: Any) -> device:
     """A device given as a device or a name."""
@@ -98,11 +114,20 @@ def device_of(value: Any) -> device:
 default_generator = Generator()
 
 
-def draw(generator: Generator | None) -> tuple[int, int]:
-    """(seed, offset) of the next draw from a generator, the default one for None."""
+def draw(
+    generator: Generator | None, operands: Sequence[Any] = (), attrs: dict[str, Any] | None = None
+) -> tuple[Any, Any]:
+    """(seed, offset) of the next draw from a generator, the default one for None.
+
+    They are numbers; for an operator on the GPU whose work is being captured in a graph (operands and attrs say where
+    it runs) one-element arrays there, which every replay of the graph fills with what it then draws.
+    """
     if generator is not None and not isinstance(generator, Generator):
         raise TypeError(f"argument 'generator' must be tensorlib.Generator, not {type(generator).__name__}")
-    seed, offset = (default_generator if generator is None else generator).draw()
+    chosen = default_generator if generator is None else generator
+    seed, offset = chosen.draw()
+    if modes.capture is not None and modes.capture.records(operands, attrs or {}):
+        return modes.capture.draw(chosen, seed, offset)  # type: ignore[no-any-return]
     for mark in draw_marks:
         offset = mark(offset)
     return seed, offset

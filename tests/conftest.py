@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,13 @@ from tensorlib import _array
 
 settings.register_profile("tensorlib", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("tensorlib")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Unless GPU tests are asked for (-m gpu), no test sees a GPU of this machine: the rest is about the others."""
+    if "gpu" not in (config.getoption("-m") or ""):
+        for variable in ("TENSORLIB_CUDA_DRIVER", "TENSORLIB_HIP_DRIVER"):
+            os.environ[variable] = os.devnull
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -99,11 +99,10 @@ _absent(
     torch.cuda.max_memory_cached torch.cuda.reset_max_memory_*""",
 )
 _absent(
-    "storages: a tensor's memory is reached through numpy() or DLPack",
-    """torch.is_storage torch.Tensor.storage torch.Tensor.untyped_storage torch.Tensor.storage_type torch.from_file
+    "typed storages: a tensor's memory is reached through numpy() or DLPack, its address by untyped_storage()",
+    """torch.is_storage torch.Tensor.storage torch.Tensor.storage_type torch.from_file
     torch.Tensor.const_data_ptr torch.Tensor.share_memory_ torch.nn.Module.share_memory torch.Tensor.is_distributed""",
 )
-_absent("page-locked memory belongs to the allocator, which stages copies through it", "torch.Tensor.pin_memory")
 _absent("named dimensions", "torch.Tensor.name")
 _absent(
     "the dispatcher's own hooks: a new operator is declared with tensorlib.op, its gradient beside it",
@@ -119,10 +118,22 @@ _absent(
 _absent("compilation records below autograd: nothing of Dynamo's to steer", "torch.compiler.* torch.nn.Module.compile")
 _absent("futures and the hub's downloads are no part of a tensor library", "torch.futures.* torch.hub.*")
 _absent(
-    "CUDA streams, graphs and the allocator's inside belong to the runtime",
-    """torch.Event torch.Stream torch.cuda.* torch.cpu.* torch.accelerator.* torch.Tensor.record_stream
-    torch.Generator.graphsafe_* torch.AcceleratorError torch.OutOfMemoryError""",
+    "there is one allocator, the library's own; TENSORLIB_NO_MEMORY_CACHING=1 switches its cache off",
+    """torch.cuda.CUDAPluggableAllocator torch.cuda.change_current_allocator torch.cuda.caching_allocator_enable
+    torch.cuda.caching_allocator_disabled""",
 )
+_absent(
+    "NVIDIA's libraries: the driver's interface alone is used",
+    "torch.cuda.cudart torch.cuda.check_error torch.cuda.current_blas_handle torch.cuda.current_solver_handle",
+)
+_absent(
+    "sensors and other processes of a GPU: nvidia-smi, rocm-smi, or the package nvidia-ml-py",
+    """torch.cuda.clock_rate torch.cuda.device_memory_used torch.cuda.list_gpu_processes torch.cuda.memory_usage
+    torch.cuda.power_draw torch.cuda.temperature torch.cuda.utilization""",
+)
+_absent("parts of a GPU as one of their own: the driver's MPS and MIG do that", "torch.cuda.GreenContext")
+_absent("what a processor can do: `tensorlib doctor` and NumPy say it", "torch.cpu.get_capabilities")
+_absent("a graph's replays take their numbers from the generators themselves", "torch.Generator.graphsafe_*")
 _absent(
     "cuDNN's, cuBLAS's and MKL's own switches: none of them is used",
     "torch.backends.cuda.* torch.backends.cudnn.* torch.backends.mkl.verbose",

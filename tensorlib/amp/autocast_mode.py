@@ -11,7 +11,7 @@ from tensorlib._autocast import LOWER, Autocast
 from tensorlib._core import Tensor, listening, modes
 from tensorlib._device import device
 from tensorlib._dtypes import as_dtype, bfloat16, dtype, float16, float64
-from tensorlib.runtime.memory import ALLOCATORS
+from tensorlib.runtime.engine import gpus
 
 _defaults: dict[str, Any] = {"cpu": bfloat16, "gpu": float16, "caching": True}
 
@@ -25,7 +25,7 @@ def _kind(device_type: Any) -> str:
 
 def gpu_is_available() -> bool:
     """Whether a GPU can be used from this process."""
-    return "cuda" in ALLOCATORS or "hip" in ALLOCATORS
+    return gpus().kind() is not None
 
 
 def is_autocast_available(device_type: str) -> bool:

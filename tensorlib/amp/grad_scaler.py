@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from tensorlib._core import Tensor
+from tensorlib._core import Tensor, modes
 from tensorlib._dtypes import float16, float32
 from tensorlib.amp.autocast_mode import gpu_is_available
 from tensorlib.autograd import no_grad
+from tensorlib.errors import CaptureError
 from tensorlib.ops import full, isfinite, maximum
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ class GradScaler:
             return outputs
         if isinstance(outputs, Tensor):
             if self._scale is None:
+                if modes.capture is not None:
+                    raise CaptureError(
+                        "GradScaler.scale: the scale would be made while a graph is captured, and made anew by every "
+                        "replay: run one step, on a side stream, before the capture"
+                    )
                 self._scale = full((), self._init_scale, dtype=float32, device=outputs.device)
             return outputs * self._scale.to(outputs.device)
         if isinstance(outputs, Iterable):
@@ -114,6 +120,12 @@ class GradScaler:
         if "closure" in kwargs:
             raise RuntimeError("Closure use is not currently supported if GradScaler is enabled.")
         self._need_scale("step")
+        if modes.capture is not None:
+            raise CaptureError(
+                "GradScaler.step: reads from the GPU whether a gradient is infinite, which a graph being captured "
+                "cannot wait for: capture forward and backward, and call step() and update() after each replay; with "
+                "bfloat16 no scaler is needed"
+            )
         stage, found = self._states.get(id(optimizer), (_READY, []))
         if stage == _STEPPED:
             raise RuntimeError("step() has already been called since the last update().")

@@ -1,117 +1,136 @@
-"""GPUs, under PyTorch's name for them. This version has no GPU driver: there is none to be seen, and it says so."""
+"""GPUs, under PyTorch's name for them: of NVIDIA, and of AMD where those are the only ones.
+
+Importing this loads no driver: the first question about a GPU does, and ``is_available`` answers it without an error.
+"""
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tensorlib import random
-from tensorlib._device import device as _device
-from tensorlib.errors import DeviceError
-from tensorlib.runtime.memory import ALLOCATORS
+from tensorlib.cuda.devices import (
+    can_device_access_peer,
+    current_device,
+    device,
+    device_count,
+    device_of,
+    get_arch_list,
+    get_device_capability,
+    get_device_name,
+    get_device_properties,
+    get_gencode_flags,
+    get_sync_debug_mode,
+    init,
+    ipc_collect,
+    is_available,
+    is_bf16_supported,
+    is_initialized,
+    is_tf32_supported,
+    set_device,
+    set_sync_debug_mode,
+    synchronize,
+)
+from tensorlib.cuda.memory import (
+    MemPool,
+    OutOfMemoryError,
+    caching_allocator_alloc,
+    caching_allocator_delete,
+    empty_cache,
+    get_allocator_backend,
+    get_per_process_memory_fraction,
+    host_memory_stats,
+    host_memory_stats_as_nested_dict,
+    max_memory_allocated,
+    max_memory_reserved,
+    mem_get_info,
+    memory_allocated,
+    memory_reserved,
+    memory_snapshot,
+    memory_stats,
+    memory_stats_as_nested_dict,
+    memory_summary,
+    reset_accumulated_host_memory_stats,
+    reset_accumulated_memory_stats,
+    reset_peak_host_memory_stats,
+    reset_peak_memory_stats,
+    set_per_process_memory_fraction,
+    use_mem_pool,
+)
+from tensorlib.cuda.random import (
+    get_rng_state,
+    get_rng_state_all,
+    initial_seed,
+    manual_seed,
+    manual_seed_all,
+    seed,
+    seed_all,
+    set_rng_state,
+    set_rng_state_all,
+)
+from tensorlib.errors import DriverError as CudaError
+from tensorlib.random import default_generator
 
+if TYPE_CHECKING:
+    from tensorlib.cuda import amp, graphs, nvtx, streams
+    from tensorlib.cuda.graphs import (
+        CUDAGraph,
+        graph,
+        graph_pool_handle,
+        is_current_stream_capturing,
+        make_graphed_callables,
+    )
+    from tensorlib.cuda.streams import (
+        Event,
+        ExternalStream,
+        Stream,
+        StreamContext,
+        current_stream,
+        default_stream,
+        get_stream_from_external,
+        set_stream,
+        stream,
+    )
 
-def is_available() -> bool:
-    """Whether a GPU can be used from this process."""
-    return "cuda" in ALLOCATORS or "hip" in ALLOCATORS
+__all__ = [
+    "CUDAGraph", "CudaError", "Event", "ExternalStream", "MemPool", "OutOfMemoryError", "Stream", "StreamContext",
+    "amp", "caching_allocator_alloc", "caching_allocator_delete", "can_device_access_peer", "current_device",
+    "current_stream", "default_stream", "device", "device_count", "device_of", "empty_cache",
+    "get_allocator_backend", "get_arch_list", "get_device_capability", "get_device_name", "get_device_properties",
+    "get_gencode_flags", "get_per_process_memory_fraction", "get_rng_state", "get_rng_state_all",
+    "get_stream_from_external", "get_sync_debug_mode", "graph", "graph_pool_handle", "graphs", "host_memory_stats",
+    "host_memory_stats_as_nested_dict", "init", "initial_seed", "ipc_collect", "is_available", "is_bf16_supported",
+    "is_current_stream_capturing", "is_initialized", "is_tf32_supported", "make_graphed_callables", "manual_seed",
+    "manual_seed_all", "max_memory_allocated", "max_memory_reserved", "mem_get_info", "memory_allocated",
+    "memory_reserved", "memory_snapshot", "memory_stats", "memory_stats_as_nested_dict", "memory_summary", "nvtx",
+    "reset_accumulated_host_memory_stats", "reset_accumulated_memory_stats", "reset_peak_host_memory_stats",
+    "reset_peak_memory_stats", "seed", "seed_all", "set_device", "set_per_process_memory_fraction", "set_rng_state",
+    "set_rng_state_all", "set_stream", "set_sync_debug_mode", "stream", "streams", "synchronize", "use_mem_pool",
+]  # fmt: skip
 
+has_half = True
 
-def device_count() -> int:
-    """How many GPUs can be used from this process."""
-    return 0 if not is_available() else 1
-
-
-def is_initialized() -> bool:
-    """Whether a GPU was used in this process."""
-    return False
-
-
-def synchronize(device: object = None) -> None:
-    """Wait until the GPU has done everything it was given; nothing to wait for without one."""
-
-
-def manual_seed(seed: int) -> None:
-    """Seed the GPU's stream: it is the default stream of every device."""
-    random.manual_seed(seed)
-
-
-def manual_seed_all(seed: int) -> None:
-    """Seed the stream of every GPU: it is the default stream of every device."""
-    random.manual_seed(seed)
-
-
-def is_bf16_supported(including_emulation: bool = True) -> bool:
-    """Whether the current GPU computes in bfloat16; False without one."""
-    return is_available()
-
-
-def _absent(what: str) -> DeviceError:
-    return DeviceError(f"{what}: no GPU can be used here: `tensorlib doctor` says why; use the CPU")
-
-
-def current_device() -> int:
-    """The number of the GPU that "cuda" means. DeviceError without one."""
-    if not is_available():
-        raise _absent("cuda.current_device")
-    return 0
-
-
-def set_device(device: Any) -> None:
-    """Choose the GPU that "cuda" means. DeviceError without one."""
-    if not is_available():
-        raise _absent("cuda.set_device")
-    _device(device)
-
-
-def get_device_name(device: Any = None) -> str:
-    """The GPU's name. DeviceError: this version has no driver to ask."""
-    raise _absent("cuda.get_device_name")
-
-
-def get_device_properties(device: Any = None) -> Any:
-    """The GPU's properties. DeviceError: this version has no driver to ask."""
-    raise _absent("cuda.get_device_properties")
-
-
-def get_device_capability(device: Any = None) -> tuple[int, int]:
-    """The GPU's compute capability. DeviceError: this version has no driver to ask."""
-    raise _absent("cuda.get_device_capability")
-
-
-def empty_cache() -> None:
-    """Give cached memory back to the driver; there is none without a GPU."""
-
-
-def memory_allocated(device: Any = None) -> int:
-    """Bytes that tensors hold on the GPU; 0 without one."""
-    return 0
-
-
-def max_memory_allocated(device: Any = None) -> int:
-    """The most bytes that tensors held on the GPU; 0 without one."""
-    return 0
-
-
-def memory_reserved(device: Any = None) -> int:
-    """Bytes that the allocator holds on the GPU; 0 without one."""
-    return 0
-
-
-def max_memory_reserved(device: Any = None) -> int:
-    """The most bytes that the allocator held on the GPU; 0 without one."""
-    return 0
-
-
-def reset_peak_memory_stats(device: Any = None) -> None:
-    """Start counting the most memory anew; nothing is counted without a GPU."""
-
-
-def ipc_collect() -> None:
-    """Free memory that other processes no longer use; there is none without a GPU."""
+#: What loads when it is first named: it needs more than ``import tensorlib`` does.
+_LATE = {
+    "amp": ("amp",),
+    "nvtx": ("nvtx",),
+    "graphs": ("graphs", "CUDAGraph", "graph", "graph_pool_handle", "is_current_stream_capturing",
+               "make_graphed_callables"),
+    "streams": ("streams", "Event", "ExternalStream", "Stream", "StreamContext", "current_stream", "default_stream",
+                "get_stream_from_external", "set_stream", "stream"),
+}  # fmt: skip
+_HOME = {name: module for module, names in _LATE.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """``amp`` loads when it is first named."""
-    if name == "amp":
-        return importlib.import_module("tensorlib.cuda.amp")
+    """Parts that load when they are first named, and ``default_generators``: the one stream, once for each GPU."""
+    if name in _HOME:
+        module = importlib.import_module(f"tensorlib.cuda.{_HOME[name]}")
+        value = globals()[name] = module if name == _HOME[name] else getattr(module, name)
+        return value
+    if name == "default_generators":
+        return (default_generator,) * device_count()
     raise AttributeError(f"module 'tensorlib.cuda' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -239,6 +239,12 @@ def copy(out: DeviceArray, x: DeviceArray) -> None:
     run(identity, out, (apart(x, out),), (None,))
 
 
+def fill(out: DeviceArray, value: Any) -> None:
+    """out[...] = value, a number."""
+    value = int(value) if isinstance(value, bool) else value
+    run(identity, out, (value,), (_FLOAT32 if out.dtype in HALF else out.dtype,))
+
+
 def apart(x: DeviceArray, out: DeviceArray) -> DeviceArray:
     """x, or a copy of it where a program that writes out could overwrite what another one still has to read."""
     if x.owner is not out.owner or x.owner is None or not (x.size and out.size):

@@ -24,13 +24,23 @@ _HALF_BITS = {"float16": 11, "bfloat16": 8}  # bits of a uniform number that its
 
 
 @jit
+def drawn(x):
+    """A seed or an offset, which is a number, or an int64 in memory: then a graph's replays read what is there."""
+    if x.dtype.is_ptr():
+        value = tl.load(x)
+    else:
+        value = tl.cast(x, tl.int64)
+    return value
+
+
+@jit
 def _words(seed, offset, counter):
     """The four uint32 words of Philox at (counter, offset)."""
     c = tl.cast(counter, tl.uint64)
     zero = c * 0
-    o = zero + tl.cast(tl.cast(offset, tl.int64), tl.uint64, bitcast=True)
+    o = zero + tl.cast(drawn(offset), tl.uint64, bitcast=True)
     return tl.philox(
-        tl.cast(tl.cast(seed, tl.int64), tl.uint64, bitcast=True),
+        tl.cast(drawn(seed), tl.uint64, bitcast=True),
         (c & 0xFFFFFFFF).to(tl.uint32), (c >> 32).to(tl.uint32),
         (o & 0xFFFFFFFF).to(tl.uint32), (o >> 32).to(tl.uint32),
     )  # fmt: skip
@@ -90,12 +100,27 @@ def uniform_kernel(
     tl.store(out + i, (x * span + low).to(out.dtype.element_ty), mask=i < n)
 
 
-def _signed(value: int) -> int:
-    """An unsigned 64-bit number as the signed one with its bits."""
-    return value - (1 << 64) if value >= 1 << 63 else value
+def _signed(value: Any) -> Any:
+    """An unsigned 64-bit number as the signed one with its bits; what lies in the device's memory as it is."""
+    return value - (1 << 64) if isinstance(value, int) and value >= 1 << 63 else value
 
 
-def _fill(out: DeviceArray, low: float, span: float, seed: int, offset: int, normal: bool) -> None:
+# One program writes 2 BLOCK numbers: row i of table (n, 2) becomes (seed, first + i). It runs before a graph's replay.
+@jit(do_not_specialize=("seed", "first"))
+def draws_kernel(table, n, seed, first, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    zero = (i * 0).to(tl.int64)
+    tl.store(table + 2 * i, zero + tl.cast(seed, tl.int64), mask=i < n)
+    tl.store(table + 2 * i + 1, zero + tl.cast(first, tl.int64) + i, mask=i < n)
+
+
+def write_draws(table: DeviceArray, seed: int, first: int) -> None:
+    """table[i] = (seed, first + i): what the draws that a graph recorded read at its next replay."""
+    n = table.shape[0]
+    launch(draws_kernel, (cdiv(n, 64),), table, n, _signed(seed), _signed(first % (1 << 64)), BLOCK=64)
+
+
+def _fill(out: DeviceArray, low: float, span: float, seed: Any, offset: Any, normal: bool) -> None:
     double = out.dtype == _FLOAT64
     kind = np.float64 if double else float
     launch(
@@ -105,14 +130,14 @@ def _fill(out: DeviceArray, low: float, span: float, seed: int, offset: int, nor
 
 
 def uniform(
-    out: DeviceArray, size: Any, low: float, high: float, dtype: Any, device: Any, seed: int, offset: int
+    out: DeviceArray, size: Any, low: float, high: float, dtype: Any, device: Any, seed: Any, offset: Any
 ) -> None:
     """out[i] = low + u[i] (high - low)."""
     _fill(out, low, high - low, seed, offset, False)
 
 
 def normal(
-    out: DeviceArray, size: Any, mean: float, std: float, dtype: Any, device: Any, seed: int, offset: int
+    out: DeviceArray, size: Any, mean: float, std: float, dtype: Any, device: Any, seed: Any, offset: Any
 ) -> None:
     """out[i] = mean + std z[i]."""
     _fill(out, mean, std, seed, offset, True)
@@ -135,7 +160,7 @@ def randint_kernel(out, n, low, span, seed, offset, WIDE: tl.constexpr, WRAP: tl
     tl.store(out + i, drawn.to(out.dtype.element_ty), mask=i < n)
 
 
-def randint(out: DeviceArray, size: Any, low: int, high: int, dtype: Any, device: Any, seed: int, offset: int) -> None:
+def randint(out: DeviceArray, size: Any, low: int, high: int, dtype: Any, device: Any, seed: Any, offset: Any) -> None:
     """out[i] = an integer in [low, high)."""
     span = high - low
     launch(
@@ -165,7 +190,7 @@ def _contiguous(x: DeviceArray) -> DeviceArray:
     return copied
 
 
-def bernoulli(out: DeviceArray, input: DeviceArray, seed: int, offset: int) -> None:
+def bernoulli(out: DeviceArray, input: DeviceArray, seed: Any, offset: Any) -> None:
     """out[i] = 1 with probability input[i]."""
     launch(
         bernoulli_kernel, (cdiv(out.size, BLOCK),), out, _contiguous(input), out.size, _signed(seed), _signed(offset),
@@ -189,7 +214,7 @@ def dropout_kernel(out, x, n, threshold, scale, seed, offset, BLOCK: tl.constexp
     tl.store(out + i, v.to(out.dtype.element_ty), mask=i < n)
 
 
-def dropout(out: DeviceArray, input: DeviceArray, p: float, seed: int, offset: int) -> None:
+def dropout(out: DeviceArray, input: DeviceArray, p: float, seed: Any, offset: Any) -> None:
     """out[i] = input[i] / (1 - p), or 0 with probability p."""
     scale = 1 / (1 - p) if p < 1 else 0.0
     launch(

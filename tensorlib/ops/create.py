@@ -21,7 +21,9 @@ from tensorlib._samples import bools, draw, each, ints
 from tensorlib.autograd.batched import with_batches
 from tensorlib.errors import ArgumentError, DtypeError
 from tensorlib.kernels import create as kernels
+from tensorlib.kernels import transfer
 from tensorlib.op import Ints, Scalar, composite, into, op
+from tensorlib.ops import memory
 
 
 def numpy_dtype(dtype: Any, default: np.dtype[Any] | None = None) -> np.dtype[Any]:
@@ -58,7 +60,14 @@ def sizes_given(name: str, args: tuple[Any, ...], size: Any, called: str = "size
     return (size,)
 
 
-def _finish(t: Tensor, requires_grad: bool) -> Tensor:
+def pinned(t: Tensor) -> Tensor:
+    """The tensor in page-locked memory, as ``pin_memory=True`` asks; without a GPU nothing is to be pinned for."""
+    return memory.pin(t) if transfer.available() else t
+
+
+def _finish(t: Tensor, requires_grad: bool, pin_memory: bool = False) -> Tensor:
+    if pin_memory:
+        t = pinned(t)
     if requires_grad:
         t.requires_grad_()
     return t
@@ -143,7 +152,7 @@ def zeros(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layo
           pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of zeros of ``size``, of ``dtype`` (the default float dtype for None)."""
     t = _make("zeros", _size("zeros", sizes_given("zeros", args, size)), 0, numpy_dtype(dtype), device)
-    return _finish(t if out is None else into("zeros", out, t), requires_grad)
+    return _finish(t if out is None else into("zeros", out, t), requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw(2, 3), draw((4,))))
@@ -151,7 +160,7 @@ def ones(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layou
          pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of ones of ``size``, of ``dtype`` (the default float dtype for None)."""
     t = _make("ones", _size("ones", sizes_given("ones", args, size)), 1, numpy_dtype(dtype), device)
-    return _finish(t if out is None else into("ones", out, t), requires_grad)
+    return _finish(t if out is None else into("ones", out, t), requires_grad, pin_memory)
 
 
 @composite(on="function")
@@ -159,18 +168,18 @@ def empty(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layo
           pin_memory: bool = False, requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """A tensor of ``size`` whose elements are undefined."""
     shape = _size("empty", sizes_given("empty", args, size))
-    return _finish(wrap(_array.empty(shape, numpy_dtype(dtype), device_of(device))), requires_grad)
+    return _finish(wrap(_array.empty(shape, numpy_dtype(dtype), device_of(device))), requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw((2, 3), 2.5), draw((), 7), draw((3,), True)))
 def full(size: Any, fill_value: Any, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
-         requires_grad: bool = False) -> Tensor:  # fmt: skip
+         pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of ``size`` with every element ``fill_value``; without ``dtype`` that of the value."""
     if isinstance(fill_value, Tensor):
         fill_value = fill_value.item()
     shape = _size("full", (size,))
     t = _make("full", shape, fill_value, numpy_dtype(dtype, of_number(fill_value)), device)
-    return _finish(t if out is None else into("full", out, t), requires_grad)
+    return _finish(t if out is None else into("full", out, t), requires_grad, pin_memory)
 
 
 def _like(input: Tensor, dtype: Any, device: Any) -> tuple[np.dtype[Any], Any]:
@@ -180,43 +189,42 @@ def _like(input: Tensor, dtype: Any, device: Any) -> tuple[np.dtype[Any], Any]:
 
 @composite(on="function", samples=each(draw((2, 3)), draw(ints(3))))
 def zeros_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None,
-               requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
+               pin_memory: bool = False, requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """Zeros of the shape, dtype and device of ``input``."""
-    return _finish(
-        with_batches(_make("zeros_like", input._array.shape, 0, *_like(input, dtype, device)), input), requires_grad
-    )
+    t = with_batches(_make("zeros_like", input._array.shape, 0, *_like(input, dtype, device)), input)
+    return _finish(t, requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw((2, 3)), draw(bools(3))))
 def ones_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None,
-              requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
+              pin_memory: bool = False, requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """Ones of the shape, dtype and device of ``input``."""
-    return _finish(
-        with_batches(_make("ones_like", input._array.shape, 1, *_like(input, dtype, device)), input), requires_grad
-    )
+    t = with_batches(_make("ones_like", input._array.shape, 1, *_like(input, dtype, device)), input)
+    return _finish(t, requires_grad, pin_memory)
 
 
 @composite(on="function")
 def empty_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None,
-               requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
+               pin_memory: bool = False, requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """A tensor of the shape, dtype and device of ``input`` whose elements are undefined."""
     kind, at = _like(input, dtype, device)
-    return _finish(with_batches(wrap(_array.empty(input._array.shape, kind, Device(at))), input), requires_grad)
+    t = with_batches(wrap(_array.empty(input._array.shape, kind, Device(at))), input)
+    return _finish(t, requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw((2, 3), 2.5), draw(ints(3), 2)))
 def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
-              requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
+              pin_memory: bool = False, requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """A tensor of the shape, dtype and device of ``input`` with every element ``fill_value``."""
     return _finish(
         with_batches(_make("full_like", input._array.shape, fill_value, *_like(input, dtype, device)), input),
-        requires_grad,
-    )
+        requires_grad, pin_memory,
+    )  # fmt: skip
 
 
 @composite(on="function", samples=each(draw(5), draw(1, 7, 2), draw(1.0, 0.0, -0.25), draw(0)))
 def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dtype: Any = None, layout: Any = None,
-           device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
+           device: Any = None, pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """start, start + step, … up to but not including ``end``: ceil((end - start) / step) elements.
 
     ``arange(end)`` starts at 0. int64 when all arguments are integers, otherwise the default float dtype.
@@ -237,12 +245,12 @@ def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, d
         raise DtypeError(f"arange: not implemented for {OF_NUMPY[kind]}: complex numbers have no order")
     length = math.ceil((end - start) / step)
     t = _arange(start, step, length, kind, device_of(device))
-    return _finish(t if out is None else into("arange", out, t), requires_grad)
+    return _finish(t if out is None else into("arange", out, t), requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw(-1.0, 2.0, 7), draw(3, 3, 1), draw(0, 1, 0)))
 def linspace(start: Any, end: Any, steps: int, *, out: Any = None, dtype: Any = None, layout: Any = None,
-             device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
+             device: Any = None, pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """``steps`` numbers from ``start`` to ``end``, both included, evenly spaced."""
     if steps < 0:
         raise ArgumentError(f"linspace: number of steps must be non-negative, got {steps}")
@@ -252,24 +260,25 @@ def linspace(start: Any, end: Any, steps: int, *, out: Any = None, dtype: Any = 
     if of_complex and kind.kind != "c":
         raise DtypeError(f"linspace: of complex numbers takes a complex dtype, got {OF_NUMPY[kind]}")
     t = wrap(np.linspace(start, end, steps, dtype=np.complex128 if of_complex else np.float64).astype(kind))
-    return _finish(t.to(device_of(device)), requires_grad)
+    return _finish(t.to(device_of(device)), requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw(-1.0, 2.0, 7), draw(3, 3, 1), draw(0, 1, 0), draw(0, 4, 5, base=2.0)))
 def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, out: Any = None, dtype: Any = None,
-             layout: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
+             layout: Any = None, device: Any = None, pin_memory: bool = False,
+             requires_grad: bool = False) -> Tensor:  # fmt: skip
     """base**start … base**end: ``steps`` numbers whose logarithms are evenly spaced, computed in float64."""
     if steps < 0:
         raise ArgumentError(f"logspace: number of steps must be non-negative, got {steps}")
     start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
     numbers = np.power(np.float64(base), np.linspace(start, end, steps, dtype=np.float64)).astype(numpy_dtype(dtype))
     t = wrap(numbers).to(device_of(device))
-    return _finish(t if out is None else into("logspace", out, t), requires_grad)
+    return _finish(t if out is None else into("logspace", out, t), requires_grad, pin_memory)
 
 
 @composite(on="function")
 def range(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dtype: Any = None, layout: Any = None,
-          device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
+          device: Any = None, pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """start, start + step, … up to and including ``end``: floor((end - start) / step) + 1 elements. Use ``arange``.
 
     Of the default float dtype, whatever the arguments are, as in PyTorch, where it is deprecated.
@@ -284,14 +293,14 @@ def range(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dt
             f"range: upper bound and lower bound inconsistent with step sign: {start}, {end}, step {step}"
         )
     t = _arange(start, step, math.floor((end - start) / step) + 1, numpy_dtype(dtype), device_of(device))
-    return _finish(t if out is None else into("range", out, t), requires_grad)
+    return _finish(t if out is None else into("range", out, t), requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw(2.5), draw(True), draw(7)))
 def scalar_tensor(s: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: bool = False,
                   requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A 0-d tensor of a number, of the default float dtype unless ``dtype`` names one."""
-    return _finish(_make("scalar_tensor", (), s, numpy_dtype(dtype), device), requires_grad)
+    return _finish(_make("scalar_tensor", (), s, numpy_dtype(dtype), device), requires_grad, pin_memory)
 
 
 @composite(on="function method")
@@ -299,7 +308,9 @@ def new_empty_strided(input: Tensor, size: Any, stride: Any, *, dtype: Any = Non
                       device: Any = None, pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """``empty_strided`` with this tensor's dtype and device."""
     kind, at = _like(input, dtype, device)
-    return empty_strided(size, stride, dtype=OF_NUMPY[kind], device=at, requires_grad=requires_grad)
+    return empty_strided(
+        size, stride, dtype=OF_NUMPY[kind], device=at, requires_grad=requires_grad, pin_memory=pin_memory
+    )
 
 
 @composite(on="function")
@@ -314,7 +325,7 @@ def empty_strided(size: Any, stride: Any, *, dtype: Any = None, layout: Any = No
         raise ArgumentError(f"empty_strided: negative strides are not supported, got {steps}")
     count = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, steps, strict=True))
     memory = _array.empty((count,), numpy_dtype(dtype), device_of(device))
-    return _finish(wrap(_array.as_strided(memory, shape, steps)), requires_grad)
+    return _finish(wrap(_array.as_strided(memory, shape, steps)), requires_grad, pin_memory)
 
 
 @composite(on="function")
@@ -328,7 +339,9 @@ def empty_permuted(size: Any, physical_layout: Any, *, dtype: Any = None, layout
     for d in reversed(order):
         steps[d] = step
         step *= max(shape[d], 1)
-    return empty_strided(shape, tuple(steps), dtype=dtype, device=device, requires_grad=requires_grad)
+    return empty_strided(
+        shape, tuple(steps), dtype=dtype, device=device, requires_grad=requires_grad, pin_memory=pin_memory
+    )
 
 
 @composite(on="function")
@@ -363,14 +376,14 @@ def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, req
 
 @composite(on="function", samples=each(draw(3), draw(2, 4), draw(4, 2)))
 def eye(n: int, m: int | None = None, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
-        requires_grad: bool = False) -> Tensor:  # fmt: skip
+        pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """The n × m matrix with ones on the diagonal and zeros elsewhere; m is n for None."""
     at = device_of(device)
     if at is cpu and out is None and type(n) is int and n >= 0 and (m is None or (type(m) is int and m >= 0)):
-        return _finish(wrap(np.eye(n, m, dtype=numpy_dtype(dtype))), requires_grad)
+        return _finish(wrap(np.eye(n, m, dtype=numpy_dtype(dtype))), requires_grad, pin_memory)
     rows, columns = arange(n, device=at), arange(n if m is None else m, device=at)
     t = (rows.unsqueeze(1) == columns).to(OF_NUMPY[numpy_dtype(dtype)])
-    return _finish(t if out is None else into("eye", out, t), requires_grad)
+    return _finish(t if out is None else into("eye", out, t), requires_grad, pin_memory)
 
 
 _NUMBERS: set[type[Any]] = {bool, int, float, complex}
@@ -465,10 +478,10 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     if isinstance(data, Tensor):
         t = data.detach().clone()
         t = t.to(device=device, dtype=dtype)
-        return _finish(t, requires_grad)
+        return _finish(t, requires_grad, pin_memory)
     at = device_of(device)
     array = host_array(data, dtype)
-    return _finish(wrap(array if at is cpu else _array.to_device(array, at)), requires_grad)
+    return _finish(wrap(array if at is cpu else _array.to_device(array, at)), requires_grad, pin_memory)
 
 
 @composite(on="function", alias=("asarray",))

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 
 from tensorlib import _array
-from tensorlib._core import Tensor, modes, wrap
+from tensorlib._core import LIFTED, Tensor, modes, wrap
+from tensorlib._device import cpu
 from tensorlib._device import device as Device
 from tensorlib._dispatch import edge, make_node, sync
 from tensorlib._samples import ELEMENTWISE, draw, each, strided, transposed
+from tensorlib.errors import DeviceError
 from tensorlib.kernels import pointwise as kernels
+from tensorlib.kernels import transfer as transfers
 from tensorlib.op import Array, composite, op
 
 
@@ -61,19 +64,35 @@ class _Transfer:
     @staticmethod
     def backward(node: Any, grads: list[Any], create: bool) -> tuple[Any, ...]:
         """The gradient, on the device the tensor came from."""
-        return (transfer(grads[0], node.attrs),)
+        return (grads[0].to(node.attrs),)
 
 
-def transfer(input: Tensor, device: Device) -> Tensor:
-    """A copy on another device."""
+def transfer(input: Tensor, device: Device, non_blocking: bool = False) -> Tensor:
+    """A copy on another device. ``non_blocking``: see ``kernels.transfer``."""
     sync(input)
     x = input._array
-    if isinstance(x, np.ndarray):
-        out = wrap(_array.to_device(x, device))
+    if type(x) in LIFTED:
+        out = wrap(x.read() if device is cpu else transfers.to(x.read(), device))
     else:
-        host = _array.to_host(x)
-        out = wrap(host if device.type == "cpu" else _array.to_device(host, device))
+        out = wrap(transfers.to(x, device, non_blocking))
     if input._needs and modes.grad:
         out._node = make_node(_Transfer, (edge(input),), None, _array.device_of(x))
+        out._needs = True
+    return out
+
+
+def pin(input: Tensor) -> Tensor:
+    """The tensor in page-locked memory. DeviceError where it is on a GPU, or there is none."""
+    x = input._array
+    if not isinstance(x, np.ndarray):
+        raise DeviceError(
+            f"pin_memory: cannot pin a tensor on {_array.device_of(x)}: only dense CPU tensors can be pinned"
+        )
+    array = transfers.pin(x)
+    if array is x:
+        return input
+    out = wrap(array)
+    if input._needs and modes.grad:
+        out._node = make_node(_Transfer, (edge(input),), None, cpu)
         out._needs = True
     return out

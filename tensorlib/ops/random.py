@@ -25,7 +25,7 @@ from tensorlib.autograd.batched import each_draw
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError
 from tensorlib.kernels import random as kernels
 from tensorlib.op import Array, Ints, Scalar, composite, op, registry
-from tensorlib.ops.create import device_of, numpy_dtype, sizes_given
+from tensorlib.ops.create import device_of, numpy_dtype, pinned, sizes_given
 from tensorlib.ops.gamma import _digamma_numpy
 from tensorlib.ops.selection import _where
 from tensorlib.ops.softmax import softmax
@@ -178,9 +178,11 @@ def _float(name: str, dtype: Any) -> np.dtype[Any]:
     return kind
 
 
-def _give(t: Tensor, out: Any, requires_grad: bool) -> Tensor:
+def _give(t: Tensor, out: Any, requires_grad: bool, pin_memory: bool = False) -> Tensor:
     if out is not None:
         return out.copy_(t)
+    if pin_memory:
+        t = pinned(t)
     if requires_grad:
         t.requires_grad_()
     return t
@@ -192,7 +194,7 @@ def rand(*args: Any, size: Any = None, generator: Any = None, out: Any = None, d
     """A tensor of ``size`` with uniform numbers in [0, 1)."""
     shape = _shape("rand", sizes_given("rand", args, size))
     t = _uniform(shape, 0.0, 1.0, _float("rand", dtype), device_of(device), generator=generator)
-    return _give(t, out, requires_grad)
+    return _give(t, out, requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw(2, 3), draw((4,)), draw(0)))
@@ -201,7 +203,7 @@ def randn(*args: Any, size: Any = None, generator: Any = None, out: Any = None, 
     """A tensor of ``size`` with standard normal numbers."""
     shape = _shape("randn", sizes_given("randn", args, size))
     t = _normal(shape, 0.0, 1.0, _float("randn", dtype), device_of(device), generator=generator)
-    return _give(t, out, requires_grad)
+    return _give(t, out, requires_grad, pin_memory)
 
 
 def _bounds(name: str, low: Any, high: Any) -> tuple[int, int]:
@@ -214,7 +216,7 @@ def _bounds(name: str, low: Any, high: Any) -> tuple[int, int]:
 @composite(on="function", samples=each(draw(5, (2, 3)), draw(-2, 3, (4,))))
 def randint(low: Any = None, high: Any = None, size: Any = None, *, generator: Any = None, out: Any = None,
             dtype: Any = None, layout: Any = None, device: Any = None,
-            requires_grad: bool = False) -> Tensor:  # fmt: skip
+            pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """Integers in [low, high) in a tensor of ``size``: int64 unless ``dtype`` is given.
 
     ``randint(high, size)`` starts at 0. ArgumentError for an empty range.
@@ -230,7 +232,7 @@ def randint(low: Any = None, high: Any = None, size: Any = None, *, generator: A
     low, high = _bounds("randint", low, high)
     shape, kind = _shape("randint", (size,)), numpy_dtype(dtype, _I64)
     t = _randint(shape, low, high, kind, device_of(device), generator=generator)
-    return _give(t, out, requires_grad)
+    return _give(t, out, requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw(9), draw(0)))
@@ -251,7 +253,7 @@ def randperm(n: int, *, generator: Any = None, out: Any = None, dtype: Any = Non
         return found.astype(numpy_dtype(dtype, _I64), copy=False)
 
     t = wrap(each_draw(offset, order))
-    return _give(t.to(device_of(device)), out, requires_grad)
+    return _give(t.to(device_of(device)), out, requires_grad, pin_memory)
 
 
 def _like(input: Tensor, dtype: Any, device: Any) -> tuple[tuple[int, ...], np.dtype[Any], Device]:
@@ -261,37 +263,38 @@ def _like(input: Tensor, dtype: Any, device: Any) -> tuple[tuple[int, ...], np.d
 
 @composite(on="function", samples=each(draw((2, 3))))
 def rand_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
-              requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
+              pin_memory: bool = False, requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """Uniform numbers in [0, 1) in the shape, dtype and device of ``input``."""
     shape, kind, at = _like(input, dtype, device)
     t = _uniform(shape, 0.0, 1.0, _float("rand_like", OF_NUMPY[kind]), at, generator=generator)
-    return _give(t, None, requires_grad)
+    return _give(t, None, requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw((2, 3))))
 def randn_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
-               requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
+               pin_memory: bool = False, requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """Standard normal numbers in the shape, dtype and device of ``input``."""
     shape, kind, at = _like(input, dtype, device)
     t = _normal(shape, 0.0, 1.0, _float("randn_like", OF_NUMPY[kind]), at, generator=generator)
-    return _give(t, None, requires_grad)
+    return _give(t, None, requires_grad, pin_memory)
 
 
 @composite(complex=False, on="function", samples=each(draw((2, 3), 9), draw(ints(4), -2, 3)))
 def randint_like(input: Tensor, low: Any, high: Any = None, *, generator: Any = None, dtype: Any = None,
-                 layout: Any = None, device: Any = None, requires_grad: bool = False,
+                 layout: Any = None, device: Any = None, pin_memory: bool = False, requires_grad: bool = False,
                  memory_format: Any = None) -> Tensor:  # fmt: skip
     """Integers in [low, high) in the shape, dtype and device of ``input``; ``randint_like(input, high)`` from 0."""
     if high is None:
         low, high = 0, low
     low, high = _bounds("randint_like", low, high)
     shape, kind, at = _like(input, dtype, device)
-    return _give(_randint(shape, low, high, kind, at, generator=generator), None, requires_grad)
+    return _give(_randint(shape, low, high, kind, at, generator=generator), None, requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw(Draw((2, 3)), between(0.5, 1, 2, 3)), draw(0.0, 1.0, (2, 3))))
 def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Any = None, out: Any = None, dtype: Any = None,
-           layout: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:  # fmt: skip
+           layout: Any = None, device: Any = None, pin_memory: bool = False,
+           requires_grad: bool = False) -> Tensor:  # fmt: skip
     """Normal numbers of a mean and a standard deviation that are tensors (broadcast) or, with ``size``, numbers."""
     tensors = [x for x in (mean, std) if isinstance(x, Tensor)]
     if not tensors:
@@ -301,7 +304,7 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Any = None
             raise ArgumentError(f"normal: normal expects std >= 0.0, but found std {std}")
         shape, kind = _shape("normal", (size,)), _float("normal", dtype)
         t = _normal(shape, mean, std, kind, device_of(device), generator=generator)
-        return _give(t, out, requires_grad)
+        return _give(t, out, requires_grad, pin_memory)
     if not isinstance(std, Tensor) and std < 0:
         raise ArgumentError(f"normal: normal expects std >= 0.0, but found std {std}")
     if isinstance(std, Tensor):
@@ -310,7 +313,7 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Any = None
     z = randn_like(total.detach(), generator=generator)
     drawn = (z * std + mean).detach()
     kind = mean.dtype if isinstance(mean, Tensor) and mean.dtype.is_floating_point else drawn.dtype
-    return _give(drawn.to(kind), out, requires_grad)
+    return _give(drawn.to(kind), out, requires_grad, pin_memory)
 
 
 @composite(on="function method", samples=each(draw(between(0, 1, 3, 4)), draw((3, 4), p=0.25)))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tensorlib._core import Tensor
+from tensorlib._core import Tensor, modes
 from tensorlib._dtypes import float32
 from tensorlib.autograd import no_grad
+from tensorlib.errors import CaptureError
 from tensorlib.ops import tensor, view_as_real, zeros_like
 from tensorlib.optim.optimizer import Optimizer, check_options, evaluate
 
@@ -39,6 +40,9 @@ class Each(Optimizer):
     #: Whether ``step`` is part of the state.
     _counts = True
 
+    #: Whether an update depends on that count, or on another number that the host keeps.
+    _reads_count = True
+
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
         check_options(
             defaults["lr"], defaults.get("foreach"), defaults.get("fused"), defaults.get("differentiable", False)
@@ -61,6 +65,8 @@ class Each(Optimizer):
                     if p.grad is None:
                         continue
                     state = self.state[p]
+                    if modes.capture is not None and p.is_cuda:
+                        self._check_capture(bool(state))
                     if not state:
                         if self._counts:
                             state["step"] = tensor(0.0, dtype=float32)
@@ -69,6 +75,19 @@ class Each(Optimizer):
                         state["step"] += 1
                     self._one(p, state, group)
         return loss
+
+    def _check_capture(self, begun: bool) -> None:
+        """CaptureError for a step that a graph would repeat instead of making the next one."""
+        if self._reads_count:
+            raise CaptureError(
+                f"{type(self).__name__}.step: its count of steps is on the host, so that every replay of the graph "
+                f"would repeat one step: expected Adam, AdamW, SGD, RMSprop, Rprop, Adadelta or Muon in a captured step"
+            )
+        if not begun:
+            raise CaptureError(
+                f"{type(self).__name__}.step: its state would be made while a graph is captured, and made anew by "
+                f"every replay: run one step, on a side stream, before the capture"
+            )
 
     def _one(self, p: Tensor, state: State, group: dict[str, Any]) -> None:
         g = p.grad

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tensorlib._core import Tensor
+from tensorlib._core import Tensor, modes
 from tensorlib._dtypes import float32
+from tensorlib.errors import CaptureError
 from tensorlib.ops import view_as_complex, view_as_real, zeros
 from tensorlib.ops._optim_numpy import ALIGN
 
@@ -80,6 +81,11 @@ class Flat:
         fresh: set[int] = set()
         keys = ("step", *names) if counted else tuple(names)
         if not self._current(blocks, active, state, keys):
+            if modes.capture is not None and active[0].is_cuda:
+                raise CaptureError(
+                    "optimizer.step: its state would be made while a graph is captured, and made anew by every replay: "
+                    "run one step, on a side stream, before the capture"
+                )
             fresh = {id(p) for p in active if state[p].get(names[0]) is None}
             blocks = self.blocks[number] = self._rebuild(group["params"], active, state, names, counted)
         if len(blocks) == 1 and len(active) == len(blocks[0].params):

@@ -39,6 +39,8 @@ class Adadelta(Each):
             "capturable": capturable, "foreach": foreach, "differentiable": differentiable,
         })  # fmt: skip
 
+    _reads_count = False
+
     def _start(self, state: State, p: Tensor, group: dict[str, Any]) -> None:
         self._zeros(state, p, "square_avg", "acc_delta")
 

@@ -51,7 +51,7 @@ class Muon(Each):
                         f"Muon only supports 2D parameters whereas we found a parameter with size: {p.size()}"
                     )
 
-    _counts = False
+    _counts = _reads_count = False
 
     def _start(self, state: State, p: Tensor, group: dict[str, Any]) -> None:
         self._zeros(state, p, "momentum_buffer")

@@ -42,6 +42,8 @@ class RMSprop(Each):
             "differentiable": differentiable,
         })  # fmt: skip
 
+    _reads_count = False
+
     def _start(self, state: State, p: Tensor, group: dict[str, Any]) -> None:
         self._zeros(state, p, "square_avg")
         if group["momentum"] > 0:

@@ -37,6 +37,8 @@ class Rprop(Each):
             "differentiable": differentiable, "capturable": capturable,
         })  # fmt: skip
 
+    _reads_count = False
+
     def _start(self, state: State, p: Tensor, group: dict[str, Any]) -> None:
         self._zeros(state, p, "prev")
         lr = rate(group)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import tensorlib as tl
-from tensorlib.errors import ArgumentError, CheckpointError
+from tensorlib.errors import ArgumentError, CheckpointError, DeviceError
 
 DTYPES = ("float32", "float64", "bfloat16")  # float16 needs loss scaling and gains nothing over bfloat16
 
@@ -25,12 +25,24 @@ class RunConfig:
     clip: float = 1.0
     checkpoint_interval: int = 200
     threads: int = 0
-    device: str = "cpu"
+    device: str = "auto"
     dtype: str = "float32"
     seed: int = 0
 
     #: What may differ between a run and its resumption. The rest shapes the model, or the losses that were recorded.
     changeable: ClassVar[frozenset[str]] = frozenset({"data", "device", "threads", "checkpoint_interval"})
+
+    #: What is different by default where the run is on a GPU.
+    on_gpu: ClassVar[dict[str, Any]] = {"dtype": "bfloat16"}
+
+    @classmethod
+    def chosen(cls, given: dict[str, Any]) -> Self:
+        """The settings of a new run: what is ``given``, and defaults that suit the device."""
+        at = usable_device(given.get("device", cls.device))
+        defaults = dict(cls.on_gpu) if at.type in ("cuda", "hip") else {}
+        if defaults.get("dtype") == "bfloat16" and not tl.cuda.is_bf16_supported(including_emulation=False):
+            del defaults["dtype"]
+        return cls(**{**defaults, **given})
 
     def __post_init__(self) -> None:
         self._at_least_one("batch", "checkpoint_interval")
@@ -89,6 +101,28 @@ class RunConfig:
                     f"{flag(name)} {value} was given: leave it out, or start anew in another --out"
                 )
         return dataclasses.replace(self, **given)
+
+
+def usable_device(name: str) -> tl.device:
+    """The device of that name, tried with one small tensor; "auto": a GPU, or the CPU where there is none.
+
+    DeviceError when it is unknown or not there, with the reason.
+    """
+    if name == "auto":
+        name = "cuda" if tl.cuda.is_available() else "cpu"
+    try:
+        device = tl.device(name)
+    except DeviceError as error:
+        raise DeviceError(f"--device {name}: {error}") from None
+    if device.compile_only:
+        raise DeviceError(
+            f"--device {name} is a compile-only target, which has no memory to train in: "
+            f"expected auto, cpu, cuda[:i] or hip[:i]"
+        )
+    try:
+        return tl.zeros(1, device=device).device
+    except DeviceError as error:
+        raise DeviceError(f"--device {name}: {str(error).removeprefix('zeros: ')}; or --device cpu") from error
 
 
 def flag(name: str) -> str:

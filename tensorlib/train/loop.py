@@ -15,10 +15,10 @@ import numpy as np
 
 import tensorlib as tl
 from tensorlib import _blas, nn, optim
-from tensorlib.errors import ArgumentError, CheckpointError, DeviceError, TensorlibError
+from tensorlib.errors import ArgumentError, CheckpointError, TensorlibError
 from tensorlib.io.safetensors import replacing
 from tensorlib.train.checkpoint import FILE, Checkpoint
-from tensorlib.train.config import RunConfig
+from tensorlib.train.config import RunConfig, usable_device
 from tensorlib.train.plot import loss_curve
 from tensorlib.train.progress import Progress
 from tensorlib.train.signals import StopRequest
@@ -168,9 +168,17 @@ class Run(ABC):
 
     def _place(self) -> str:
         threads = self.config.threads
-        return (
-            f"{self.device} ({threads} thread{'s' * (threads > 1)})" if self.device.type == "cpu" else str(self.device)
-        )
+        if self.device.type == "cpu":
+            return f"cpu ({threads} thread{'s' * (threads > 1)})"
+        gpu = self.device.type in ("cuda", "hip")
+        return f"{self.device} ({tl.cuda.get_device_name(self.device)})" if gpu else str(self.device)
+
+    def _on_device(self, array: np.ndarray) -> tl.Tensor:
+        """A batch on the device. To a GPU it is copied from page-locked memory, while the host makes the next one."""
+        batch = tl.from_numpy(array)
+        if self.device.type in ("cuda", "hip"):
+            batch = batch.pin_memory()
+        return batch.to(self.device, non_blocking=True)
 
     def fit(self) -> int | None:
         """Train to the last step, or to the step in which SIGINT or SIGTERM came: then return the signal's number."""
@@ -327,26 +335,3 @@ def _described(entry: tuple[tuple[int, ...], np.dtype[Any]] | None) -> str:
 def short(n: int) -> str:
     """A count in a few characters."""
     return f"{n / 1e6:.2f} M" if n >= 1e6 else f"{n / 1e3:.1f} k"
-
-
-def usable_device(name: str) -> Any:
-    """The device of that name, tried with one small tensor; DeviceError when it is unknown or not there."""
-    try:
-        device = tl.device(name)
-    except DeviceError as error:
-        raise DeviceError(f"--device {name}: {error}") from None
-    if getattr(device, "compile_only", False):
-        raise DeviceError(
-            f"--device {name} is a compile-only target, which has no memory to train in: "
-            f"expected cpu, cuda[:i] or hip[:i]"
-        )
-    try:
-        tl.zeros(1, device=device)
-    except DeviceError as error:
-        if "no GPU driver" in str(error):
-            raise DeviceError(
-                f"--device {name}: this version of tensorlib has no GPU driver yet: train and generate with "
-                f"--device cpu"
-            ) from error
-        raise
-    return device

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class VisionConfig(RunConfig):
     weight_decay: float = 0.01
 
     changeable = RunConfig.changeable | {"epochs"}
+    on_gpu: ClassVar[dict[str, Any]] = {**RunConfig.on_gpu, "width": 2 * ConvNetConfig.width}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,16 +76,16 @@ class VisionRun(Run):
     def _loss(self, step: int) -> tl.Tensor:
         config = self.config
         images, labels = self.images.batch(step, config.seed, config.batch, config.shift)
-        logits = self.model(tl.from_numpy(images).to(self.device))
-        return F.cross_entropy(logits, tl.from_numpy(labels).to(self.device), label_smoothing=config.smoothing)
+        logits = self.model(self._on_device(images))
+        return F.cross_entropy(logits, self._on_device(labels), label_smoothing=config.smoothing)
 
     def _measure(self) -> dict[str, float]:
         data = self.images
         loss, guesses = 0.0, []
         for start in range(0, len(data.test), _TEST_BATCH):
             part = slice(start, start + _TEST_BATCH)
-            logits = self.model(tl.from_numpy(data.test[part]).to(self.device)).float()
-            labels = tl.from_numpy(data.test_labels[part]).to(self.device)
+            logits = self.model(self._on_device(data.test[part])).float()
+            labels = self._on_device(data.test_labels[part])
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
             guesses.append(logits.argmax(1).cpu().numpy())
         guessed = np.concatenate(guesses)

@@ -252,7 +252,7 @@ with StopRequest() as stop:
         (["--batch", "1000000000000"], "more than a step can hold"),
         (["--dtype", "int8"], "--dtype is 'int8': expected one of float32"),
         (["--device", "abacus"], "--device abacus: unknown device"),
-        (["--device", "cuda"], "^tensorlib: --device cuda: this version of tensorlib has no GPU driver yet"),
+        (["--device", "cuda"], "^tensorlib: --device cuda: device 'cuda': no GPU can be used here: CUDA: "),
         (["--device", "cuda:99"], "--device cuda:99: "),
         (["--resume", "none"], "there is no checkpoint at none"),
     ],

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from tensorlib import _blas
 from tensorlib.random import Generator, default_generator
-from tensorlib.runtime.memory import ALLOCATORS
+from tensorlib.runtime.engine import gpus
 from tensorlib.utils.data import worker
 from tensorlib.utils.data.collate import default_collate, default_convert
 from tensorlib.utils.data.dataset import Dataset, IterableDataset
@@ -331,7 +331,7 @@ class _Epoch:
                 f"ignore pin_memory_device='{loader.pin_memory_device}'.",
                 stacklevel=3,
             )
-        gpu = "cuda" in ALLOCATORS or "hip" in ALLOCATORS
+        gpu = gpus().kind() is not None
         if loader.pin_memory and not gpu:
             warnings.warn(
                 "'pin_memory' argument is set as true but no accelerator is found, then device pinned memory won't be "
