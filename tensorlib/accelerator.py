@@ -204,6 +204,10 @@ class Graph(CUDAGraph):
         mode = "global" if self.capture_error_mode == "default" else self.capture_error_mode
         super().capture_begin(self.graph_pool, mode)
 
+    def debug_dump(self, path: str) -> None:
+        """Write the recording to a file in Graphviz's format; ``enable_debug_mode`` comes before the capture."""
+        super().debug_dump(path)
+
     def __enter__(self) -> None:
         synchronize()
         gc.collect()

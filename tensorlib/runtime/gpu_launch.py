@@ -93,7 +93,9 @@ class Launchers:
                 quick = kernel.quick[signature] = _quick(kernel, args, constants, type(self.gpu))
             if quick.table not in self._tables:
                 self._tables.append(quick.table)
-            quick.table[quick(args, constants, num_warps, num_stages, True)] = found.run
+            key = quick(args, constants, num_warps, num_stages, True)
+            if key is not None:
+                quick.table[key] = found.run
         found.run(grid, args)
 
     def _load(
@@ -187,7 +189,7 @@ def _in_range32(array: Any) -> bool:
     return compiler.in_range32(array)
 
 
-def _quick(kernel: Jit, args: tuple[Any, ...], constants: dict[str, Any], kind: type[GPU]) -> Any:
+def _quick(kernel: Jit, args: tuple[Any, ...], constants: dict[str, Any], gpus: type[GPU]) -> Any:
     """`quick(args, constants, num_warps, num_stages, make_key=False)`: the `run` of what was loaded for these, or None.
 
     For arguments of exactly these types and constants of these names and types.
@@ -238,7 +240,7 @@ def _quick(kernel: Jit, args: tuple[Any, ...], constants: dict[str, Any], kind: 
     table: dict[Any, Any] = {}
     scope: dict[str, Any] = {
         "get": table.get, "int_key": _int_key, "tuple_key": _tuple_key, "in_range32": _in_range32,
-        "constants_key": compiler.constants_key, "device_of": _device_of, "GPU": kind,
+        "constants_key": compiler.constants_key, "device_of": _device_of, "GPU": gpus,
     }  # fmt: skip
     exec(compiler.compile_source("\n".join(lines), f"<quick {kernel.__name__}>"), scope)
     quick = scope["quick"]

@@ -113,6 +113,12 @@ def beyond(out, BLOCK: tl.constexpr):
     tl.store(out + i + 4096 * 1024, i.to(tl.float32))
 
 
+@jit
+def beside(out, x, n, alpha, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(out + i, tl.load(x + i, mask=i < n) * alpha, mask=i < n)
+
+
 @VENDORS
 def test_a_fault_names_the_launches_before_it(kind, arch):
     with simulated(kind, arch=arch) as machine:
@@ -122,6 +128,23 @@ def test_a_fault_names_the_launches_before_it(kind, arch):
         with pytest.raises(DeviceFault, match=r"(?s)illegal.*  beyond on grid \(1,\), arrays \(10,\).*add: pointwise"):
             y.sum().item()
         machine.violations.clear()
+
+
+def test_a_second_launch_is_found_without_the_slow_way(monkeypatch):
+    with simulated("cuda"):
+        x, y = tensorlib.ones(4, device="cuda"), tensorlib.ones(4, device="cuda")
+        engine = x.device.engine
+        launch(beside, (1,), x._array, y._array, 4, 2.0, BLOCK=4)
+        monkeypatch.setattr(engine.launchers, "run", None)  # the slow way
+        launch(beside, (1,), x._array, y._array, 4, 3.0, BLOCK=4)
+        assert x.tolist() == [3.0] * 4
+        for other in ({"BLOCK": 8}, {"BLOCK": 4, "num_warps": 1}):
+            with pytest.raises(TypeError, match="not callable"):
+                launch(beside, (1,), x._array, y._array, 4, 3.0, **other)
+        with pytest.raises(TypeError, match="not callable"):  # 1 is compiled in
+            launch(beside, (1,), x._array, y._array, 1, 3.0, BLOCK=4)
+        with pytest.raises(TypeError, match="not callable"):  # another alignment
+            launch(beside, (1,), x._array, y._array[1:], 4, 3.0, BLOCK=4)
 
 
 def test_a_kernel_that_ran_on_a_gpu_still_runs_elsewhere():

@@ -184,7 +184,8 @@ def test_dot(engine, dtype):
     x, y = normal(64, 96, dtype=dtype), normal(96, 64, dtype=dtype, seed=1)
     out = _array.empty((64, 64), np.float32, CUDA)
     launch(product_kernel, 1, out, put(x), put(y), 96, BLOCK=64, BLOCK_K=32)
-    np.testing.assert_allclose(get(out), x.astype(np.float32) @ y.astype(np.float32), rtol=2e-3, atol=2e-2)
+    atol = 0.1 if dtype is np.float32 else 1e-3  # Triton's default for float32 is tf32: ten bits of each factor
+    np.testing.assert_allclose(get(out), x.astype(np.float32) @ y.astype(np.float32), rtol=2e-3, atol=atol)
 
 
 def test_device_side_descriptors(engine):
