@@ -215,6 +215,7 @@ def entries(tiny: bool) -> Iterator[Entry]:
     for dtype in ("bfloat16", "float32"):
         yield from _rows(dtype, size)
     yield from _attention(size)
+    yield from _vocabulary(size)
     yield from _optimizer(size, tiny)
     yield from _convolutions(size)
     yield from _embedding(size)
@@ -260,7 +261,7 @@ def _reductions(dtype: str, size: Size) -> Iterator[Entry]:
 
 def _rows(dtype: str, size: Size) -> Iterator[Entry]:
     e = SIZES[dtype]
-    for m, n in ((size(16384), size(4096)), (size(32768), size(1024)), (size(512), size(131072, 64))):
+    for m, n in ((size(16384), size(4096)), (size(32768), size(1024)), (size(256), size(262144, 64))):
         b = 1.0 * m * n * e
         yield from _both(f"softmax {m}×{n}", dtype, [(m, n)], lambda T: lambda x: T.softmax(x, -1), 2 * b, 3 * b)
         yield from _both(
@@ -326,6 +327,22 @@ def _attention(size: Size) -> Iterator[Entry]:
         if dtype == "bfloat16":
             continue
         return
+
+
+def _vocabulary(size: Size) -> Iterator[Entry]:
+    """A language model's loss from its last layer's features: fused, and as two operators. See "peak memory" too."""
+    m, k, v = size(8192), size(2048), size(131072, 64)
+    flops = 2.0 * m * k * v
+
+    def two(T: Any) -> Callable[..., Any]:
+        F = T.nn.functional
+        return lambda x, w, target: F.cross_entropy(F.linear(x, w).float(), target)
+
+    for name, function in (("in two", two), ("fused", lambda T: T.nn.functional.linear_cross_entropy)):
+        yield from _both(
+            f"linear, cross_entropy {name} {m}×{k} to {v}", "bfloat16", [(m, k), (v, k)], function,
+            2.0 * (m * k + v * k), 4.0 * (m * k + v * k), flops, 2 * flops, lambda T: [integers(T, v, m)],
+        )  # fmt: skip
 
 
 def _convolutions(size: Size) -> Iterator[Entry]:
@@ -671,22 +688,22 @@ def table(record: dict[str, Any]) -> str:
         f"copies of a gigabyte: {best['bytes'] / GB:,.0f} GB/s; products: "
         + (", ".join(f"{d} {r / 1e12:,.0f} TFLOP/s" for d, r in best.items() if d != "bytes") or "not measured"),
         "",
-        f"{'the time of the host, µs':52}{'tensorlib':>10}{'torch':>10}{'triton':>10}",
+        f"{'the time of the host, µs':62}{'tensorlib':>10}{'torch':>10}{'triton':>10}",
     ]
     for name, times in record.get("host", {}).items():
-        lines.append(f"{name:52}" + "".join(_us(times.get(k)) for k in ("tensorlib", "torch", "triton")))
+        lines.append(f"{name:62}" + "".join(_us(times.get(k)) for k in ("tensorlib", "torch", "triton")))
     header = "".join(f"{h:>10}" for h in ("device", "torch", "ratio", "rate", "of peak", "call", "torch", "first s"))
-    lines += ["", f"{'µs; rates in GB/s, or TFLOP/s (T)':52}{header}"]
+    lines += ["", f"{'µs; rates in GB/s, or TFLOP/s (T)':62}{header}"]
     for name, result in record["results"].items():
         ours, theirs = result.get("tensorlib", {}), result.get("torch", {})
         if "error" in ours:
-            lines.append(f"{name:52}  FAILED: {ours['error'][:120]}")
+            lines.append(f"{name:62}  FAILED: {ours['error'][:120]}")
             continue
         seconds, other = ours["device"], theirs.get("device")
         rate, share = _rate(result, seconds, best)
         first = f"{ours['first']:10.2f}"
         lines.append(
-            f"{name:52}{_us(seconds)}{_us(other)}{_number(seconds / other if other else None)}{rate}{share}"
+            f"{name:62}{_us(seconds)}{_us(other)}{_number(seconds / other if other else None)}{rate}{share}"
             f"{_us(ours.get('call'))}{_us(theirs.get('call'))}{first}"
             + ("  not captured" if "no graph" in ours else "")
         )
@@ -696,7 +713,7 @@ def table(record: dict[str, Any]) -> str:
                          if t.get(key)]  # fmt: skip
                 lines.append(f"    tokens/s {title}: {', '.join(parts)}")
     for name, why in record["lost"].items():
-        lines.append(f"{name:52}  LOST: {why.splitlines()[0]}")
+        lines.append(f"{name:62}  LOST: {why.splitlines()[0]}")
     if not record["finished"]:
         lines.append("\nnot everything was measured: time ran out")
     return "\n".join(lines)

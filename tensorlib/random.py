@@ -126,10 +126,10 @@ def draw(
         raise TypeError(f"argument 'generator' must be tensorlib.Generator, not {type(generator).__name__}")
     chosen = default_generator if generator is None else generator
     seed, offset = chosen.draw()
-    if modes.capture is not None and modes.capture.records(operands, attrs or {}):
-        return modes.capture.draw(chosen, seed, offset)  # type: ignore[no-any-return]
     for mark in draw_marks:
         offset = mark(offset)
+    if modes.capture is not None and modes.capture.records(operands, attrs or {}):
+        return modes.capture.draw(chosen, seed, offset)  # type: ignore[no-any-return]
     return seed, offset
 
 

@@ -165,7 +165,7 @@ def test_wrong_operation_in_the_kernel() -> None:
 
     found = failing(pointwise(_thrice, promote=INT_TO_FLOAT, vjp=lambda g: g + g)(_mutant))
     assert set(found) == {"kernel"}
-    assert "interpreted kernel against the CPU" in str(found["kernel"])
+    assert "kernel on interpret against the CPU" in str(found["kernel"])
 
 
 def test_float64_computed_in_float32() -> None:
@@ -182,7 +182,7 @@ def test_float64_computed_in_float32() -> None:
 
     found = failing(own(kernel=_contiguous(run)))
     assert set(found) == {"kernel"}
-    assert "float64: interpreted kernel against the CPU" in str(found["kernel"])
+    assert "float64: kernel on interpret against the CPU" in str(found["kernel"])
 
 
 def test_unmasked_load() -> None:

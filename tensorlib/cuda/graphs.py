@@ -100,6 +100,11 @@ class _Capture:
 
     def draw(self, generator: Generator, seed: int, offset: int) -> tuple[DeviceArray, DeviceArray]:
         """A draw as the operator will read it at each replay: seed and offset, one-element arrays on the GPU."""
+        if type(offset) is not int:
+            raise CaptureError(
+                "a random operator: vmap(randomness='different') draws on the host for each element, which a graph "
+                "cannot repeat: expected randomness='same', or numbers drawn outside of vmap"
+            )
         found = self.draws.get(id(generator))
         if found is None:
             found = self.draws[id(generator)] = _Draws(generator, seed, offset)

@@ -124,6 +124,10 @@ def test_generators_of_ones_own_and_checkpoints(nvidia: Simulation, monkeypatch:
     for _ in range(2):
         twice.replay()
         assert tl.equal(y.detach(), grad) and 0 < (grad == 0).sum().item() < 64
+    with pytest.raises(CaptureError, match="randomness='different'"), tl.cuda.graph(tl.cuda.CUDAGraph()):
+        tl.vmap(lambda t: F.dropout(t, 0.5), randomness="different")(x.detach().view(2, 32))
+    with tl.cuda.graph(tl.cuda.CUDAGraph()):
+        assert tl.vmap(lambda t: F.dropout(t, 0.5), randomness="same")(x.detach().view(2, 32)).shape == (2, 32)
     with pytest.raises(CaptureError, match="the generator was seeded or set back"), tl.cuda.graph(tl.cuda.CUDAGraph()):
         tl.rand(2, device="cuda", generator=mine)
         mine.manual_seed(4)

@@ -144,6 +144,34 @@ def test_large(case):
     on_device.large(calls.declared(function), args, attrs, "cuda", case)
 
 
+DRAWS = {
+    "rand": lambda device, n: T.rand(n, device=device),
+    "randn": lambda device, n: T.randn(n, device=device),
+    "randint": lambda device, n: T.randint(-5, 1000, (n,), device=device),
+    "bernoulli": lambda device, n: T.bernoulli(T.full((n,), 0.3, device=device)),
+    "dropout": lambda device, n: T.nn.functional.dropout(T.ones(n, device=device), 0.4),
+    "uniform_": lambda device, n: T.empty(n, device=device).uniform_(-2, 3),
+    "normal_ bfloat16": lambda device, n: T.empty(n, device=device, dtype=T.bfloat16).normal_(1, 2),
+    "exponential_": lambda device, n: T.empty(n, device=device).exponential_(),
+    "rand float64": lambda device, n: T.rand(n, device=device, dtype=T.float64),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_random_numbers_are_those_of_the_cpu(name):
+    """The same integers and uniforms, the same normals to the accuracy of a GPU's logarithm; the stream goes on."""
+    found = []
+    for device in ("cpu", "cuda"):
+        T.manual_seed(11)
+        draws = [DRAWS[name](device, 1003 if SMALL else 1_000_003).cpu() for _ in range(2)]
+        found.append([d.to(T.float64).numpy() for d in (*draws, T.rand(3))])
+    for here, there in zip(*found, strict=True):
+        if name.startswith(("randn", "normal", "exponential")):
+            np.testing.assert_allclose(there, here, rtol=2**-7 if "bfloat16" in name else 1e-4, atol=2**-10)
+        else:
+            np.testing.assert_array_equal(there, here)
+
+
 def test_offsets_beyond_32_bits():
     """Elements behind the 2**31st, of one byte each: written, added, summed and copied out."""
     _array.poison(False)  # the fixture restores it: the host would write gigabytes

@@ -15,6 +15,7 @@ from tensorlib.errors import DtypeError, ShapeError
 from tensorlib.kernels import matmul as kernels
 from tensorlib.nn import functional as F
 from tensorlib.ops import linalg
+from tensorlib.runtime import hardware
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:
@@ -164,9 +165,13 @@ def test_programs_are_ordered_in_groups_of_tiles() -> None:
 def test_tiles_fit_what_tl_dot_takes(target: str, dtype: str) -> None:
     for m in (1, 17, 100, 5000):
         for n in (1, 40, 5000):
-            t = kernels.tiles(m, n, 333, np.dtype(dtype), device(target))
-            assert all(x >= 16 and x & (x - 1) == 0 for x in t[:3])
-            assert (t.m + t.n) * t.k * np.dtype(dtype).itemsize * (t.stages - 1) <= 64 << 10
+            kind = np.dtype(dtype)
+            how = kernels.precision(kind, device(target))
+            t = kernels.MATMUL.choose(kernels.Problem(m, n, 333, 1, kind, how, "rr"), device(target))
+            tile = [t["BLOCK_M"], t["BLOCK_N"], t["BLOCK_K"]]
+            assert all(x >= 16 and x & (x - 1) == 0 for x in tile)
+            stored = (tile[0] + tile[1]) * tile[2] * kind.itemsize * max(t.num_stages - 1, 1)
+            assert stored <= hardware.nominal(target).shared
 
 
 @pytest.mark.parametrize("target", ["sm_90", "gfx942", "gfx1100"])
