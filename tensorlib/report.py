@@ -260,7 +260,7 @@ def run(
         print(f"{name}: {done[-1].word}, {done[-1].seconds:.0f} s", flush=True)
         _write(out, found, done)
     record_at = _write(out, found, done)
-    text = summary(record_at, done)
+    text = summary(record_at, done, out)
     (out / "report.txt").write_text("\n".join([text, *_details(done), *_tools()]) + "\n", encoding="utf-8")
     print(text, flush=True)
     if record and root is not None:
@@ -366,8 +366,8 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
 
 
-def summary(record: dict[str, Any], done: Sequence[Part]) -> str:
-    """What one wants to know first."""
+def summary(record: dict[str, Any], done: Sequence[Part], out: Path) -> str:
+    """What one wants to know first: of each part the beginning of its text, which it writes as it goes."""
     gpu = ", ".join(f"{g['name']} ({g['target']}, driver {g['driver']})" for g in record["gpus"])
     named = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
     state = {True: ", changed since", False: "", None: f", sources {record.get('sources', '?')}"}[record.get("changed")]
@@ -379,7 +379,9 @@ def summary(record: dict[str, Any], done: Sequence[Part]) -> str:
     for part in done:
         lines.append(f"{part.name:10}{part.word}, {part.seconds:.0f} s")
         if part.name != "doctor":
-            lines.extend(f"    {line}" for line in part.said.splitlines()[:45])
+            path = out / f"{part.name}.txt"
+            text = path.read_text(encoding="utf-8") if path.exists() else part.said
+            lines.extend(f"    {line}" for line in text.strip().splitlines()[:45])
         elif part.status:
             lines.extend(f"    {line}" for line in part.said.splitlines()[-12:])
     if not gpu and not record["simulated"]:
