@@ -34,6 +34,7 @@ def program(monkeypatch, file):
     """A file of this folder with ``torch`` meaning tensorlib."""
     for name in NAMES:
         monkeypatch.setitem(sys.modules, name, module_named(name))
+    monkeypatch.setattr(tensorlib.backends.cudnn, "benchmark", False)  # a program may set it, for itself alone
     spec = importlib.util.spec_from_file_location(f"{file}_on_tensorlib", HERE / f"{file}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

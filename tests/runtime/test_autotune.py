@@ -105,7 +105,6 @@ def tunable(tmp_path, monkeypatch):
     monkeypatch.setenv("TENSORLIB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("TENSORLIB_CACHE", raising=False)
     monkeypatch.setitem(autotune.benches, "interpret", Clock)
-    monkeypatch.setattr(autotune._state, "benchmark", False)  # a program run in this process may have asked for it
     monkeypatch.setattr(Clock, "TIMES", {16: 3.0, 32: 1.0, 64: 2.0})
     monkeypatch.setattr(Clock, "timed", [])
     made = Tunable("test", [_add_kernel], {"": CANDIDATES}, lambda p: p._replace(n=bucket(p.n)), _model)
@@ -402,7 +401,6 @@ def test_matmul_is_searched_through_its_host_function(tmp_path, monkeypatch):
     """The library's own kernel: every candidate agrees with the first, and the result is right."""
     monkeypatch.setenv("TENSORLIB_CACHE_DIR", str(tmp_path))
     monkeypatch.setitem(autotune.benches, "interpret", Clock)
-    monkeypatch.setattr(autotune._state, "benchmark", False)  # a program run in this process may have asked for it
     monkeypatch.setattr(Clock, "times", lambda self, run, n: [1.0] * n)
     wanted = nominal("sm_80")._replace(family="nvidia")
     monkeypatch.setattr(autotune, "hardware", lambda at: wanted)
