@@ -104,7 +104,8 @@ class DeviceArray:
     def _of_phantom(self, phantom: np.ndarray, dtype: np.dtype[Any] | None = None) -> DeviceArray:
         dtype = self.dtype if dtype is None else dtype
         strides = tuple(s // dtype.itemsize for s in phantom.strides)
-        ptr = phantom.__array_interface__["data"][0]
+        # NumPy gives an array without elements memory of its own.
+        ptr = phantom.__array_interface__["data"][0] if phantom.size else self.ptr
         return DeviceArray(ptr, phantom.shape, strides, dtype, self.device, self.owner)
 
     def transpose(self, *axes: Any) -> DeviceArray:

@@ -13,13 +13,17 @@ import numpy as np
 
 from tensorlib import _array
 from tensorlib._core import KINDS, LIFTED, Node, Tensor, listening, modes, version_of, wrap
-from tensorlib._dispatch import apply_view, dtype_name, edge, make_node, sync
+from tensorlib._dispatch import apply_view, dtype_name, edge, make_node, planned, sync
 from tensorlib._promotion import category
 from tensorlib.errors import AutogradError, DtypeError, ShapeError
 from tensorlib.kernels import pointwise, transfer
 
 ndarray = np.ndarray
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+_copy = planned.routine("copy_", pointwise.copy, 2)
+_fill = planned.routine("fill_", pointwise.fill, 2)
 
 
 def write(target: Any, source: Any, op: str, non_blocking: bool = False) -> None:
@@ -48,13 +52,13 @@ def write(target: Any, source: Any, op: str, non_blocking: bool = False) -> None
             f"location. Write into a .clone() of it"
         )
     if type(source) is ndarray and not source.ndim and source.dtype.kind != "c":
-        pointwise.fill(target, source.item())
+        _fill(target, source.item())
         return
     if type(source) is ndarray or source.device is not target.device:
         if transfer.write(target, source, non_blocking):
             return
         source = transfer.to(source, target.device, non_blocking)
-    pointwise.copy(target, source)
+    _copy(target, source)
 
 
 class _Identity:
@@ -216,7 +220,7 @@ def _before_write(t: Tensor) -> Tensor:
         copied: Any = np.array(x)
     else:
         copied = _array.empty(x.shape, x.dtype, x.device)
-        pointwise.copy(copied, x)
+        _copy(copied, x)
     out = wrap(copied)
     out._node, out._index, out._needs = t._node, t._index, t._needs
     return out
@@ -228,7 +232,11 @@ def method(public: Callable[..., Any], name: str, ufunc: Any, keeps_input: bool)
     ``keeps_input``: its gradient may need x as it was, which is then computed with (and kept) as a copy.
     """
 
-    def inplace(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def inplace(self: Any = None, *args: Any, **kwargs: Any) -> Tensor:
+        if self is None:  # the function of that name, with all its arguments by keyword
+            self = kwargs.pop("input", None)
+            if self is None:
+                raise TypeError(f"{name}_() missing required argument: 'input'")
         if (
             ufunc is not None
             and not kwargs

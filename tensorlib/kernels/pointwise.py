@@ -14,6 +14,7 @@ from tensorlib._array import DeviceArray, empty, expand
 from tensorlib._dtypes import HALF
 from tensorlib.runtime.compiler import Jit, jit
 from tensorlib.runtime.launch import cdiv, launch
+from tensorlib.runtime.recording import float64
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -144,7 +145,7 @@ def run(
             types.append(c if first is not None or v.dtype != c else None)
             constants.append(None)
         elif isinstance(v, (int, float)) and not isinstance(v, bool):
-            inputs.append(np.float64(v) if c == _FLOAT64 and isinstance(v, float) else v)
+            inputs.append(float64(v) if c == _FLOAT64 and isinstance(v, float) else v)
             kinds.append(NUMBER)
             types.append(c)
             constants.append(None)

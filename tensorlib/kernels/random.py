@@ -14,6 +14,7 @@ from tensorlib._array import DeviceArray, empty, is_contiguous
 from tensorlib.kernels import pointwise
 from tensorlib.runtime.compiler import jit
 from tensorlib.runtime.launch import cdiv, launch
+from tensorlib.runtime.recording import MarkedInt
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -102,6 +103,8 @@ def uniform_kernel(
 
 def _signed(value: Any) -> Any:
     """An unsigned 64-bit number as the signed one with its bits; what lies in the device's memory as it is."""
+    if type(value) is MarkedInt:  # one that is marked lies below 2**63: see _plans
+        return value
     return value - (1 << 64) if isinstance(value, int) and value >= 1 << 63 else value
 
 

@@ -143,9 +143,10 @@ class _State:
         self.rank = 0  # > 0: take the model's next best ones, to compile them ahead
         #: Whether ``choose`` has more to do than to look up.
         self.special = True
+        self.generation = 0  # counts what may have changed a choice
 
 
-_state = _State()
+state = _State()
 _lock = threading.RLock()
 
 #: Every tunable that was declared, by name.
@@ -156,27 +157,35 @@ _user: dict[tuple[str, str], Table] = {}  # the user's tables, read once
 
 def _refresh() -> None:
     """Work out again what depends on the state, and forget what was chosen under another."""
-    if _state.mode == "unread":
+    if state.mode == "unread":
         said = os.environ.get("TENSORLIB_AUTOTUNE", "")
         if said not in ("", "off", "search"):
             raise ArgumentError(f"TENSORLIB_AUTOTUNE is {said!r}: expected 'off', 'search' or nothing")
-        _state.mode = said
-    _state.special = searching() or _state.rank > 0
+        state.mode = said
+    state.special = searching() or state.rank > 0
+    state.generation += 1
     for tunable in tunables.values():
         tunable._hits.clear()
 
 
 def searching() -> bool:
     """Whether a call that can be timed is timed now."""
-    if _state.mode == "unread":
+    if state.mode == "unread":
         _refresh()
-    return _state.mode != "off" and (_state.mode == "search" or _state.benchmark or _state.asked > 0)
+    return state.mode != "off" and (state.mode == "search" or state.benchmark or state.asked > 0)
+
+
+def busy() -> bool:
+    """Whether ``choose`` may do more than look up: time candidates, or take others than the best."""
+    if state.mode == "unread":
+        _refresh()
+    return state.special
 
 
 def benchmark(on: bool) -> None:
     """What ``backends.cudnn.benchmark = on`` does: the first call of each bucket of problems is timed."""
     with _lock:
-        _state.benchmark = bool(on)
+        state.benchmark = bool(on)
         _refresh()
 
 
@@ -185,7 +194,7 @@ def set_mode(mode: str) -> None:
     if mode not in ("", "off", "search"):
         raise ArgumentError(f"autotune: mode {mode!r}: expected 'off', 'search' or ''")
     with _lock:
-        _state.mode = mode
+        state.mode = mode
         _refresh()
 
 
@@ -205,10 +214,10 @@ def search(
             f"autotune: no tunable is called {', '.join(sorted(unknown))}; there are {', '.join(sorted(tunables))}"
         )
     with _lock:
-        before = _state.only, _state.again, _state.limit, _state.watch
-        _state.asked += 1
-        _state.only, _state.again, _state.limit = frozenset(names) or None, again, limit
-        _state.watch = watch
+        before = state.only, state.again, state.limit, state.watch
+        state.asked += 1
+        state.only, state.again, state.limit = frozenset(names) or None, again, limit
+        state.watch = watch
         if again:
             for tunable in tunables.values():
                 tunable._searched.clear()
@@ -217,8 +226,8 @@ def search(
         yield
     finally:
         with _lock:
-            _state.asked -= 1
-            _state.only, _state.again, _state.limit, _state.watch = before
+            state.asked -= 1
+            state.only, state.again, state.limit, state.watch = before
             _refresh()
 
 
@@ -226,13 +235,13 @@ def search(
 def ranked(rank: int) -> Iterator[None]:
     """Within the block every tunable takes its model's candidate number ``rank``, or the last: for compiling ahead."""
     with _lock:
-        before, _state.rank = _state.rank, rank
+        before, state.rank = state.rank, rank
         _refresh()
     try:
         yield
     finally:
         with _lock:
-            _state.rank = before
+            state.rank = before
             _refresh()
 
 
@@ -266,8 +275,8 @@ class Tunable:
 
     name: what tables and `tensorlib tune` call it.
     kernels: the Triton functions it configures; when their source changes, what was measured of them is not used.
-    candidates: Config tuples by family ("nvidia", "cdna", "rdna", "interpret"; "" for any other), or a function
-        ``(problem, hardware)`` that gives them. Each must give right results for every problem.
+    candidates: Config tuples by family (Hardware.family; "" for any other), or a function ``(problem, hardware)``
+        that gives them. Each must give right results for every problem.
     key: ``key(problem)`` is the problem that stands for all of its bucket, of the same type: a NamedTuple of numbers,
         words and dtypes. Equal buckets share what was measured.
     model: ``model(config, problem, hardware)`` gives an Estimate. It must price a candidate for every problem.
@@ -330,7 +339,7 @@ class Tunable:
         like ``outputs``, which are what it writes (and reads, where it works in place).
         """
         found = self._hits.get((problem, device, level[0]))
-        if found is None or _state.special:
+        if found is None or state.special:
             found = self._decide(problem, device, run, outputs)
         return found
 
@@ -382,7 +391,7 @@ class Tunable:
     def judged(self, config: Config, problem: Any, gpu: Hardware) -> tuple[str | None, float]:
         """Why a configuration cannot run, or None; and what the model says that it costs."""
         threads = config.num_warps * gpu.warp_size
-        if threads > 1024 and gpu.family != "interpret":
+        if threads > 1024 and not gpu.on_host:
             return f"{config.num_warps} warps are {threads} threads, more than the 1024 of a program", math.inf
         estimate = self.model(config, problem, gpu)
         if estimate.shared > gpu.shared:
@@ -392,14 +401,14 @@ class Tunable:
     # -- the choice
 
     def _decide(self, problem: Any, device: Device, run: Any, outputs: tuple[Any, ...]) -> Config:
-        if _state.mode == "unread":
+        if state.mode == "unread":
             _refresh()
         gpu = hardware(device)
-        if _state.rank:
+        if state.rank:
             kept, _ = self.ranking(problem, gpu)
-            return kept[min(_state.rank, len(kept) - 1)]
+            return kept[min(state.rank, len(kept) - 1)]
         place = describe(self.key(problem))
-        if run is not None and searching() and (_state.only is None or self.name in _state.only):
+        if run is not None and searching() and (state.only is None or self.name in state.only):
             self._search(problem, place, device, gpu, run, outputs)
         choice = self._chosen(problem, place, device, gpu)
         if len(self._hits) > 8192:  # shapes that never come back must not fill the memory
@@ -415,7 +424,7 @@ class Tunable:
         kept, _ = self.ranking(problem, gpu)
         if level[0] != "off":
             kept = [config for config in kept if self.deterministic(config)] or kept[:1]
-        elif _state.mode != "off" and device.type in benches:
+        elif state.mode != "off" and device.type in benches:
             for source, table in (("user's table", _users(gpu)), ("shipped table", tables.shipped(*_who(gpu)))):
                 best = None if table is None or self.name not in table.tunables else self._fastest(table, place, kept)
                 if best is not None:
@@ -451,7 +460,7 @@ class Tunable:
                 return
             self._searched.add((place, device))
             kept, refused = self.ranking(problem, gpu)
-            kept = kept[: _state.limit]
+            kept = kept[: state.limit]
             known = _users(gpu).results(self.name, self.stamp, place)
             found = Table(*_who(gpu))
             version = str(getattr(versions.installed(), "version", "unknown"))
@@ -459,12 +468,12 @@ class Tunable:
             def note(config: Config, result: dict[str, Any], number: int = 0) -> None:
                 if "failed" not in result or result["failed"] != known.get(config.text, {}).get("failed"):
                     found.record(self.name, self.stamp, place, config.text, {**result, "when": round(time.time(), 3)})
-                if _state.watch is not None:
-                    _state.watch(Progress(self.name, place, config.text, number, len(kept), result))
+                if state.watch is not None:
+                    state.watch(Progress(self.name, place, config.text, number, len(kept), result))
 
             for config, reason in refused.items():
                 note(config, {"failed": reason})
-            todo = [c for c in kept if _state.again or known.get(c.text, {}).get("triton") != version]
+            todo = [c for c in kept if state.again or known.get(c.text, {}).get("triton") != version]
             try:
                 if todo:
                     self._time(bench, kept, todo, known, version, run, outputs, note)

@@ -15,11 +15,12 @@ import contextlib
 import ctypes
 import functools
 import os
+import struct
 import sys
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
@@ -27,10 +28,6 @@ from tensorlib.errors import ArgumentError, DeviceError, DriverError, OutOfMemor
 
 #: TENSORLIB_LAUNCH_BLOCKING=1 waits for every launch, so that a kernel's failure is reported by the launch it is of.
 LAUNCH_BLOCKING = os.environ.get("TENSORLIB_LAUNCH_BLOCKING", "") not in ("", "0")
-
-#: A compiled launch: ``prepared(gx, gy, gz, stream, params)``, params being cffi's ``void *[]`` of the arguments'
-#: addresses. A function and not an object with ``__call__``, which costs 0.1 µs more.
-Prepared = Callable[[int, int, int, int, Any], None]
 
 CAPTURE_MODES = ("global", "thread_local", "relaxed")
 CAPTURE_STATES = ("none", "active", "invalidated")
@@ -209,6 +206,67 @@ class Entries:
         driver = self._driver
         self.__dict__.clear()
         self._driver, self._forked = driver, True
+
+
+class Prepared:
+    """The launch of one function by blocks of one size, as text that the code of a launch is generated with.
+
+    Nothing is called between that code and the driver then, and what the driver reads from memory is packed together
+    with the kernel's arguments. Called, it does the same the long way.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        entry: str,
+        head: Sequence[tuple[str, str]],
+        arguments: str,
+        scope: dict[str, Any],
+        shape: tuple[int, int, int],
+        kind: str = "void *",
+    ) -> None:
+        #: (letter of `struct`, expression of x, y, z and stream) of what lies in memory before the arguments; pad bytes
+        #: have no expression.
+        self.head = tuple(head)
+        self.letters = "".join(letter for letter, _ in head)
+        self.values = [expression for _, expression in head if expression]
+        self.size = struct.calcsize("<" + self.letters)
+        self.scope = {"api": driver.api, "repeat": driver._repeat, "null": driver.ffi.NULL, **scope}
+        self._ffi, self._kind = driver.ffi, kind
+        self._entry, self._arguments = entry, arguments
+        self._scale, block, shared = shape  # the grid that the driver is given is so many times as large
+        self._rest = f"{block}, {shared}"
+        self._home = driver.place()
+        self._code: Any = None
+
+    def pointer(self, memory: Any) -> Any:
+        """The driver's pointer to a `head` in memory."""
+        return self._ffi.cast(self._kind, memory)
+
+    def lines(self, head: str = "head", params: str = "params", names: str = "", grid: str = "x, y, z") -> list[str]:
+        """The statements of a launch, where head and params name the driver's pointers to what was packed.
+
+        names: a prefix of the names in `scope`. grid: what the sizes are called; `stream` is called so.
+        """
+        x, y, z = grid.split(", ")
+        a = self._arguments.format(head=head, params=params, p=names, x=x, y=y, z=z)
+        shape = f"({x} * {self._scale}, {y}, {z}, {self._rest})" if self._scale > 1 else f"({grid}, {self._rest})"
+        return [
+            f"status = {names}api.{self._entry}({a})",
+            f"if status: {names}repeat({self._entry!r}, status, {self._home}, ({a}), {shape})",
+        ]
+
+    def __call__(self, x: int, y: int, z: int, stream: int, params: Any) -> None:
+        """Launch (x, y, z) programs; params is cffi's ``void *[]`` of the arguments' addresses."""
+        if self._code is None:
+            values = "".join(f", {value}" for value in self.values)
+            lines = ["def launch(x, y, z, stream, params, memory, head):", f"    pack(memory, 0{values})"]
+            lines += ["    " + line for line in self.lines()]
+            scope = {**self.scope, "pack": struct.Struct("<" + self.letters).pack_into}
+            exec("\n".join(lines), scope)
+            self._code = scope["launch"]
+        memory = self._ffi.new("char[]", self.size + 1)
+        self._code(x, y, z, stream, params, self._ffi.buffer(memory), self.pointer(memory))
 
 
 class Driver(abc.ABC):

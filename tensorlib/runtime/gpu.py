@@ -14,11 +14,15 @@ from typing import Any
 import numpy as np
 
 from tensorlib._device import device as Device
-from tensorlib.errors import CaptureError, DeviceError
+from tensorlib.errors import CaptureError, DeviceError, OutOfMemoryError
 from tensorlib.runtime import caching, cuda, hip, pinned
 from tensorlib.runtime.compiler import Jit
 from tensorlib.runtime.driver import Driver, Event, Stream, Unavailable
+from tensorlib.runtime.engine import gpus_used
 from tensorlib.runtime.gpu_launch import Launchers
+
+STAGED = 1 << 20  #: bytes: what is written to a GPU through page-locked memory of the library's own, at most
+STAGED_AT_MOST = 32 << 20  #: bytes that may be on their way so, for one stream
 
 
 class _Found:
@@ -44,10 +48,14 @@ class _Thread(threading.local):
 
     index = 0  # its current device
     active: GPU | None = None  # whose context its last driver call was made in
+    recording: Any = None  # the Recording that is told of what the thread does on a GPU
 
 
 thread = _Thread()
 
+
+#: How many graphs are being captured in this process: a capture forbids other streams' waits too, unless they say so.
+captures = [0]
 
 #: What is done when the host waits for a GPU to read from it or write to it: 0 nothing, 1 a warning, 2 an error.
 sync_debug = [0]
@@ -132,6 +140,7 @@ def gpu(device: Device) -> GPU:
                 assert name is not None and device.index is not None
                 found = _gpus[device] = GPU(device, drivers()[name], device.index)
                 device.engine = found
+                gpus_used[0] = True
     return found
 
 
@@ -146,18 +155,18 @@ def reset() -> None:
     with _lock:
         for device, engine in _gpus.items():
             device.engine = None
-            engine.launchers.forget()
+            engine.forget()
         _gpus.clear()
         _found = None
         thread.index, thread.active = 0, None
-        sync_debug[0] = 0
+        sync_debug[0] = captures[0] = 0
 
 
 def _after_fork() -> None:
     """A child shares no context with its parent: whatever it asks of a GPU must find the driver's refusal."""
     thread.active = None
     for engine in _gpus.values():
-        engine.launchers.forget()
+        engine.forget()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -207,11 +216,20 @@ class GPU:
         self.memory = caching.Allocator(backend, index)
         self.pinned = pinned.Pinned(backend)
         self.launchers = Launchers(self)
+        #: What the layers above keep for this GPU and drop with its kernels: calls that were prepared, by their key.
+        self.plans: dict[Any, Any] = {}
         driver.explain.append(self.launchers.explain)
         self._side: Stream | None = None  # for uploads while another stream is captured
+        self._ring = pinned.Ring(self.pinned, driver)
+        self._staged: dict[int, int] = {}  # stream -> bytes staged for it since it was last waited for, about
 
     def __repr__(self) -> str:
         return f"<GPU {self.device}: {self.properties.name}, {self.target}>"
+
+    def forget(self) -> None:
+        """Drop every kernel that is loaded and every plan."""
+        self.launchers.forget()
+        self.plans.clear()
 
     def activate(self) -> None:
         """Make the device's context the current one of this thread."""
@@ -258,34 +276,53 @@ class GPU:
     def allocate(self, nbytes: int) -> tuple[int, Any]:
         """A block of the cache, for the thread's current stream."""
         block = self.memory.allocate(nbytes, self.local.stream)
+        if thread.recording is not None:
+            thread.recording.allocated(self, block, nbytes)
         return block.ptr, block
 
     def upload(self, data: np.ndarray) -> tuple[int, Any]:
         """A block with a copy of data. While a graph is captured, its replays copy the same data again."""
-        capture = self.local.capture
         ptr, owner = self.allocate(data.nbytes)
-        if capture is None:
+        if self.local.capture is None:
             self.write(ptr, owner, data)
         elif data.nbytes:
-            # The graph must not read host memory that is gone, nor memory that one of its own nodes has reused by the
-            # time of a replay: the data go to a block outside its pool, by a stream outside the capture.
-            mode = self.driver.exchange_capture_mode("relaxed")
-            try:
-                if self._side is None:
-                    self._side = Stream(self.driver, self.index)
-                side = self._side.handle
-                kept = self.memory.allocate(data.nbytes, side)
-                self.driver.copy_to_device(kept.ptr, _address(data), data.nbytes, side)
-                self.driver.stream_synchronize(side)
-            finally:
-                self.driver.exchange_capture_mode(mode)
-            capture.keep.append(kept)
-            self.driver.copy(ptr, kept.ptr, data.nbytes, self.local.stream)
+            kept, _ = self._upload_beside(data)
+            self.driver.copy(ptr, kept, data.nbytes, self.local.stream)
         return ptr, owner
+
+    def upload_constant(self, data: np.ndarray) -> tuple[int, Any]:
+        """`upload` of what nothing will ever write to: replays of a graph being captured need not copy it again."""
+        if self.local.capture is None or not data.nbytes:
+            return self.upload(data)
+        return self._upload_beside(data)
+
+    def _upload_beside(self, data: np.ndarray) -> tuple[int, Any]:
+        """A block with a copy of data, made at once though a graph is captured, which keeps the block.
+
+        The graph must not read host memory that is gone, nor memory that one of its own nodes has reused by the time
+        of a replay: the data go to a block that no node frees, by a stream outside the capture.
+        """
+        capture = self.local.capture
+        if thread.active is not self:
+            self.activate()
+        mode = self.driver.exchange_capture_mode("relaxed")
+        try:
+            if self._side is None:
+                self._side = Stream(self.driver, self.index)
+            side = self._side.handle
+            kept = self.memory.allocate(data.nbytes, side)
+            self.driver.copy_to_device(kept.ptr, _address(data), data.nbytes, side)
+            self.driver.stream_synchronize(side)
+        finally:
+            self.driver.exchange_capture_mode(mode)
+        capture.keep.append(kept)
+        return kept.ptr, kept
 
     def read(self, ptr: int, owner: Any, out: np.ndarray) -> None:
         """Copy from the GPU, after what the current stream was given, and wait for it."""
         self.refuse_capture("reading from the GPU")
+        if thread.recording is not None:
+            thread.recording.refuse("reading from the GPU")
         if not out.nbytes:
             return
         if sync_debug[0]:
@@ -294,20 +331,61 @@ class GPU:
             self.activate()
         stream = self.local.stream
         self.driver.copy_to_host(_address(out), ptr, out.nbytes, stream)
-        self.driver.stream_synchronize(stream)
+        self._wait(stream)
+
+    def _wait(self, stream: int) -> None:
+        """Wait for a stream, which is not captured, though another one may be."""
+        if not captures[0]:
+            self.driver.stream_synchronize(stream)
+            return
+        mode = self.driver.exchange_capture_mode("relaxed")
+        try:
+            self.driver.stream_synchronize(stream)
+        finally:
+            self.driver.exchange_capture_mode(mode)
 
     def write(self, ptr: int, owner: Any, data: np.ndarray) -> None:
-        """Copy to the GPU, after what the current stream was given; the driver stages memory that is not pinned."""
+        """Copy to the GPU, after what the current stream was given; data may change when it returns.
+
+        Up to STAGED bytes go by way of page-locked memory of the library's own, and the host does not wait. More than
+        that would be copied twice for it: the driver does it, and the host waits.
+        """
         self.refuse_capture("writing to the GPU")
         if not data.nbytes:
             return
-        if sync_debug[0]:
-            note_sync("writing to the GPU from memory that is not pinned")
+        if thread.recording is not None:
+            thread.recording.wrote(self, ptr, owner, data)
         if thread.active is not self:
             self.activate()
+        if data.nbytes <= STAGED and self._stage(ptr, data):
+            return
+        if sync_debug[0]:
+            note_sync("writing to the GPU from memory that is not pinned")
         stream = self.local.stream
         self.driver.copy_to_device(ptr, _address(data), data.nbytes, stream)
-        self.driver.stream_synchronize(stream)
+        self._wait(stream)
+
+    def _stage(self, ptr: int, data: np.ndarray) -> bool:
+        """Copy through a piece of page-locked memory, which is used again when the copy is done; False without any."""
+        stream, nbytes = self.local.stream, data.nbytes
+        try:
+            if nbytes <= pinned.Ring.MOST:
+                self._ring.copy(ptr, _address(data), nbytes, stream)
+                return True
+            piece = self.pinned.allocate(nbytes)
+        except OutOfMemoryError:  # the system locks no more pages
+            return False
+        piece[...] = data.reshape(-1).view(np.uint8)
+        self.driver.copy_to_device(ptr, _address(piece), nbytes, stream)
+        self.pinned.record(piece, stream)
+        waiting = self._staged.get(stream, 0) + nbytes
+        if waiting > STAGED_AT_MOST:  # a host that is so far ahead of its GPU would lock ever more memory
+            if sync_debug[0]:
+                note_sync("writing to the GPU faster than it reads")
+            self._wait(stream)
+            waiting = 0
+        self._staged[stream] = waiting
+        return True
 
     # -- launches
     def launch(

@@ -1,21 +1,21 @@
 """Launches on a GPU: a dictionary lookup and one call of the driver where the kernel ran before with such arguments.
 
-Python's own work is what a small launch costs, so the code of a launch is written for it: `quick` is generated for a
-kernel and the types of its arguments, and finds what was loaded for their alignment, width and constants; `run` is
-generated for one loaded kernel, and packs its parameters into a block of memory that is used again and again.
+`quick` finds what was loaded for the arguments; the code of a launch is then `run`, which is generated here for one
+loaded kernel, and packs its parameters into a block of memory that is used again and again.
 """
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tensorlib.errors import DriverError, KernelError
-from tensorlib.runtime import abi, compiler, driver
+from tensorlib.runtime import abi, compiler, driver, quick
 from tensorlib.runtime.compiler import Compiled, Jit, Key
 from tensorlib.runtime.launch import operator
 
@@ -49,56 +49,43 @@ class Loaded:
         )
 
 
-class Launchers:
+class Launchers(quick.Launchers):
     """The kernels loaded on one GPU."""
 
     def __init__(self, gpu: GPU) -> None:
+        super().__init__(gpu)
         self.gpu = gpu
-        self.loaded: dict[Any, Loaded] = {}
         self.recent: deque[Any] = deque(maxlen=RECENT)
-        self._tables: list[dict[Any, Any]] = []  # those that `quick` functions look in
 
     def forget(self) -> None:
         """Drop everything loaded: the next launch starts anew."""
-        self.loaded.clear()
-        for table in self._tables:
-            table.clear()
+        super().forget()
         self.recent.clear()
 
-    def run(
-        self,
-        kernel: Jit,
-        grid: tuple[int, ...],
-        args: tuple[Any, ...],
-        constants: dict[str, Any],
-        num_warps: int,
-        num_stages: int,
-        options: dict[str, Any] | None,
-    ) -> None:
-        """The slow way: find or load the kernel, launch it, and prepare the quick way for the next such launch."""
-        args = tuple([_plain(a) for a in args])
-        keys = compiler.specialise_all(kernel, args, self.gpu.target)
-        request = (
-            kernel, keys, compiler.constants_key(constants), num_warps, num_stages,
-            compiler.constants_key(options or {}),
-        )  # fmt: skip
-        found = self.loaded.get(request)
-        if found is None:
-            found = self._load(kernel, keys, constants, num_warps, num_stages, options)
-            found = self.loaded.setdefault(request, found)
-        if options is None:
-            signature = (*map(type, args), *constants, *map(type, constants.values()))
-            quick = kernel.quick.get(signature)
-            if quick is None:
-                quick = kernel.quick[signature] = _quick(kernel, args, constants, type(self.gpu))
-            if quick.table not in self._tables:
-                self._tables.append(quick.table)
-            key = quick(args, constants, num_warps, num_stages, True)
-            if key is not None:
-                quick.table[key] = found.run
-        found.run(grid, args)
+    @property
+    def blocking(self) -> bool:
+        """Whether each launch is waited for."""
+        return driver.LAUNCH_BLOCKING
 
-    def _load(
+    def parameters(self, launches: Sequence[tuple[driver.Prepared, Sequence[str]]]) -> ParameterBlock:
+        """Memory for the parameters of launches that are made one after another: see ParameterBlock."""
+        return ParameterBlock(self.gpu, launches)
+
+    @staticmethod
+    def narrowed(fields: Sequence[tuple[int, str]], values: Sequence[Any]) -> list[Any]:
+        """Values as `struct` takes them: what float32 does not hold is an infinity there, and an error to `struct`."""
+        with np.errstate(over="ignore"):
+            return [
+                float(np.float32(value)) if letter == "f" else value
+                for (_, letter), value in zip(fields, values, strict=True)
+            ]
+
+    def launching(self, found: Loaded, grid: tuple[int, ...], args: tuple[Any, ...]) -> None:
+        """Tell the thread's recording, if there is one."""
+        if self.gpu.thread.recording is not None:
+            self.gpu.thread.recording.launched(self.gpu, found, grid, args, operator[0])
+
+    def load(
         self,
         kernel: Jit,
         keys: tuple[Key, ...],
@@ -107,6 +94,7 @@ class Launchers:
         num_stages: int,
         options: dict[str, Any] | None,
     ) -> Loaded:
+        """Compile a kernel, and load its binary on the GPU."""
         gpu = self.gpu
         compiled = compiler.compile_kernel(kernel, keys, constants, gpu.target, num_warps, num_stages, options)
         limit = gpu.properties.shared_memory_per_block_optin
@@ -149,170 +137,29 @@ class Launchers:
         )
 
 
-def _plain(value: Any) -> Any:
-    """An argument as the generated code takes it: a subclass of int, as an IntEnum, is an int."""
-    if type(value) is tuple:
-        return tuple([_plain(v) for v in value])
-    if isinstance(value, int) and not isinstance(value, (bool, np.generic)):
-        return int(value)
-    return value
-
-
-# ------------------------------------------------------------------------------------------- finding what was loaded
-
-
-def _tuple_key(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A key for the values of a tuple argument, as `_key_code` makes one for an argument by itself."""
-    out: list[Any] = []
-    for v in values:
-        kind = type(v)
-        if kind is int:
-            out.append(_int_key(v))
-        elif kind is tuple:
-            out.append(_tuple_key(v))
-        elif hasattr(v, "ptr"):
-            out.append((v.dtype, v.ptr & 15 == 0, _in_range32(v)))
-        else:
-            out.append(compiler.specialise(v))
-    return tuple(out)
-
-
-def _int_key(v: int) -> int:
-    return 0 if v == 1 else (1 if v & 15 else 2) if -(2**31) <= v < 2**31 else (3 if v & 15 else 4) + (v >= 1 << 63) * 2
-
-
-def _in_range32(array: Any) -> bool:
-    """What `compiler.specialise` asks for AMD, a little faster: most arrays lie in a block of less than 2 GiB."""
-    owner = array.owner
-    if owner is not None and owner.nbytes < 1 << 31 and min(array.strides, default=0) >= 0:
-        return True
-    return compiler.in_range32(array)
-
-
-def _quick(kernel: Jit, args: tuple[Any, ...], constants: dict[str, Any], gpus: type[GPU]) -> Any:
-    """`quick(args, constants, num_warps, num_stages, make_key=False)`: the `run` of what was loaded for these, or None.
-
-    For arguments of exactly these types and constants of these names and types.
-    """
-    names = [f"a{i}" for i in range(len(args))]
-    arrays, aligned, parts = [], [], []
-    for name, parameter, value in zip(names, kernel.arguments, args, strict=True):
-        plain = parameter in kernel.do_not_specialize
-        kind = type(value)
-        if hasattr(value, "ptr"):
-            arrays.append(name)
-            parts.append(f"{name}.dtype")
-            if not plain:
-                aligned.append(name)
-        elif kind is int:
-            if plain:
-                parts.append(f"-0x80000000 <= {name} < 0x80000000 or {name} >> 63 == 1")
-            else:
-                parts.append(
-                    f"0 if {name} == 1 else (1 if {name} & 15 else 2) if -0x80000000 <= {name} < 0x80000000 "
-                    f"else int_key({name})"
-                )
-        elif kind is tuple:
-            parts.append(f"tuple_key({name})")
-        elif isinstance(value, np.integer) and not plain:
-            parts.append(f"int({name}) & 15 == 0")
-    lines = ["def quick(args, constants, num_warps, num_stages, make_key=False):"]
-    if names:
-        lines.append(f"    {', '.join(names)}, = args")
-    first = arrays[0] if arrays else None
-    lines.append(f"    device = {first}.device" if first else "    device = device_of(args)")
-    lines += ["    engine = getattr(device, 'engine', None)", "    if type(engine) is not GPU: return None"]
-    if len(arrays) > 1:
-        others = " or ".join(f"{a}.device is not device" for a in arrays[1:])
-        lines.append(f"    if {others}: return None")
-    if aligned:
-        pointers = " | ".join(f"{a}.ptr" for a in aligned)
-        each = ", ".join(f"{a}.ptr & 15 == 0" for a in aligned)
-        parts.insert(0, f"({pointers}) & 15 and ({each},)")
-    ranges = "".join(f", in_range32({a})" for a in arrays)
-    exact = not any(isinstance(v, (float, tuple)) for v in constants.values())
-    parts.append("*constants.values()" if exact else "constants_key(constants)")
-    key = ", ".join(f"({p})" if " if " in p or " or " in p or " and " in p else p for p in parts)
-    lines.append(f"    key = (device, num_warps, num_stages, {key})")
-    if arrays:
-        lines.append(f"    if engine.target[0] == 'g': key = (key{ranges})")
-    lines.append("    return key if make_key else get(key)")
-    table: dict[Any, Any] = {}
-    scope: dict[str, Any] = {
-        "get": table.get, "int_key": _int_key, "tuple_key": _tuple_key, "in_range32": _in_range32,
-        "constants_key": compiler.constants_key, "device_of": _device_of, "GPU": gpus,
-    }  # fmt: skip
-    exec(compiler.compile_source("\n".join(lines), f"<quick {kernel.__name__}>"), scope)
-    quick = scope["quick"]
-    quick.table = table
-    return quick
-
-
-def _device_of(values: Any) -> Any:
-    """The device of the first array within tuples."""
-    for v in values:
-        if type(v) is tuple:
-            found = _device_of(v)
-            if found is not None:
-                return found
-        elif hasattr(v, "ptr"):
-            return v.device
-    return None
-
-
 # ------------------------------------------------------------------------------------------------------- one launch
-
-
-def _values(key: Key, expression: str) -> Iterator[tuple[str, str]]:
-    """(Triton type, expression) of the run-time values of an argument, tuples flattened."""
-    if isinstance(key, tuple):
-        for i, k in enumerate(key):
-            yield from _values(k, f"{expression}[{i}]")
-    elif key[0] != "=":
-        name = key.partition(" ")[0]
-        if name[0] == "*":
-            yield name, f"{expression}.ptr"
-        else:
-            yield name, f"{expression}.view(uint16).item()" if name == "bf16" else expression
-
-
-def _array_names(key: Key, expression: str) -> Iterator[str]:
-    if isinstance(key, tuple):
-        for i, k in enumerate(key):
-            yield from _array_names(k, f"{expression}[{i}]")
-    elif key[0] == "*":
-        yield expression
 
 
 def _run(gpu: GPU, loaded: Loaded) -> Callable[[tuple[int, ...], tuple[Any, ...]], None]:
     """`run(grid, args)`: pack and launch one loaded kernel on the thread's current stream."""
-    compiled = loaded.compiled
+    compiled, prepared = loaded.compiled, loaded.prepared
     names = [f"a{i}" for i in range(len(compiled.keys))]
-    pairs = [pair for key, name in zip(compiled.keys, names, strict=True) for pair in _values(key, name)]
-    shapes = [f"{a}.shape" for key, name in zip(compiled.keys, names, strict=True) for a in _array_names(key, name)]
-    layout = abi.packed([t for t, _ in pairs]).layout
-    code, at = "<", 0
-    for (offset, size), name in zip(layout, [*(t for t, _ in pairs), "u64", "u64"], strict=True):
-        code += f"{offset - at}x" * (offset > at) + abi.code(name)
-        at = offset + size
+    keys = list(zip(compiled.keys, names, strict=True))
+    maps, numbers = compiled.tensordesc_meta, itertools.count()
+    pairs = [pair for key, name in keys for pair in quick.values(key, name, bool(maps), numbers)]
+    shapes = [f"{a}.shape" for key, name in keys for a in quick.array_names(key, name)]
+    block = ParameterBlock(gpu, [(prepared, [abi.code(name) for name, _ in pairs])])
     scratch = compiled.global_scratch_size
-    values = ", ".join([e for _, e in pairs] + (["scratch.ptr", "0"] if scratch else ["0", "0"]))
-    ffi = gpu.driver.ffi
-
-    def buffer() -> Any:
-        """New parameter memory, with the driver's array of pointers into it."""
-        memory = ffi.new("char[]", at)
-        pointers = ffi.new("void *[]", [memory + offset for offset, _ in layout])
-        return ffi.buffer(memory), pointers, memory
-
+    values = ", ".join([*prepared.values, *(e for _, e in pairs), "scratch.ptr" if scratch else "0", "0"])
     lines = ["def run(grid, args):"]
     if names:
         lines.append(f"    {', '.join(names)}, = args")
     lines += [
-        "    n = len(grid)",
-        "    x = grid[0]",
-        "    y = grid[1] if n > 1 else 1",
-        "    z = grid[2] if n > 2 else 1",
+        "    try:",
+        "        x, = grid",
+        "        y = z = 1",
+        "    except ValueError:",
+        "        x, y, z = (*grid, 1)[:3]",
         "    if not x or not y or not z: return",
         "    if thread.active is not gpu: gpu.activate()",
         "    stream = local.stream",
@@ -321,29 +168,88 @@ def _run(gpu: GPU, loaded: Loaded) -> Callable[[tuple[int, ...], tuple[Any, ...]
         lines.append(f"    scratch = allocate(x * y * z * {compiled.num_ctas * scratch}, stream)")
     lines += [
         "    try: memory = pop()",
-        "    except IndexError: memory = buffer()",
-        f"    pack(memory[0], 0, {values})",
+        "    except IndexError: memory = new()",
+        "    view, head, params = memory",
+        f"    try: pack(view, 0, {values})",
+        f"    except OverflowError: pack(view, 0, *narrowed(letters, ({values})))",
         f"    recent((loaded, operator[0], grid, ({''.join(s + ', ' for s in shapes)})))",
         "    try:",
-        "        launch(x, y, z, stream, memory[1])",
+        *("        " + line for line in prepared.lines()),
         *(["        synchronize(stream)"] if driver.LAUNCH_BLOCKING else []),
         "    except DriverError as error:",
-        "        failed(error, grid, args)",
+        "        failed(error)",
         "        raise",
         "    push(memory)",
     ]
 
-    def failed(error: DriverError, grid: tuple[int, ...], args: tuple[Any, ...]) -> None:
+    def failed(error: DriverError) -> None:
         error.add_note(f"launching {loaded.describe(*launchers.recent[-1][1:])}") if launchers.recent else None
 
     launchers = gpu.launchers
-    free: list[Any] = [buffer()]
     scope: dict[str, Any] = {
-        "gpu": gpu, "local": gpu.local, "thread": gpu.thread, "pop": free.pop, "push": free.append, "buffer": buffer,
-        "pack": struct.Struct(code).pack_into, "recent": launchers.recent.append, "operator": operator,
-        "loaded": loaded, "launch": loaded.prepared, "DriverError": DriverError, "failed": failed,
-        "allocate": gpu.memory.allocate, "uint16": np.uint16, "synchronize": gpu.driver.stream_synchronize,
+        **prepared.scope, "gpu": gpu, "local": gpu.local, "thread": gpu.thread, "pop": block.pop, "push": block.push,
+        "new": block.new, "pack": struct.Struct(block.letters).pack_into, "recent": launchers.recent.append,
+        "operator": operator, "loaded": loaded, "DriverError": DriverError, "failed": failed,
+        "letters": block.fields[0], "narrowed": launchers.narrowed, "allocate": gpu.memory.allocate,
+        "uint16": np.uint16, "synchronize": gpu.driver.stream_synchronize,
+        "tensor_map": lambda descriptor, number: descriptor.map(gpu.driver, maps[number]),
     }  # fmt: skip
     exec(compiler.compile_source("\n".join(lines), f"<launch {compiled.kernel.__name__}>"), scope)
     run: Callable[[tuple[int, ...], tuple[Any, ...]], None] = scope["run"]
     return run
+
+
+class ParameterBlock:
+    """Memory for what launches made one after another give the driver, used again and again.
+
+    launches: of each, its `Prepared` and the letters (of `struct`) of its arguments; Triton's two scratch pointers
+    follow them. ``letters`` packs it all; ``fields`` has the (offset, letter) of each value of each launch. No two
+    calls share a block: the driver reads it without the interpreter's lock.
+    """
+
+    def __init__(self, gpu: GPU, launches: Sequence[tuple[driver.Prepared, Sequence[str]]]) -> None:
+        self._ffi = gpu.driver.ffi
+        self._launches: list[tuple[driver.Prepared, int, list[int]]] = []
+        self.letters, self.size = "<", 0
+        self.fields: list[list[tuple[int, str]]] = []
+        self.template = b""
+        for prepared, arguments in launches:
+            self._pad(8)
+            start, fields = self.size, []
+            for letter, expression in prepared.head:
+                if expression:
+                    fields.append((self.size, letter))
+                self._add(letter)
+            places = []
+            for letter in [*arguments, "Q", "Q"]:
+                self._pad(struct.calcsize("<" + letter))
+                places.append(self.size)
+                fields.append((self.size, letter))
+                self._add(letter)
+            self._launches.append((prepared, start, places))
+            self.fields.append(fields)
+        self._free: list[Any] = []
+        self.pop, self.push = self._free.pop, self._free.append
+
+    def begin_with(self, template: bytes) -> None:
+        """What every new block holds at first."""
+        self._free.clear()
+        self.template = template
+
+    def _add(self, letters: str) -> None:
+        self.letters += letters
+        self.size += struct.calcsize("<" + letters)
+
+    def _pad(self, size: int) -> None:
+        if self.size % size:
+            self._add(f"{-self.size % size}x")
+
+    def new(self) -> tuple[Any, ...]:
+        """(what `struct` packs into, and for each launch the driver's pointers to its head and its arguments)."""
+        memory = self._ffi.new("char[]", self.size)
+        view = self._ffi.buffer(memory)
+        view[: len(self.template)] = self.template
+        pointers: list[Any] = []
+        for prepared, start, places in self._launches:
+            pointers += [prepared.pointer(memory + start), self._ffi.new("void *[]", [memory + at for at in places])]
+        return view, *pointers

@@ -191,30 +191,13 @@ class HIP(Driver):
         if num_ctas > 1 or pdl:
             what = f"num_ctas={num_ctas}" if num_ctas > 1 else "programmatic dependent launch"
             raise UnsupportedError(f"prepare: {what}: AMD's GPUs have none, NVIDIA's have from sm_90")
-        api, code, home = self.api, self.ffi.cast("void *", function), self.place()
+        code = self.ffi.cast("void *", function)
+        entry, rest = "launch", ", {p}null"
         if cooperative:
-            return self._cooperative(code, block, shared, home)
-        null = self.ffi.NULL
-
-        def prepared(gx: int, gy: int, gz: int, stream: int, params: Any) -> None:
-            status = api.launch(code, gx, gy, gz, block, 1, 1, shared, stream, params, null)
-            if status:
-                args = (code, gx, gy, gz, block, 1, 1, shared, stream, params, null)
-                self._repeat("launch", status, home, args, (gx, gy, gz, block, shared))
-
-        return prepared
-
-    def _cooperative(self, code: Any, block: int, shared: int, home: int) -> Prepared:
-        api = self.api
-        api.launch_cooperative  # noqa: B018  an old runtime has none: say so now, not at the launch
-
-        def prepared(gx: int, gy: int, gz: int, stream: int, params: Any) -> None:
-            args = (code, gx, gy, gz, block, 1, 1, shared, stream, params)
-            status = api.launch_cooperative(*args)
-            if status:
-                self._repeat("launch_cooperative", status, home, args, (gx, gy, gz, block, shared))
-
-        return prepared
+            entry, rest = "launch_cooperative", ""
+            self.api.launch_cooperative  # noqa: B018  an old runtime has none: say so now, not at the launch
+        arguments = f"{{p}}code, {{x}}, {{y}}, {{z}}, {block}, 1, 1, {shared}, stream, {{params}}{rest}"
+        return Prepared(self, entry, (), arguments, {"code": code}, (1, block, shared))
 
     def _repeat(self, entry: str, status: int, home: int, args: tuple[Any, ...], shape: tuple[int, ...]) -> None:
         """As for every vendor; but 719 is also what HIP says to a block larger than a kernel was compiled for."""

@@ -459,7 +459,7 @@ def test_pins(tunable):
 def test_the_environment_variable():
     code = (
         "from tensorlib.runtime import autotune; import tensorlib\n"
-        "print(autotune.searching(), autotune._state.mode)"
+        "print(autotune.searching(), autotune.state.mode)"
     )
     for said, printed in (("off", "False off"), ("search", "True search"), ("", "False ")):
         done = _python(code, TENSORLIB_AUTOTUNE=said)
