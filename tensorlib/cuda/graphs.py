@@ -179,6 +179,7 @@ class CUDAGraph:
             raise
         self._gpu, self._pool, self._capture, self._stream = owner, handle, capture, stream
         owner.local.capture = modes.capture = capture
+        gpu.captures[0] += 1
 
     def capture_end(self) -> None:
         """End the recording. DeviceError where the driver could not record what was done; the graph is empty then."""
@@ -197,6 +198,7 @@ class CUDAGraph:
             raise DeviceError("capture_end: no capture was begun on this graph")
         self._capture = self._stream = None
         owner.local.capture = modes.capture = None
+        gpu.captures[0] -= 1
         try:
             for draws in capture.draws.values():
                 draws.give_back()

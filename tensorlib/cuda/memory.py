@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tensorlib.cuda.devices import gpu_in_use, gpu_of, is_initialized
 from tensorlib.errors import ArgumentError, OutOfMemoryError
 from tensorlib.runtime.engine import gpus
+from tensorlib.runtime.memory_report import picture
 
 if TYPE_CHECKING:
     from tensorlib.runtime.gpu import GPU
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = [
     "MemPool", "OutOfMemoryError", "caching_allocator_alloc", "caching_allocator_delete", "empty_cache",
     "get_allocator_backend", "get_per_process_memory_fraction", "host_memory_stats",
-    "host_memory_stats_as_nested_dict", "max_memory_allocated", "max_memory_reserved",
-    "mem_get_info", "memory_allocated", "memory_reserved", "memory_snapshot", "memory_stats",
+    "host_memory_stats_as_nested_dict", "max_memory_allocated", "max_memory_reserved", "mem_get_info",
+    "memory_allocated", "memory_picture", "memory_reserved", "memory_snapshot", "memory_stats",
     "memory_stats_as_nested_dict", "memory_summary", "reset_accumulated_host_memory_stats",
     "reset_accumulated_memory_stats", "reset_peak_host_memory_stats", "reset_peak_memory_stats",
     "set_per_process_memory_fraction", "use_mem_pool",
@@ -95,6 +96,18 @@ def memory_snapshot(mempool_id: Any = None, include_traces: bool = True) -> list
 def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
     """``memory_stats`` as a table to read. DeviceError without a GPU."""
     return gpu_of(device).memory.summary(abbreviated)
+
+
+def memory_picture(path: Any = None) -> bytes:
+    """``memory_snapshot`` as a picture, a PNG: each segment a bar, its blocks coloured by their state.
+
+    Written to a file as well where a path is given.
+    """
+    image = picture(memory_snapshot())
+    if path is not None:
+        with open(path, "wb") as file:
+            file.write(image)
+    return image
 
 
 def mem_get_info(device: Any = None) -> tuple[int, int]:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tensorlib._array import DeviceArray, empty, expand, is_contiguous
+from tensorlib._device import device as Device
 from tensorlib.kernels.matmul import contiguous, precision
 from tensorlib.kernels.pointwise import collapse
 from tensorlib.kernels.random import drawn
 from tensorlib.runtime.autotune import Config, Tunable, bucket
 from tensorlib.runtime.compiler import jit
-from tensorlib.runtime.hardware import Estimate, Hardware, Tile, product_cost
+from tensorlib.runtime.hardware import Estimate, Hardware, Tile, hardware, product_cost
 from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 
 if TYPE_CHECKING:
@@ -410,6 +411,9 @@ def _default(p: Problem, gpu: Hardware, backward: bool) -> Config:
     """
     width, wide = p.width, p.dtype.itemsize >= 4
     amd = gpu.family in ("cdna", "rdna")
+    if gpu.family == "native":  # tiles of q, k, v and the scores in the first two caches
+        side = 64 if width * p.dtype.itemsize <= 512 else 32
+        return _tile(side, side, 1, 1, p)
     if p.dtype.itemsize == 8:
         m, n, warps = 16, 16, 4
     elif gpu.family == "rdna":  # 256 registers a lane, and products of float32 without a matrix unit
@@ -436,6 +440,23 @@ def _default(p: Problem, gpu: Hardware, backward: bool) -> Config:
     return _tile(m, n, warps, stages, p)
 
 
+def fits(features: int, itemsize: int, device: Device, backward: bool) -> bool:
+    """Whether a device's shared memory and registers hold the smallest tile of heads so wide, forward or backward.
+
+    As Triton 3.9 compiles 16 queries by 16 keys: shared memory has, on NVIDIA's, tiles of q and k or v; in the backward
+    of those and g, and of half types as wide as 1024 one more; on AMD's, whose others stay in registers, one tile.
+    """
+    gpu = hardware(device)
+    row = _fit(features) * itemsize
+    if row > _WIDEST and not gpu.on_host:
+        return False
+    if gpu.family in ("cdna", "rdna"):
+        return 17 * row <= gpu.shared
+    rows = 32 if not backward else 80 if itemsize == 2 and features > 512 else 64
+    return rows * row + 3 * 1024 <= gpu.shared
+
+
+_WIDEST = 2048  # bytes of a head: beyond, sums spill whatever the tile, and take minutes to compile
 _SIZES = (
     (16, 16, 4), (32, 32, 4), (32, 64, 4), (64, 16, 4), (64, 32, 4), (64, 32, 8), (64, 64, 4), (64, 64, 8),
     (64, 128, 8), (128, 32, 4), (128, 32, 8), (128, 64, 4), (128, 64, 8), (128, 128, 8),
@@ -445,7 +466,7 @@ _SIZES = (
 def _candidates(p: Problem, gpu: Hardware, backward: bool) -> list[Config]:
     """The default, and on GPUs what a search compares it with."""
     found = [_default(p, gpu, backward)]
-    if gpu.family == "interpret" or p.dtype.itemsize == 8:
+    if gpu.on_host or p.dtype.itemsize == 8:
         return found
     held = {"nvidia": 255, "cdna": 512}.get(gpu.family, 256)
     for m, n, warps in _SIZES:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorlib._array import DeviceArray, to_device
+from tensorlib._array import DeviceArray
 from tensorlib._device import device as Device
 from tensorlib.kernels.indexing import contiguous
+from tensorlib.kernels.tables import Tables
 from tensorlib.runtime.compiler import jit
 from tensorlib.runtime.launch import cdiv, launch
 
@@ -138,10 +139,15 @@ def taps(rule: Rule, adjoint: bool, double: bool) -> tuple[np.ndarray, np.ndarra
     return back, of
 
 
-@lru_cache(256)
-def _on_device(rule: Rule, adjoint: bool, double: bool, device: Device) -> tuple[Any, Any]:
-    index, weight = taps(rule, adjoint, double)
-    return to_device(np.ascontiguousarray(index, np.int32), device), to_device(np.ascontiguousarray(weight), device)
+_tables = Tables()
+
+
+def _on_device(rule: Rule, adjoint: bool, double: bool, device: Device) -> tuple[DeviceArray, ...]:
+    def make() -> tuple[np.ndarray, np.ndarray]:
+        index, weight = taps(rule, adjoint, double)
+        return index.astype(np.int32), weight
+
+    return _tables.get((rule, adjoint, double), device, make)
 
 
 # One program makes BLOCK outputs of (A, M, B) from (A, N, B), each a sum of K weighted inputs.

@@ -98,6 +98,7 @@ def adam_(
     max_exp_avg_sq: Array | None,
     step: Array,
     lr: float | Array,
+    found_inf: Array | None = None,
     *,
     offsets: tuple[int, ...],
     index: tuple[int, ...],
@@ -115,9 +116,10 @@ def adam_(
 
     params, grads: arrays of any shape, one dtype. exp_avg, exp_avg_sq, max_exp_avg_sq: flat buffers of that dtype,
     parameter i at offsets[i]. step: float32 (n,), the counts already made, raised here; parameter i has step[index[i]].
+    found_inf: a number; where it is not 0, nothing is changed.
     Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2; Reddi et al. 2018 (AMSGrad).
     """
-    if not params:
+    if not params or (found_inf is not None and found_inf):
         return
     where = list(index)
     step[where] += 1
@@ -213,6 +215,7 @@ def sgd_(
     grads: Sequence[Array],
     momentum_buffer: Array | None,
     lr: float | Array,
+    found_inf: Array | None = None,
     *,
     offsets: tuple[int, ...],
     momentum: float,
@@ -225,9 +228,10 @@ def sgd_(
 
     ``nesterov``: p <- p - lr (g + momentum b). ``maximize``: g <- -g. A buffer of zeros with ``dampening=0`` gives
     PyTorch's first step, b = g. params, grads: arrays of any shape, one dtype. momentum_buffer: a flat buffer of that
-    dtype, parameter i at offsets[i]; None when momentum is 0. Sutskever et al. 2013.
+    dtype, parameter i at offsets[i]; None when momentum is 0. found_inf: a number; where it is not 0, nothing is
+    changed. Sutskever et al. 2013.
     """
-    if not params:
+    if not params or (found_inf is not None and found_inf):
         return
     rate = float(lr)
     stored = params[0].dtype
@@ -284,3 +288,36 @@ def sgd_(
             for i, start, at, size in members:
                 flat_p[i][start : start + size] = p[at : at + size]
     _write_back(params, flat_p, copied)
+
+
+def amp_unscale_(grads: Sequence[Array], found_inf: Array, scale: Array) -> None:
+    """grads <- grads / scale, in place; found_inf <- 1 where one of them is infinite or NaN. Scale: float32."""
+    inverse = np.float32(1 / np.float64(scale))
+    for g in grads:
+        wide = g if g.dtype in _WIDE else g.astype(np.float32)
+        if not np.isfinite(wide).all():
+            found_inf[...] = 1
+        if wide is g:
+            np.multiply(g, inverse, out=g)
+        else:
+            g[...] = wide * inverse
+
+
+def amp_update_scale_(
+    scale: Array, growth_tracker: Array, found_inf: Array, *, growth_factor: float, backoff_factor: float,
+    growth_interval: int,
+) -> None:  # fmt: skip
+    """The scale times ``backoff_factor`` after an infinity, times ``growth_factor`` after so many steps without.
+
+    In place: growth_tracker, int32, counts those steps. The scale stays where it would grow to infinity.
+    """
+    if found_inf:
+        scale[...] = float(scale) * backoff_factor
+        growth_tracker[...] = 0
+        return
+    growth_tracker += 1
+    if growth_tracker == growth_interval:
+        grown = np.float32(float(scale) * growth_factor)
+        if np.isfinite(grown):
+            scale[...] = grown
+        growth_tracker[...] = 0

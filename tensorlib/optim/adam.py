@@ -8,7 +8,7 @@ from typing import Any
 from tensorlib._core import Tensor
 from tensorlib.autograd import no_grad
 from tensorlib.ops.optim import adam_
-from tensorlib.optim.optimizer import Optimizer, check_options, evaluate, rate_on
+from tensorlib.optim.optimizer import Optimizer, check_options, evaluate, found_inf_on, rate_on, takes_found_inf
 
 __all__ = ["Adam", "AdamW"]
 
@@ -63,6 +63,7 @@ class Adam(Optimizer):
             for name in ("foreach", "fused"):
                 group.setdefault(name, None)
 
+    @takes_found_inf
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update; returns the closure's loss."""
         loss = evaluate(closure)
@@ -80,8 +81,8 @@ class Adam(Optimizer):
             adam_(
                 params, grads, buffers["exp_avg"], buffers["exp_avg_sq"],
                 buffers["max_exp_avg_sq"] if amsgrad else None, block.step, rate_on(group["lr"], block.device),
-                offsets=offsets, index=index, beta1=float(beta1), beta2=float(beta2), eps=float(group["eps"]),
-                weight_decay=float(group["weight_decay"]), maximize=bool(group["maximize"]),
+                found_inf_on(self, block.device), offsets=offsets, index=index, beta1=float(beta1), beta2=float(beta2),
+                eps=float(group["eps"]), weight_decay=float(group["weight_decay"]), maximize=bool(group["maximize"]),
                 decoupled_weight_decay=bool(group["decoupled_weight_decay"]),
             )  # fmt: skip
 

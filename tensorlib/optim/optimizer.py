@@ -297,6 +297,18 @@ def evaluate(closure: Callable[[], Any] | None) -> Any:
         return closure()
 
 
+def takes_found_inf(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a ``step`` that looks at ``self.found_inf`` on the device, so that GradScaler need not read it."""
+    step.takes_found_inf = True  # type: ignore[attr-defined]
+    return step
+
+
+def found_inf_on(optimizer: Optimizer, device: Any) -> Tensor | None:
+    """The flag that GradScaler set for this step, on ``device``: not 0 where a gradient is infinite; None without."""
+    found: Tensor | None = getattr(optimizer, "found_inf", None)
+    return found if found is None or found.device == device else found.to(device)
+
+
 def rate_on(lr: Any, device: Any) -> Any:
     """The learning rate for an update on ``device``: a number, or a Tensor there, which the update reads itself."""
     return lr if not isinstance(lr, Tensor) or lr.device == device else float(lr)

@@ -9,7 +9,7 @@ from tensorlib._core import Tensor
 from tensorlib.autograd import no_grad
 from tensorlib.ops.optim import sgd_
 from tensorlib.optim._flat import as_real
-from tensorlib.optim.optimizer import Optimizer, check_options, evaluate, rate_on
+from tensorlib.optim.optimizer import Optimizer, check_options, evaluate, found_inf_on, rate_on, takes_found_inf
 
 __all__ = ["SGD"]
 
@@ -56,6 +56,7 @@ class SGD(Optimizer):
                 group.setdefault(name, False)
             group.setdefault("foreach", None)
 
+    @takes_found_inf
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update; returns the closure's loss."""
         loss = evaluate(closure)
@@ -79,14 +80,22 @@ class SGD(Optimizer):
                 grads = [p.grad for p in params]
                 if params[0].is_complex():
                     params, grads = as_real(params), as_real(grads)
-                sgd_(params, grads, None, lr, offsets=(0,) * len(params), dampening=0.0, **options)
+                found_inf, none = found_inf_on(self, device), (0,) * len(params)
+                sgd_(params, grads, None, lr, found_inf, offsets=none, dampening=0.0, **options)
             return
         dampening = float(group["dampening"])
         for update in self._flat.updates(number, group, self.state, ("momentum_buffer",), False):
             buffer, lr = update.block.buffers["momentum_buffer"], rate_on(group["lr"], update.block.device)
+            found_inf = found_inf_on(self, update.block.device)
             if not (dampening and update.fresh):
                 parts = [(update.params, update.grads, update.offsets, dampening)]
             else:  # a first buffer is the gradient itself: zeros, without dampening
+                # Had this step to be skipped on the device, the next one would be the first; state is never made while
+                # a graph is captured, so that the host may ask.
+                if found_inf is not None and found_inf.item():
+                    for i in update.fresh:
+                        del self.state[update.block.params[update.places[i]]]["momentum_buffer"]
+                    continue
                 fresh = set(update.fresh)
                 chosen = [update.fresh, [i for i in range(len(update.params)) if i not in fresh]]
                 parts = [
@@ -95,4 +104,4 @@ class SGD(Optimizer):
                     for part, damp in zip(chosen, (0.0, dampening), strict=True) if part
                 ]  # fmt: skip
             for params, grads, offsets, damp in parts:
-                sgd_(params, grads, buffer, lr, offsets=offsets, dampening=damp, **options)
+                sgd_(params, grads, buffer, lr, found_inf, offsets=offsets, dampening=damp, **options)

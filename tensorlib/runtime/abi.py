@@ -15,6 +15,7 @@ import numpy as np
 from tensorlib.errors import KernelError
 from tensorlib.runtime import hardware
 from tensorlib.runtime.compiler import BYTES, Compiled, Key
+from tensorlib.runtime.descriptors import MAP
 
 _PACK = {
     "u1": "?", "i8": "b", "i16": "h", "i32": "i", "i64": "q", "u8": "B", "u16": "H", "u32": "I", "u64": "Q",
@@ -24,6 +25,8 @@ _PACK = {
 
 def code(name: str) -> str:
     """The `struct` letter of a value of a Triton type; a pointer is an address, bfloat16 goes as its bits."""
+    if name == MAP:
+        return "128s"
     return "Q" if name[0] == "*" else "H" if name == "bf16" else _PACK[name]
 
 
@@ -39,10 +42,12 @@ def packed(types: list[str], values: list[Any] | None = None) -> Block:
     layout, data = [], bytearray()
     given = [*([0] * len(types) if values is None else values), 0, 0]
     for name, value in zip([*types, "u64", "u64"], given, strict=True):
-        size = 8 if name[0] == "*" else BYTES[name]
+        size = 128 if name == MAP else 8 if name[0] == "*" else BYTES[name]
         data.extend(bytes(-len(data) % size))
         layout.append((len(data), size))
-        if name == "bf16":
+        if name == MAP:
+            data.extend(value or bytes(128))
+        elif name == "bf16":
             data.extend(np.asarray(value, ml_dtypes.bfloat16).tobytes())
         else:
             data.extend(struct.pack("<" + _PACK["u64" if name[0] == "*" else name], value))
@@ -67,7 +72,11 @@ def layout_of(compiled: Compiled) -> list[tuple[int, int]]:
 
 def check(compiled: Compiled) -> None:
     """KernelError unless the block we pack is the block the binary reads, and the device has the shared memory."""
+    if _checked.get(id(compiled)) is compiled:
+        return
     ours, its = packed(compiled.types).layout, layout_of(compiled)
+    if MAP in compiled.types:  # a launch passes a pointer to each parameter: where a map lies is the binary's affair
+        ours, its = [(0, size) for _, size in ours], [(0, size) for _, size in its]
     if ours != its:
         raise KernelError(
             f"{compiled.kernel.__name__}: {compiled.target} reads its parameters at {its} (offset, size), "
@@ -79,6 +88,10 @@ def check(compiled: Compiled) -> None:
             f"{compiled.kernel.__name__}: asks for {compiled.shared} bytes of shared memory, a program on "
             f"{compiled.target} has {limit}: smaller blocks or fewer stages (num_stages)"
         )
+    _checked[id(compiled)] = compiled
+
+
+_checked: dict[int, Compiled] = {}  # by id: what passed. A process keeps what it compiled, so that ids stay theirs
 
 
 _KPARAM_INFO, _FORMAT_SIZED = 0x17, 4

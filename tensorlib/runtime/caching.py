@@ -22,6 +22,7 @@ are computed from that log: exactly, peaks included, with no counter to race for
 from __future__ import annotations
 
 import atexit
+import contextlib
 import math
 import os
 import threading
@@ -363,15 +364,23 @@ class Allocator:
         """Memory of the driver, or None where there is not enough within the limit."""
         if self.reserved + size > self._limit:
             return None
-        # A capture forbids this call to the thread, which the graph will not contain, unless it says that it means it.
-        mode = self.backend.exchange_capture_mode("relaxed") if self._routes else None
+        with self._relaxed():
+            try:
+                return self.backend.malloc(size)
+            except OutOfDeviceMemory:
+                return None
+
+    @contextlib.contextmanager
+    def _relaxed(self) -> Iterator[None]:
+        """Calls that a capture forbids, of this thread or a global one of another, and that no graph will contain.
+
+        This device need not be the one that is captured: a capture forbids them for every device.
+        """
+        mode = self.backend.exchange_capture_mode("relaxed")
         try:
-            return self.backend.malloc(size)
-        except OutOfDeviceMemory:
-            return None
+            yield
         finally:
-            if mode is not None:
-                self.backend.exchange_capture_mode(mode)
+            self.backend.exchange_capture_mode(mode)
 
     def _release(self, wanted: int) -> int:
         """Give the driver idle segments of at least so many bytes, those idle longest first; returns how many bytes."""
@@ -401,7 +410,8 @@ class Allocator:
         """Give a segment back to the driver."""
         del self._segments[segment.ptr]
         self._ledger.remove_segment(segment.size, segment.small)
-        self.backend.free(segment.ptr)
+        with self._relaxed():
+            self.backend.free(segment.ptr)
 
     def _capacity(self) -> int:
         return self.backend.memory_info()[1]
@@ -467,7 +477,8 @@ class Allocator:
             chunk = self._unrecorded[0]
             recorded = self._record(chunk)
             if not recorded:
-                self.backend.synchronize()
+                with self._relaxed():
+                    self.backend.synchronize()
             self._unrecorded.popleft()
             if not recorded:
                 self._give_back(chunk)
@@ -478,6 +489,13 @@ class Allocator:
             return
         if self._unrecorded:
             self._record_late()
+        if self._pending:
+            with self._relaxed():
+                self._query_events()
+        if not self.config.caching:
+            self._count_returned()
+
+    def _query_events(self) -> None:
         behind = set()  # streams that have not come so far: no need to ask for their later events
         for _ in range(len(self._pending)):
             mark, stream, chunk = self._pending[0]
@@ -488,18 +506,17 @@ class Allocator:
             else:
                 behind.add(stream)
                 self._pending.append((mark, stream, chunk))
-        if not self.config.caching:
-            self._count_returned()
 
     def _synchronize_events(self) -> None:
         """Wait for every event, and take the chunks back."""
         self._ledger.num_sync_all_streams += 1
         self._process_events()
-        while self._pending:
-            mark, _, chunk = self._pending[0]
-            self.backend.event_synchronize(mark)
-            self._pending.popleft()
-            self._done(mark, chunk)
+        with self._relaxed():
+            while self._pending:
+                mark, _, chunk = self._pending[0]
+                self.backend.event_synchronize(mark)
+                self._pending.popleft()
+                self._done(mark, chunk)
 
     def _done(self, mark: int, chunk: Chunk) -> None:
         self._events.append(mark)
@@ -525,14 +542,16 @@ class Allocator:
         if self._routes:
             self._unreturned.append(chunk.segment)
         else:
-            self.backend.free(chunk.ptr)
+            with self._relaxed():
+                self.backend.free(chunk.ptr)
             self._returned.append(chunk.segment)
 
     def _count_returned(self) -> None:
         """Free what could not be freed during a capture, and count all that was freed."""
         while self._unreturned and not self._routes:
             segment = self._unreturned.popleft()
-            self.backend.free(segment.ptr)
+            with self._relaxed():
+                self.backend.free(segment.ptr)
             self._returned.append(segment)
         while self._returned:
             segment = self._returned.popleft()

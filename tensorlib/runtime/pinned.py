@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import os
 import threading
 import time
@@ -160,6 +161,7 @@ class Pinned:
         self._pending: deque[_Piece] = deque()  # freed, and copies may still be going on
         self._events: dict[Backend, list[int]] = {}  # done, to be used again
         self._times: dict[str, list[float]] = {"host_alloc_time": [], "host_free_time": []}  # µs
+        self.rings: list[Ring] = []
         self._closed = False  # in a forked child
         self._quiet = False  # there, and at the end of the process
         _instances.add(self)
@@ -267,12 +269,17 @@ class Pinned:
 
     def _process_events(self, wait: bool = False) -> None:
         """Take back the pieces whose copies are done, or wait for all of them."""
+        behind: set[tuple[Backend, int]] = set()  # streams that have not come so far: no need to ask for later events
         for _ in range(len(self._pending)):
             piece = self._pending[0]
-            if wait:
-                for (backend, _), mark in piece.marks.items():
-                    backend.event_synchronize(mark)
-            done = wait or all(backend.event_query(mark) for (backend, _), mark in piece.marks.items())
+            done = True
+            for stream, mark in piece.marks.items():
+                if wait:
+                    stream[0].event_synchronize(mark)
+                elif stream in behind or not stream[0].event_query(mark):
+                    behind.add(stream)
+                    done = False
+                    break
             self._pending.popleft()
             if not done:
                 self._pending.append(piece)
@@ -311,6 +318,8 @@ class Pinned:
         """Wait for the copies, and unlock the memory that no array lies in."""
         if self._closed:
             raise DeviceError(_FORKED)
+        for ring in self.rings:
+            ring.drop()
         with self._lock, self._relaxed():
             self._process_events(wait=True)
             self._release()
@@ -354,6 +363,76 @@ class Pinned:
         with self._lock:
             self._ledger.reset_accumulated()
             self._times = {name: [] for name in self._times}
+
+
+class Ring:
+    """Page-locked memory that small copies to a device pass through in turn, so that their sources may change at once.
+
+    It is cut into parts. Each copy is marked by its stream's event of the part that it lies in, and a part is written
+    again when its events are done: the host waits where it is a whole ring ahead of the device.
+    """
+
+    SIZE, PARTS = 4 << 20, 16
+    MOST = 1 << 16  #: bytes of one copy
+
+    def __init__(self, pinned: Pinned, driver: Any) -> None:
+        self._pinned, self._driver = pinned, driver
+        self._lock = threading.Lock()
+        self._memory: np.ndarray | None = None
+        self._address = self._at = self._end = self._part = 0
+        self._marks: list[dict[int, int]] = [{} for _ in range(self.PARTS)]  # of each part: stream -> event
+        self._live: list[dict[int, int]] = [{} for _ in range(self.PARTS)]  # those that were recorded since
+        pinned.rings.append(self)
+
+    def copy(self, ptr: int, source: int, nbytes: int, stream: int) -> None:
+        """Copy from the host's memory at ``source`` to the device's at ``ptr``, on a stream that is not captured.
+
+        The device's context is current. OutOfMemoryError where the system locks no memory; DeviceError in a forked
+        child.
+        """
+        if self._pinned._closed:
+            raise DeviceError(_FORKED)
+        with self._lock:
+            at = self._at
+            if at + nbytes > self._end:
+                at = self._next()
+            ctypes.memmove(self._address + at, source, nbytes)
+            self._driver.copy_to_device(ptr, self._address + at, nbytes, stream)
+            mark = self._marks[self._part].get(stream)
+            if mark is None:
+                mark = self._marks[self._part][stream] = self._pinned.backend.event_create()
+            self._driver.event_record(mark, stream)
+            self._live[self._part][stream] = mark
+            self._at = at + nbytes + 63 & ~63
+
+    def _next(self) -> int:
+        """Where the next part begins, when what was copied from it is done."""
+        if self._memory is None:
+            self._memory = self._pinned.allocate(self.SIZE)
+            self._address = self._memory.__array_interface__["data"][0]
+            part = 0
+        else:
+            part = (self._part + 1) % self.PARTS
+        self._wait(part)
+        step = self.SIZE // self.PARTS
+        self._part, self._at, self._end = part, part * step, (part + 1) * step
+        return self._at
+
+
+    def _wait(self, part: int) -> None:
+        live = self._live[part]
+        if live:
+            with self._pinned._relaxed():
+                for mark in live.values():
+                    self._driver.event_synchronize(mark)
+            live.clear()
+
+    def drop(self) -> None:
+        """Wait for the copies, and give the memory back until the next copy."""
+        with self._lock:
+            for part in range(self.PARTS):
+                self._wait(part)
+            self._memory, self._at, self._end = None, 0, 0
 
 
 def _after_fork() -> None:

@@ -240,7 +240,6 @@ REFUSED: list[tuple[Callable[[tl.Tensor], object], str]] = [
     (lambda x: tl.ones(4).cuda(), "copying from the CPU to the GPU: .*pin_memory"),
     (lambda x: x.copy_(tl.ones(4)), "copying from the CPU to the GPU"),
     (lambda x: x.to("cuda:1"), "copying from one GPU to another"),
-    (lambda x: tl.randperm(4, device="cuda"), "^randperm: copying from the CPU"),
     (lambda x: tl.cuda.synchronize(), "^synchronize: not permitted"),
     (lambda x: tl.cuda.current_stream().synchronize(), "^Stream.synchronize: not permitted"),
     (lambda x: tl.cuda.current_stream().query(), "^Stream.query: not permitted"),
@@ -309,12 +308,6 @@ def test_optimizers_that_a_graph_cannot_hold(nvidia: Simulation) -> None:
     scaler = tl.GradScaler("cuda")
     with pytest.raises(CaptureError, match="before the capture"), tl.cuda.graph(tl.cuda.CUDAGraph()):
         scaler.scale(p.sum())
-    scaler.scale(p.sum()).backward()
-    scaler.step(optimizer)
-    scaler.update()
-    with pytest.raises(CaptureError, match="call step\\(\\) and update\\(\\) after each replay"):
-        with tl.cuda.graph(tl.cuda.CUDAGraph()):
-            scaler.step(optimizer)
 
 
 def test_another_thread_works_on(nvidia: Simulation) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +39,12 @@ def test_statistics(sim: Simulation) -> None:
     tl.cuda.empty_cache()
     assert tl.cuda.memory_reserved() == 0 == sim.used() and tl.cuda.mem_get_info("cuda:0") == (total, total)
     assert tl.cuda.memory_allocated("cuda:1") == 0 and tl.cuda.get_allocator_backend() == "native"
+
+
+def test_the_picture(nvidia: Simulation, tmp_path: Path) -> None:
+    x = tl.empty(3 * MIB, dtype=tl.uint8, device="cuda")
+    assert tl.cuda.memory_picture() == tl.cuda.memory_picture(tmp_path / "memory.png")
+    assert (tmp_path / "memory.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and x.nbytes
 
 
 def test_limits(sim: Simulation) -> None:

@@ -157,7 +157,8 @@ def test_waiting_is_noticed_where_that_is_asked_for(nvidia: Simulation) -> None:
     with pytest.warns(UserWarning, match="called a synchronizing CUDA operation: reading"):
         assert x.tolist() == [1.0] * 3
     with pytest.warns(UserWarning, match="writing to the GPU from memory that is not pinned"):
-        tl.ones(3).cuda()
+        tl.ones(1 << 19).cuda()
+    assert tl.ones(3).cuda().device.type == "cuda"  # what is small goes through memory that is
     tl.cuda.set_sync_debug_mode(2)
     x.copy_(pinned.fill_(2), non_blocking=True)
     tl.cuda.synchronize()

@@ -112,6 +112,17 @@ CALLS = {
     "flip": (T.flip, lambda: [normal(1001, 1003), (0, 1)], {}),
     "tril": (T.tril, lambda: [normal(2049, 2051)], {}),
     "clone transposed": (T.clone, lambda: [normal(4097, 2050).T], {}),
+    "sort": (T.sort, lambda: [normal(1 << 22)], {}),
+    "sort rows": (T.sort, lambda: [normal(3000, 1025)], {"descending": True}),
+    "sort columns": (T.sort, lambda: [normal(70001, 9)], {"dim": 0}),
+    "sort integers": (T.sort, lambda: [integers(50257, 1 << 20)], {"stable": True}),
+    "topk": (T.topk, lambda: [normal(128, 50257)], {"k": 30}),
+    "kthvalue": (T.kthvalue, lambda: [normal(64, 50257)], {"k": 33}),
+    "median": (T.median, lambda: [normal(64, 50257)], {"dim": 1}),
+    "unique": (T.unique, lambda: [integers(50257, 1 << 20)], {"return_inverse": True, "return_counts": True}),
+    "bincount": (T.bincount, lambda: [integers(50257, 1 << 20)], {}),
+    "searchsorted": (T.searchsorted, lambda: [np.sort(normal(50257)), normal(1 << 20)], {}),
+    "isin": (T.isin, lambda: [integers(50257, 1 << 20), integers(50257, 3000)], {}),
 }  # fmt: skip
 HALVES = ("add", "exp", "gelu", "sum", "softmax", "layer_norm", "rms_norm", "cross_entropy", "matmul", "linear",
           "scaled_dot_product_attention", "conv2d", "embedding", "cat", "batch_norm")  # fmt: skip
@@ -147,6 +158,7 @@ def test_large(case):
 DRAWS = {
     "rand": lambda device, n: T.rand(n, device=device),
     "randn": lambda device, n: T.randn(n, device=device),
+    "randperm": lambda device, n: T.randperm(n, device=device),
     "randint": lambda device, n: T.randint(-5, 1000, (n,), device=device),
     "bernoulli": lambda device, n: T.bernoulli(T.full((n,), 0.3, device=device)),
     "dropout": lambda device, n: T.nn.functional.dropout(T.ones(n, device=device), 0.4),
@@ -186,6 +198,9 @@ def test_offsets_beyond_32_bits():
     y = x + x
     assert y[-5:].tolist() == [0, 0, 14, 14, 14]
     assert int(y.sum()) == 42
+    value, index = x.kthvalue(n - 2)
+    assert (value.item(), index.item()) == (7, n - 3)
+    assert (x == 7).nonzero().tolist() == [[n - 3], [n - 2], [n - 1]]
     z = T.cat([y[-4:], x[:4]])
     assert z.tolist() == [0, 14, 14, 14, 0, 0, 0, 0]
     rows = x.view(-1, 1)[-10:].clone()

@@ -12,7 +12,7 @@ import tensorlib
 from tensorlib import _array
 from tensorlib._device import device as Device
 from tensorlib.errors import KernelError
-from tensorlib.op import jit, launch
+from tensorlib.op import TensorDescriptor, jit, launch
 from tensorlib.runtime import driver as drivers
 
 CUDA = Device("cuda", 0)
@@ -48,6 +48,13 @@ def product_kernel(out, x, y, K, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr):
         b = tl.load(y + (at + k)[:, None] * BLOCK + m[None, :])
         total = tl.dot(a, b, total)
     tl.store(out + m[:, None] * BLOCK + m[None, :], total)
+
+
+@jit
+def host_descriptor_kernel(out, x, number):
+    """A tile copied through descriptors that are arguments: tensor maps from sm_90, pointers elsewhere."""
+    m, n = tl.program_id(0) * 32, tl.program_id(1) * 64
+    out.store([m, n], x.load([m, n]) + number)
 
 
 @jit
@@ -195,6 +202,17 @@ def test_device_side_descriptors(engine):
     out = _array.empty((M, N), np.float32, CUDA)
     launch(descriptor_kernel, (3, 2), out, put(x), M, N, BLOCK_M=32, BLOCK_N=64)
     np.testing.assert_array_equal(get(out), x + 1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_descriptors_as_arguments(engine, dtype):
+    """Blocks that reach over the edges read zeros there and write nothing."""
+    x = normal(90, 104, dtype=dtype)
+    out = put(np.zeros((90, 104), dtype))
+    source, target = (TensorDescriptor.from_tensor(t, [32, 64]) for t in (put(x), out))
+    for number in (1.0, 2.0):
+        launch(host_descriptor_kernel, (3, 2), target, source, number)
+    np.testing.assert_array_equal(get(out), (x.astype(np.float32) + 2).astype(dtype))
 
 
 def test_tensor_map(engine):

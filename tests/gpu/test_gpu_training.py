@@ -113,6 +113,35 @@ def test_gradient_scaler():
     assert scaler.get_scale() == 2.0**9
 
 
+def test_a_captured_step_with_an_infinity_changes_nothing():
+    """The flag of an infinity, the scale and the count of steps stay on the GPU."""
+    for make in (lambda p: T.optim.Adam(p, lr=0.1), lambda p: T.optim.SGD(p, lr=0.1, momentum=0.9)):
+        w, x = T.ones(2000, device="cuda", requires_grad=True), T.ones(2000, device="cuda")
+        optimizer, scaler = make([w]), T.amp.GradScaler("cuda", init_scale=8.0)
+
+        def step(w=w, x=x, optimizer=optimizer, scaler=scaler):
+            optimizer.zero_grad()
+            scaler.scale((w * x).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+
+        side = T.cuda.Stream()
+        side.wait_stream(T.cuda.current_stream())
+        with T.cuda.stream(side):
+            step()
+        T.cuda.current_stream().wait_stream(side)
+        graph = T.cuda.CUDAGraph()
+        with T.cuda.graph(graph):
+            step()
+        before = w.detach().clone()
+        x[7] = float("inf")
+        graph.replay()
+        assert T.equal(w.detach(), before) and scaler.get_scale() == 4.0
+        x[7] = 1.0
+        graph.replay()
+        assert not T.equal(w.detach(), before) and scaler.get_scale() == 4.0 and w.isfinite().all().item()
+
+
 def test_a_checkpoint_moves_between_devices(tmp_path):
     model = nn.Linear(5, 3).to("cuda")
     T.save(model.state_dict(), tmp_path / "model.safetensors")

@@ -41,6 +41,9 @@ def test_scalars_of_every_width_in_nested_tuples(target, monkeypatch):
     assert abi.layout_of(compiled) == [*layout, (56, 8), (64, 8)]
     abi.check(compiled)
     packed = abi.packed
+    monkeypatch.setattr(abi, "packed", None)
+    abi.check(compiled)  # what passed is remembered
+    monkeypatch.setattr(abi, "_checked", {})
     for wrong in (
         lambda types: packed([*types[:1], "i32", *types[2:]]),  # a bool of four bytes
         lambda types: packed(types[:-1]),  # a parameter short

@@ -25,7 +25,17 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from tensorlib.runtime import abi, caching, compiler, gpu, interpreter, memory, memory_blocks
+from tensorlib.runtime import (
+    abi,
+    caching,
+    compiler,
+    descriptors,
+    gpu,
+    interpreter,
+    memory,
+    memory_blocks,
+    versions,
+)
 from tensorlib.runtime.compiler import Compiled, Key
 
 SOURCE = Path(__file__).with_name("driver.c")
@@ -397,6 +407,8 @@ class Simulation:
             return tuple(self._argument(k, flat, ranges) for k in key)
         if key[0] == "=":
             return 1 if key == "=1" else None
+        if descriptors.is_key(key):
+            return self._descriptor(key, flat, ranges)
         kind, raw = next(flat)
         if kind[0] != "*":
             if key.endswith(" 16") and struct.unpack("<" + _FORMATS[kind], raw)[0] % 16:
@@ -405,10 +417,40 @@ class Simulation:
         ptr = struct.unpack("<Q", raw)[0]
         if " 16" in key and ptr % 16:
             self._lib.sim_violate(f"{key}: got the address {ptr:#x}".encode())
+        return self._pointer(ptr, kind[1:], ranges)
+
+    def _descriptor(self, key: str, flat: Iterator[tuple[str, bytes]], ranges: list[tuple[int, int]]) -> Any:
+        """A tensor descriptor from its parameters: what its tensor map says, or its pointer."""
+        name, _, block = key.removeprefix("tensordesc<").removesuffix("]>").partition("[")
+        boxes = [int(n) for n in block.split(",")]
+        rank = len(boxes)
+        kind, raw = next(flat)
+        padding, rounded, mapped = "zero", False, kind == descriptors.MAP
+        if mapped:
+            ptr, found = struct.unpack_from("<Q", raw)[0], raw[9]
+            dims = [n + 1 for n in struct.unpack_from(f"<{rank}I", raw, 16)][::-1]
+            steps = struct.unpack_from(f"<{rank - 1}Q", raw, 40)[::-1]
+            padding = "nan" if raw[11] else "zero"
+        else:
+            ptr, found = struct.unpack("<Q", raw)[0], rank
+            dims = [struct.unpack("<q", next(flat)[1])[0] for _ in boxes]
+            steps = [struct.unpack("<q", next(flat)[1])[0] for _ in boxes]
+            flags = [next(flat)[1] != b"\0" for _ in range(versions.descriptor_flags())]
+            padding, rounded = "nan" if flags[0] else "zero", any(flags[1:])
+        shape = [struct.unpack("<i", next(flat)[1])[0] for _ in boxes]
+        strides = [struct.unpack("<q", next(flat)[1])[0] for _ in boxes]
+        base = self._pointer(ptr, name, ranges)
+        if mapped:
+            steps = [step // base.dtype.itemsize for step in steps] + [1]
+        if found != rank or dims != shape or list(steps) != strides:
+            self._lib.sim_violate(f"{key}: a map of {dims}, {list(steps)}, beside {shape}, {strides}".encode())
+        return descriptors.TensorDescriptor(base, shape, strides, boxes, padding, rounded)
+
+    def _pointer(self, ptr: int, name: str, ranges: list[tuple[int, int]]) -> Pointer:
         end = next((e for s, e in ranges if s <= ptr <= e), ptr)
         if ptr and self._lib.sim_what(ptr) <= 0:
             self._lib.sim_violate(f"a kernel was given {ptr:#x}, which is none of the driver's memory".encode())
-        return Pointer(ptr, _DTYPES[kind[1:]], end - ptr)
+        return Pointer(ptr, _DTYPES[name], end - ptr)
 
 
 def _outside(

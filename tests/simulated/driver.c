@@ -1326,7 +1326,7 @@ static int do_launch(u64 handle, const u32 *grid, const u32 *block, u32 shared, 
         free(deps.at);
         for (int i = 0; i < f->n_layout; i++) {
             u64 value;
-            if (f->sizes[i] != 8) continue;
+            if (f->sizes[i] != 8 && f->sizes[i] != 128) continue; /* an address, or the tensor map that begins with one */
             memcpy(&value, w->values + f->offsets[i], 8);
             Range *r = value ? range_of(value) : NULL;
             if (!r || !r->live) continue;
@@ -1790,7 +1790,7 @@ static int do_copy_peer(u64 dst, u64 dst_context, u64 src, u64 src_context, size
 }
 
 static int do_tensor_map(unsigned char *out, int type, u32 rank, u64 address, const u64 *dims, const u64 *strides,
-                         const u32 *box, const u32 *steps, int interleave, int swizzle) {
+                         const u32 *box, const u32 *steps, int interleave, int swizzle, int fill) {
     static const int SIZES[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2, 4, 4, 4};
     static const u32 SPANS[] = {0, 32, 64, 128};
     if (!out || (u64)out % 64 || type < 0 || type > 12 || rank < 1 || rank > 5 || address % 16 || interleave) return INVALID_VALUE;
@@ -1802,7 +1802,7 @@ static int do_tensor_map(unsigned char *out, int type, u32 rank, u64 address, co
     }
     memset(out, 0, 128); /* readable: the address, type, rank, then dims, strides and boxes */
     memcpy(out, &address, 8);
-    out[8] = (unsigned char)type, out[9] = (unsigned char)rank, out[10] = (unsigned char)swizzle;
+    out[8] = (unsigned char)type, out[9] = (unsigned char)rank, out[10] = (unsigned char)swizzle, out[11] = (unsigned char)fill;
     for (u32 i = 0; i < rank; i++) {
         u32 dim = (u32)(dims[i] - 1);
         uint16_t size = (uint16_t)box[i];
@@ -1830,7 +1830,7 @@ DO(cuMemcpyPeerAsync, , (u64 d, u64 dc, u64 e, u64 ec, size_t n, u64 s), BOTH, "
 DO(cuModuleLoadDataEx, , (u64 *out, const void *image, u32 n, void *options, void *values), BOTH | UNSAFE, "", NONE, do_load(out, image))
 DO(cuGraphExecUpdate_v2, , (u64 e, u64 g, int *info), BOTH, "exec graph", A(e, g), do_update(e, g, info))
 DO(cuTensorMapEncodeTiled, , (void *out, int type, u32 rank, u64 address, const u64 *dims, const u64 *strides, const u32 *box, const u32 *steps, int interleave, int swizzle, int promotion, int fill), INIT,
-   "type rank address interleave swizzle promotion fill", A((u64)type, rank, address, (u64)interleave, (u64)swizzle, (u64)promotion, (u64)fill), do_tensor_map(out, type, rank, address, dims, strides, box, steps, interleave, swizzle))
+   "type rank address interleave swizzle promotion fill", A((u64)type, rank, address, (u64)interleave, (u64)swizzle, (u64)promotion, (u64)fill), do_tensor_map(out, type, rank, address, dims, strides, box, steps, interleave, swizzle, fill))
 EXPORT int cuGetErrorName(int code, const char **out) { return (*out = error_text(code, 1)) && **out ? SUCCESS : INVALID_VALUE; }
 EXPORT int cuGetErrorString(int code, const char **out) { return (*out = error_text(code, 0)) ? SUCCESS : INVALID_VALUE; }
 
