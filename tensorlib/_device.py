@@ -1,8 +1,8 @@
 """The devices: where an array lives and what runs its operators.
 
 ``cpu`` runs NumPy. ``cuda:i`` and ``hip:i`` are GPUs. Over host memory, ``interpret`` runs the GPU kernels in
-Triton's interpreter. A compile-only target such as ``sm_90`` or ``gfx942`` has no memory: its launches stop after
-the compiler, so that kernels are checked for a GPU that is not there.
+Triton's interpreter, and ``native`` as machine code of the processor. A compile-only target such as ``sm_90`` or
+``gfx942`` has no memory: its launches stop after the compiler, so that kernels are checked for a GPU that is not there.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from tensorlib.errors import DeviceError
 #: The targets every kernel is compiled for in the checks: compute capabilities and LLVM gfx names.
 TARGETS = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201")
 _INDEXED = ("cuda", "hip")
-_SPELLED = re.compile(r"(?P<type>cpu|cuda|hip|interpret|sm_\d+|gfx[0-9a-f]+)(:(?P<index>\d+))?")
+_SPELLED = re.compile(r"(?P<type>cpu|cuda|hip|interpret|native|sm_\d+|gfx[0-9a-f]+)(:(?P<index>\d+))?")
 
 
 class device:
-    """A place for arrays: ``device("cpu")``, ``device("cuda", 0)``, ``device("cuda:0")``, ``device("interpret")``."""
+    """A place for arrays: ``device("cpu")``, ``device("cuda", 0)``, ``device("cuda:0")``, ``device("native")``."""
 
     __slots__ = ("engine", "index", "type")
     type: str
@@ -35,7 +35,7 @@ class device:
         match = _SPELLED.fullmatch(type) if isinstance(type, str) else None
         if match is None:
             raise DeviceError(
-                f"unknown device {type!r}: expected 'cpu', 'cuda[:i]', 'hip[:i]', 'interpret', "
+                f"unknown device {type!r}: expected 'cpu', 'cuda[:i]', 'hip[:i]', 'interpret', 'native', "
                 f"or a compile-only target such as 'sm_90' or 'gfx942'"
             )
         kind, spelled = match["type"], match["index"]

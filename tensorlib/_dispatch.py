@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorlib import _array
+from tensorlib import _array, _native
 from tensorlib._core import (
     KINDS,
     LIFTED,
@@ -30,13 +30,16 @@ from tensorlib._core import (
 )
 from tensorlib._device import cpu
 from tensorlib._dtypes import HALF, OF_NUMPY, bool_, float32, float64
+from tensorlib._plans import NO_PLAN, Planner
 from tensorlib.errors import DeviceError, DimError, DtypeError, RangeError
 from tensorlib.runtime import determinism, launch
+from tensorlib.runtime.engine import gpus_used
 
 if TYPE_CHECKING:
     from tensorlib.op import Op
 
 ndarray = np.ndarray
+native = _native.state
 NUMBERS = (bool, int, float, complex)
 _FLOAT32, _FLOAT64, _BOOL = float32.numpy, float64.numpy, bool_.numpy
 
@@ -302,6 +305,10 @@ def promote(
 def execute(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any, device: Any) -> Sequence[Any]:
     """Run one operator on bound arrays: its NumPy body on the CPU, its kernel elsewhere. The outputs as arrays."""
     if device is cpu:
+        if op.name in native.least:
+            done = _native.run(op, arrays, attrs, specs)
+            if done is not None:
+                return _observed(op, arrays, attrs, done)
         result = op.cpu(*arrays, **attrs)
         if op.mutates:
             outs: Sequence[Any] = ()
@@ -337,6 +344,10 @@ def execute(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any, de
             ) from None
         finally:
             launch.operator[0] = ""
+    return _observed(op, arrays, attrs, outs)
+
+
+def _observed(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], outs: Sequence[Any]) -> Sequence[Any]:
     if listening[0]:
         for observe in observers:
             observe(op, arrays, attrs, outs)
@@ -450,6 +461,15 @@ def apply(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
         operands, touched = modes.autocast.cast(op.autocast, operands)
         if touched and op.takes_dtype and attrs["dtype"] is None:  # a sum in float32 of what came narrow
             attrs["dtype"] = np.dtype(np.float32)
+    if gpus_used[0]:
+        out = planned(op, operands, attrs)
+        if out is not NO_PLAN:
+            return out
+    return _general(op, operands, attrs)
+
+
+def _general(op: Op, operands: Sequence[Any], attrs: dict[str, Any], done: Any = None) -> Any:
+    """``apply`` without a shortcut. ``done`` is told what was bound and computed: see ``_plans``."""
     flat, counts = flatten(op, operands)
     for x in flat:
         if isinstance(x, Tensor) and x._view is not None:
@@ -462,7 +482,11 @@ def apply(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
         for x in flat:
             if isinstance(x, Tensor) and type(x._array) in LIFTED and x._array.decomposes(op):
                 return op.composite(*unflatten(flat, counts), **attrs)
+    if done is not None:
+        done.bound(flat, counts, attrs)
     outs = compute(op, flat, counts, attrs)
+    if done is not None:
+        done.computed(flat, attrs, outs)
     if op.mutates:
         for i in op.mutates:
             target = unflatten(flat, counts)[i]
@@ -528,7 +552,11 @@ def _apply_quick(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
         bind_attrs(op, operands, attrs)
     if dtype is not None and op.takes_dtype and attrs["dtype"] is not None:
         return None
-    if op.spec is None:
+    if op.name in native.least:
+        own = op.spec is not None
+        specs = op.specs(arrays, attrs) if own else [(broadcast(op, arrays), _BOOL if op.integral else dtype)]
+        outs: Any = execute(op, arrays, attrs, specs, cpu)
+    elif op.spec is None:
         specs = None
         try:
             result = op.cpu(*arrays, **attrs)
@@ -539,7 +567,7 @@ def _apply_quick(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
         want = _BOOL if op.integral else dtype
         if result.dtype is not want and result.dtype != want:
             result = result.astype(want)
-        outs: Any = (result,)
+        outs = (result,)
     else:
         specs = op.spec(*arrays, **attrs)
         if type(specs) is tuple:
@@ -591,6 +619,10 @@ def results(op: Op, flat: Sequence[Any], counts: Any, attrs: dict[str, Any], out
             if name in kept and kept[name] is None:
                 kept[name] = saved(public[i] if i < op.n_public else wrap(outs[i]))
     return op.result_type(*public)
+
+
+#: Applies an operator by its plan, where it has one.
+planned = Planner(_general, sync, results)
 
 
 def broadcast(op: Op, inputs: Sequence[Any]) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
 """The CPU fast path: pointwise operators that are one NumPy ufunc, on float32 or float64 arrays of one dtype.
 
 A closure per operator goes straight to the ufunc and makes the Node inline. Anything unusual (numbers of other kinds,
-promotion, devices, subclasses, observers, a ufunc that raises) takes the one slow path in ``_dispatch``, whose
-results and errors are the definition; a property test holds the two together.
+promotion, devices, subclasses, observers, a ufunc that raises, an operator that may run natively) takes the one slow
+path in ``_dispatch``, whose results and errors are the definition; a property test holds the two together.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from tensorlib._core import KINDS, Node, Tensor, listening, modes, new, next_seq
 from tensorlib._dispatch import apply, saved, sync
+from tensorlib._native import state as native
 
 if TYPE_CHECKING:
     from tensorlib.op import Op
@@ -45,14 +46,14 @@ def _keep(op: Op, wanted: tuple[bool, ...]) -> tuple[tuple[str, int], ...]:
 
 
 def _unary(op: Op) -> Callable[[Any], Any]:
-    ufunc, attrs = op.ufunc, _defaults(op)
+    ufunc, attrs, name = op.ufunc, _defaults(op), op.name
     to_bool = op.is_integral()
     kept = _keep(op, (True,)) if op.vjps else ()
 
     def fast(input: Any) -> Any:
         if type(input) in KINDS and not listening[0]:
             x = input._array
-            if type(x) is ndarray and ((d := x.dtype) is _F32 or d is _F64):
+            if type(x) is ndarray and ((d := x.dtype) is _F32 or d is _F64) and name not in native.least:
                 if input._view is not None:
                     sync(input)
                 r = ufunc(x)

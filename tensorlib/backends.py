@@ -1,7 +1,9 @@
 """The switches of PyTorch's backends: what programs set at their start. They say here what is so.
 
 A value may be set and read back. None changes a result: float32 products are computed in float32, and attention has one
-implementation a device. ``cudnn.benchmark = True`` times configurations of kernels as they are first used on a GPU.
+implementation a device. ``native.enabled = False`` leaves the CPU's operators to NumPy, ``native.guard = True`` checks
+every access of kernels on device "native". ``cudnn.benchmark = True`` times configurations of kernels as they are first
+used on a GPU.
 """
 
 from __future__ import annotations
@@ -11,10 +13,11 @@ import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
-from tensorlib import _blas
+from tensorlib import _blas, _native
 from tensorlib._settings import ATTENTION as _attention
 from tensorlib.amp.autocast_mode import gpu_is_available
 from tensorlib.runtime import autotune
+from tensorlib.runtime.native import settings
 
 
 class _Switches:
@@ -93,6 +96,12 @@ mps = _Switches(False)
 mkl = _Switches(False)
 mkldnn = _Switches(False, enabled=False, deterministic=False)
 openmp = _Switches(False)
+#: Operators of the CPU as machine code, where that was measured to be faster than NumPy: see ``tensorlib._native``.
+#: ``guard``: every access of a kernel on device "native" is checked, and one out of bounds is a KernelError.
+native = _Switches(
+    _native.available, enabled=_native.asked(), guard=settings.guarded(),
+    _follow={"enabled": lambda on: _native.enable(bool(on)), "guard": settings.guard},
+)  # fmt: skip
 opt_einsum = _Switches(True, enabled=True, strategy="auto")
 cpu = SimpleNamespace(get_cpu_capability=lambda: getattr(_blas.openblas(), "core", "default"))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import tensorlib
-from tensorlib import _blas, doctor, report
+from tensorlib import _blas, _native, doctor, report
 from tensorlib._device import TARGETS
 from tensorlib.errors import ArgumentError, DeviceError, TensorlibError
 from tensorlib.runtime import ahead, autotune, cache
@@ -166,6 +166,8 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def _search(options: argparse.Namespace, config: RunConfig | None) -> int:
+    if options.device == "cpu":
+        return _measure_cpu(config)
     try:
         device = usable_device(options.device)
         if device.type not in ("cuda", "hip"):
@@ -192,6 +194,26 @@ def _search(options: argparse.Namespace, config: RunConfig | None) -> int:
         f"{counts['timed']} candidates timed, {counts['skipped']} skipped, {counts['wrong']} with wrong results; "
         f"kept in {autotune.path(hardware(device)) or 'this process only: the cache is off'}"
     )
+    return 0
+
+
+def _measure_cpu(config: RunConfig | None) -> int:
+    """Each operator of training by NumPy and by its kernel as machine code; the numbers are kept for this processor."""
+    if not _native.available():
+        raise DeviceError("tune --device cpu compares NumPy with the native engine: pip install 'tensorlib[native]'")
+    calls = list(tuning.cpu_workloads() if config is None else tuning.workloads(config, [], tensorlib.device("cpu")))
+    found: list[_native.Measured] = []
+    with _Bar("calls") as bar:
+        for number, (text, call) in enumerate(calls, 1):
+            found += _native.measure(call)
+            bar.step(number, len(calls), text)
+    print("\n".join(tuning.cpu_table(found)))
+    least = _native.crossovers(found)
+    if config is not None:  # what a model's sizes say is added to what is known
+        seen = {m.op for m in found}
+        least = {**{name: n for name, n in _native.least().items() if name not in seen}, **least}
+    where = _native.keep(least) or "this process only: the cache is off"
+    print(f"{len(least)} operators run natively; kept in {where}")
     return 0
 
 
@@ -476,13 +498,14 @@ def _add_tune(commands: Any) -> None:
         "  tensorlib tune --model gpt --width 768 --heads 12 --block 1024 --dtype bfloat16\n"
         "  tensorlib tune --op matmul                            products of transformers, of several sizes\n"
         "  tensorlib tune --model gpt --compile-only --target sm_90 gfx942 --jobs 8\n"
+        "  tensorlib tune --device cpu                           which operators of the CPU run natively\n"
         "  tensorlib tune --show                                 what was found",
     )
     command.set_defaults(run=_tune)
     command.add_argument("--model", choices=sorted(tuning.MODELS), help="whose training step and evaluation to tune")
     names = ", ".join(sorted(autotune.tunables))
     command.add_argument("--op", nargs="+", default=[], metavar="NAME", help=f"kernels to tune (all): {names}")
-    command.add_argument("--device", default="cuda", help="cuda[:i] or hip[:i] (cuda)")
+    command.add_argument("--device", default="cuda", help="cuda[:i], hip[:i], or cpu: NumPy or native? (cuda)")
     command.add_argument("--again", action="store_true", help="time also what the tables know")
     command.add_argument(
         "--candidates", type=int, metavar="N", help="at most N of a problem, the likeliest (all; with --compile-only 1)"

@@ -17,6 +17,7 @@ from tensorlib.errors import DeviceError
 from tensorlib.report import checkout, last_run
 from tensorlib.runtime import cache, versions
 from tensorlib.runtime.engine import gpus
+from tensorlib.runtime.native import machine, settings
 
 _COLUMN = 12
 
@@ -33,6 +34,7 @@ def report() -> Iterator[str]:
     yield f"LAPACK      {'called directly' if direct else 'not found: factorisations in NumPy, several times slower'}"
     yield f"processors  {_blas.usable_processors()} usable"
     yield f"malloc      {_malloc.status}"
+    yield f"{'native':<{_COLUMN}}{_native()}"
     yield f"{'kernels':<{_COLUMN}}{_kernels()}"
     for target in dict.fromkeys(_targets()):
         yield f"{'ptxas':<{_COLUMN}}{_ptxas(target)}"
@@ -50,6 +52,18 @@ def _kernels() -> str:
         return "not kept between runs (TENSORLIB_CACHE, or there is no home folder)"
     count, nbytes = cache.usage()
     return f"{folder}: {count} compiled, {nbytes / 2**20:.1f} MiB"
+
+
+def _native() -> str:
+    """What kernels on device "native" are compiled for."""
+    if not machine.available():
+        return "not available: pip install 'tensorlib[native]' runs kernels as machine code of the processor"
+    made_for = machine.features()
+    bits = 32 * made_for.lanes
+    return (
+        f"{machine.version()}: {made_for.architecture} {made_for.cpu}, vectors of {bits} bits, "
+        f"{settings.get_num_threads()} threads{', every access checked' if settings.guarded() else ''}"
+    )
 
 
 def _targets() -> Iterator[str]:

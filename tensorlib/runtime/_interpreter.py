@@ -31,6 +31,7 @@ from tensorlib import _dtypes
 from tensorlib.errors import KernelError
 from tensorlib.runtime import _libdevice, compiler, fingerprint, memory, versions
 from tensorlib.runtime.compiler import Jit
+from tensorlib.runtime.descriptors import TensorDescriptor
 
 _FLOAT8 = {
     np.dtype(ml_dtypes.float8_e4m3fn): 448.0,
@@ -366,7 +367,19 @@ def _scaled(data: np.ndarray, scale: Any, format: Any, packed: int, transposed: 
 builder = Builder()
 # Without debug the interpreter drops tl.device_assert, which stops a GPU.
 builder.options = dataclasses.replace(builder.options, debug=True, sanitize_overflow=False)
-semantic = TritonSemantic(builder)
+
+
+class Semantic(TritonSemantic):  # type: ignore[misc]
+    """Triton's, which takes ``other`` of a load for absent where it is false: a zero, of one element."""
+
+    def load(self, ptr: Any, mask: Any, other: Any, *args: Any, **kwargs: Any) -> Any:
+        if mask is None or other is None or other:
+            return super().load(ptr, mask, other, *args, **kwargs)
+        found = super().load(ptr, mask, None, *args, **kwargs)
+        return self.where(mask, found, self.cast(other, found.dtype))
+
+
+semantic = Semantic(builder)
 
 
 # -- reductions and scans
@@ -699,9 +712,14 @@ def _steps(data: np.ndarray) -> np.ndarray:
 
 
 def _divisible(data: np.ndarray, value: int, unit: int) -> bool:
-    """Whether the first of every run of neighbours is a multiple: what the compiler takes tt.divisibility for."""
+    """Whether the first of every run of neighbours is a multiple: what the compiler takes tt.divisibility for.
+
+    A run along any axis: of row-major pointers only the rows' beginnings can be multiples, along every axis.
+    """
     first = np.ones(data.shape, bool)
-    first[..., 1:] = _steps(data) != unit
+    for axis in range(data.ndim):
+        begins = np.moveaxis(first, axis, -1)  # a view
+        begins[..., 1:] &= _steps(np.moveaxis(data, axis, -1)) != unit
     return not np.any(data[first] % data.dtype.type(value))
 
 
@@ -771,6 +789,15 @@ def argument(value: Any) -> Any:
         return None
     if isinstance(value, tuple):
         return tuple(argument(v) for v in value)
+    if type(value) is TensorDescriptor:
+        *strides, _ = map(argument, value.strides)
+        made = semantic.make_tensor_descriptor(
+            base=argument(value.base), shape=[argument(n) for n in value.shape],
+            strides=[*strides, tl.core.constexpr(1)], block_shape=[tl.core.constexpr(b) for b in value.block_shape],
+            padding_option=value.padding,
+        )  # fmt: skip
+        made.handle.round_f32_to_tf32 = value.round_f32_to_tf32
+        return made
     name = compiler.runtime_types(compiler.specialise(value, plain=True))[0]
     ty = tl.str_to_ty(name, None)
     if name[0] == "*":

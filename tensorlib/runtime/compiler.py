@@ -17,7 +17,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -25,8 +25,11 @@ import numpy as np
 from tensorlib import _dtypes
 from tensorlib._version import __version__
 from tensorlib.errors import DtypeError, KernelError
-from tensorlib.runtime import cache, fingerprint, versions
+from tensorlib.runtime import cache, descriptors, fingerprint, versions
+from tensorlib.runtime.descriptors import TensorDescriptor
 from tensorlib.runtime.fingerprint import names_used as names_used
+
+_T = TypeVar("_T")
 
 #: Held while Triton compiles and while a kernel is interpreted: the interpreter patches `triton.language` globally.
 LOCK = threading.RLock()
@@ -41,6 +44,7 @@ TYPES: dict[np.dtype[Any], str] = {
         ml_dtypes.float8_e4m3fn: "fp8e4nv", ml_dtypes.float8_e5m2: "fp8e5",
     }.items()
 }  # fmt: skip
+descriptors.know(TYPES)
 #: Bytes of a value of that type.
 BYTES = {name: d.itemsize for d, name in TYPES.items()}
 _LANGUAGE_NAMES = {
@@ -75,6 +79,8 @@ def language_dtype(dtype: Any) -> Any:
 
 # -- deferred jit ------------------------------------------------------------------------------------------------------
 
+#: What ``kernel[grid](...)`` calls: `launch.launch_by_name`, which puts itself here.
+launchers: list[Callable[..., None]] = []
 #: Every Jit that was declared, by (module, name).
 registry: dict[tuple[str, str], Jit] = {}
 
@@ -84,6 +90,10 @@ class Parameter(NamedTuple):
 
     name: str
     constexpr: bool
+
+
+def _nothing(*_: Any) -> None:
+    """The quick way to launch a kernel that was not launched yet."""
 
 
 class Jit:
@@ -104,7 +114,8 @@ class Jit:
         self._jit_function = stock
         self._dependencies: frozenset[Jit] | None = None
         self.interpreted: Any = None  # the function rewritten for the interpreter, kept by interpreter.py
-        self.quick: dict[Any, Any] = {}  # the quick ways to launch it, by the types of the arguments: gpu_launch.py
+        self.quick: dict[Any, Any] = {}  # the quick ways to launch it, by the types of the arguments: quick.py
+        self.latest: Any = _nothing  # the one that was right last
 
     # Worked out at first use: hundreds of these are made when the library is imported.
     @functools.cached_property
@@ -134,10 +145,17 @@ class Jit:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """A Triton function runs on a device only."""
-        raise TypeError(f"{self.__name__} is a Triton function: call it in a kernel, or run it by launch(kernel, grid)")
+        raise TypeError(
+            f"{self.__name__} is a Triton function: call it in a kernel, or run it as a kernel by "
+            f"{self.__name__}[grid](...)"
+        )
 
     def __getitem__(self, grid: Any) -> Any:
-        raise TypeError(f"{self.__name__}: write launch({self.__name__}, grid, ...) for {self.__name__}[grid](...)")
+        """``kernel[grid](*args, **kwargs)``, as Triton spells a launch: arguments and constexprs in any form.
+
+        The grid may be a function of them by name. ``launch(kernel, grid, ...)`` does the same with less to work out.
+        """
+        return functools.partial(launchers[0], self, grid)
 
     @property
     def names(self) -> dict[str, Any]:
@@ -359,6 +377,8 @@ def specialise(value: Any, wide_range: bool = False, plain: bool = False) -> Key
             raise DtypeError(f"Triton has no element type for {value.dtype}; kernels take {', '.join(map(str, TYPES))}")
         key = f"*{name} 16" if not plain and value.data_ptr() % 16 == 0 else f"*{name}"
         return key + " range32" if wide_range and in_range32(value) else key
+    if kind is TensorDescriptor:
+        return str(value.key)
     if value is None:
         return "=None"
     if kind is bool:
@@ -375,7 +395,8 @@ def specialise(value: Any, wide_range: bool = False, plain: bool = False) -> Key
     if isinstance(value, tuple):
         return tuple([specialise(v, wide_range, plain) for v in value])
     raise KernelError(
-        f"a kernel argument is an array, int, float, bool, NumPy scalar, None or a tuple of those, got {value!r}; "
+        f"a kernel argument is an array, TensorDescriptor, int, float, bool, NumPy scalar, None or a tuple of those, "
+        f"got {value!r}; "
         f"pass anything else as a constexpr, by keyword"
     )
 
@@ -427,10 +448,15 @@ def constants_key(constants: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(sorted((name, constant_key(value)) for name, value in constants.items()))
 
 
-def runtime_types(key: Key) -> list[str]:
-    """The types of the parameters that are passed at run time, in order, tuples flattened."""
+def runtime_types(key: Key, mapped: bool = False) -> list[str]:
+    """The types of the parameters that are passed at run time, in order, tuples flattened.
+
+    mapped: tensor descriptors are tensor maps, not pointers.
+    """
     if isinstance(key, tuple):
-        return [t for k in key for t in runtime_types(k)]
+        return [t for k in key for t in runtime_types(k, mapped)]
+    if descriptors.is_key(key):
+        return descriptors.types(key, mapped, versions.descriptor_flags())
     return [] if key[0] == "=" else [key.partition(" ")[0]]
 
 
@@ -509,7 +535,7 @@ class Compiled:
         self.keys = request.keys
         self.constants = dict(request.constants)
         #: Triton types of the run-time parameters in order, without the two trailing scratch pointers.
-        self.types = [t for k in request.keys for t in runtime_types(k)]
+        self.types = [t for k in request.keys for t in runtime_types(k, bool(metadata.tensordesc_meta))]
         self.binary = binary
         self._asm = asm
         self.metadata = metadata
@@ -550,7 +576,7 @@ def compile_kernel(
     request = Request(kernel, keys, constants, target_name, num_warps, num_stages, options)
     key = request.hashable
     found = _compiled.get(key)
-    return _obtain_once(key, request) if found is None else found
+    return once(_compiled, key, lambda: _obtain(request)) if found is None else found
 
 
 _compiled: dict[_Hashable, Compiled] = {}
@@ -571,10 +597,14 @@ _flights: dict[_Hashable, _Flight] = {}
 _flights_lock = threading.Lock()  # never held while anything is compiled or read
 
 
-def _obtain_once(key: _Hashable, request: Request) -> Compiled:
+def once(made: dict[Any, _T], key: _Hashable, make: Callable[[], _T]) -> _T:
+    """What ``made`` has under a key, or what ``make`` gives, which is kept there.
+
+    Threads that ask for the same at once wait for one of them.
+    """
     while True:
         with _flights_lock:
-            found, flight = _compiled.get(key), _flights.get(key)
+            found, flight = made.get(key), _flights.get(key)
             if found is not None:
                 return found
             if flight is None:
@@ -584,13 +614,13 @@ def _obtain_once(key: _Hashable, request: Request) -> Compiled:
         if mine is not None:
             break
         if flight.thread == threading.get_ident():  # a finaliser or a signal's handler, within the compilation
-            return _obtain(request)
+            return make()
         flight.done.wait()
         if isinstance(flight.error, KernelError):
             raise KernelError(*flight.error.args) from flight.error
     try:
-        found = _compiled[key] = _obtain(request)
-        return found
+        new = made[key] = make()
+        return new
     except BaseException as error:
         mine.error = error
         raise
@@ -620,28 +650,45 @@ def _obtain(request: Request) -> Compiled:
 
 def obtain(request: Request, entry: str) -> Compiled:
     """What the disk has under a key, or what Triton makes of the request, which is then kept under that key."""
-    found = _load(request, entry)
+
+    def make() -> Compiled:
+        found = _compile(request)
+        if may_keep():
+            header = {
+                "kernel": f"{request.kernel.__module__}.{request.kernel.__qualname__}",
+                "target": request.target,
+                "metadata": found.metadata._asdict(),
+            }
+            cache.store(entry, header, found.binary)
+        return found
+
+    return kept(entry, lambda: _load(request, entry), make)
+
+
+def kept(entry: str, load: Callable[[], _T | None], make: Callable[[], _T]) -> _T:
+    """What ``load`` finds on the disk, else what ``make`` makes and puts there: in one of the processes that ask."""
+    found = load()
     if found is None:
         with cache.lock(entry):
-            found = _load(request, entry)  # while this waited, another process may have compiled it
+            found = load()  # while this waited, another process may have compiled it
             if found is None:
-                found = _compile(request)
-                if not _Edited.found:
-                    header = {
-                        "kernel": f"{request.kernel.__module__}.{request.kernel.__qualname__}",
-                        "target": request.target,
-                        "metadata": found.metadata._asdict(),
-                    }
-                    cache.store(entry, header, found.binary)
+                found = make()
     return found
 
 
-def entry_key(request: Request) -> str | None:
+def may_keep() -> bool:
+    """Whether what is compiled is what its key says: not once the file of a kernel in use was changed."""
+    return not _Edited.found
+
+
+def entry_key(request: Request, around: str | None = None) -> str | None:
     """The key of a compilation in the cache on disk: a hash of all that its result depends on.
 
-    None where that cannot be known, where a setting asks to watch the compiler, and without a cache.
+    around: what that is beside the request, by default its target's `surroundings`. None where that cannot be known,
+    where a setting asks to watch the compiler, and without a cache.
     """
-    around = surroundings(request.target)
+    if around is None:
+        around = surroundings(request.target)
     if around is None or cache.folder() is None:
         return None
     values = fingerprint.Arguments()
@@ -704,25 +751,45 @@ def _compile(request: Request) -> Compiled:
     return Compiled(request, versions.metadata(result.metadata), binary, result.asm)
 
 
+def ast_source(kernel: Jit, keys: tuple[Key, ...], constants: dict[str, Any]) -> Any:
+    """Triton's ASTSource of a kernel: its function, a signature entry for each key, and a value for each constexpr."""
+    signature: dict[str, Any] = {}
+    constexprs: dict[tuple[int, ...], Any] = {}
+    attributes: dict[tuple[int, ...], list[list[Any]]] = {}
+    arguments = iter(keys)
+    for i, parameter in enumerate(kernel.parameters):
+        if parameter.constexpr:
+            signature[parameter.name] = "constexpr"
+            constexprs[i,] = constant(constants[parameter.name])
+        else:
+            signature[parameter.name] = _signature(next(arguments), (i,), constexprs, attributes)
+    return triton().compiler.ASTSource(kernel.jit_function, signature, constexprs, attributes)
+
+
+def front_end(kernel: Jit, keys: tuple[Key, ...], constants: dict[str, Any], options: dict[str, Any]) -> str:
+    """The text of a kernel's TTIR, before anything is done that is a GPU's. KernelError names kernel and types."""
+    triton()
+    with LOCK:
+        try:
+            with _Silenced():
+                return versions.front_end(ast_source(kernel, keys, constants), options)
+        except Exception as error:
+            raise KernelError(
+                f"{kernel.__name__}: Triton makes no IR of it: {_first_lines(error)}\n"
+                f"{Request(kernel, keys, constants, 'native', options=options).describe()}"
+            ) from error
+
+
 def _run_triton(request: Request) -> Any:
     """Triton's CompiledKernel."""
     kernel = request.kernel
     stock = triton()
     with LOCK:
-        signature: dict[str, Any] = {}
-        constexprs: dict[tuple[int, ...], Any] = {}
-        attributes: dict[tuple[int, ...], list[list[Any]]] = {}
-        arguments = iter(request.keys)
-        for i, parameter in enumerate(kernel.parameters):
-            if parameter.constexpr:
-                signature[parameter.name] = "constexpr"
-                constexprs[i,] = constant(request.constants[parameter.name])
-            else:
-                signature[parameter.name] = _signature(next(arguments), (i,), constexprs, attributes)
+        source = ast_source(kernel, request.keys, request.constants)
 
         def run() -> Any:
             return stock.compile(
-                stock.compiler.ASTSource(kernel.jit_function, signature, constexprs, attributes),
+                source,
                 target=target(request.target),
                 options={
                     "num_warps": request.num_warps,

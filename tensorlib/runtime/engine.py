@@ -86,10 +86,20 @@ class CompileOnly(memory.NoMemory):
         abi.check(compiler.compile_kernel(kernel, keys, constants, target, num_warps, num_stages, options))
 
 
+#: Whether this process has used a GPU.
+gpus_used = [False]
+
+
 @cache
 def gpus() -> Any:
     """The module of GPUs, loaded when one is first asked for: it brings the drivers' bindings."""
     return importlib.import_module("tensorlib.runtime.gpu")
+
+
+@cache
+def native() -> Any:
+    """The module of device "native", loaded when it is first asked for."""
+    return importlib.import_module("tensorlib.runtime.native.engine")
 
 
 def engine_of(device: Device) -> Engine:
@@ -102,7 +112,11 @@ def engine_of(device: Device) -> Engine:
         if device.type in ("cuda", "hip"):
             engine: Engine = gpus().gpu(device)
             return engine
-        found = device.engine = CompileOnly(device) if device.compile_only else Interpreter(device)
+        if device.type == "native":
+            found = native().Native(device)
+        else:
+            found = CompileOnly(device) if device.compile_only else Interpreter(device)
+        device.engine = found
     return found
 
 

@@ -28,8 +28,8 @@ class Hardware(NamedTuple):
     """One device, as a cost model sees it. Sizes in bytes, rates a second unless a cycle is named."""
 
     name: str
-    target: str  #: "sm_90", "gfx942", ...; "interpret"
-    family: str  #: "nvidia", "cdna", "rdna", "interpret"
+    target: str  #: "sm_90", "gfx942", ...; "interpret", "native"
+    family: str  #: "nvidia", "cdna", "rdna", "interpret", "native"
     multiprocessors: int
     warp_size: int
     threads: int  #: resident on a multiprocessor
@@ -44,6 +44,11 @@ class Hardware(NamedTuple):
     single: int  #: float32
     double: int  #: float64
     l2_rate: int  #: bytes a cycle that a multiprocessor gets from L2 while the others ask as well
+
+    @property
+    def on_host(self) -> bool:
+        """Whether it is not a GPU: kernels run over host memory, one program after another on a thread."""
+        return self.family in ("interpret", "native")
 
     @property
     def max_registers(self) -> int:
@@ -82,6 +87,9 @@ INTERPRETER = Hardware(
     "Triton's interpreter", "interpret", "interpret", 1, 1, 1 << 20, 1 << 40, 1 << 40, 1 << 40, 1 << 20, 1e9, 1e9,
     1, 1, 1, 1, 1,
 )  # fmt: skip
+
+#: Machine code of the processor: the same, but a tile has to stay in its caches.
+NATIVE = INTERPRETER._replace(name="this processor", target="native", family="native")
 
 
 def nominal(target: str) -> Hardware:
@@ -141,7 +149,7 @@ def hardware(device: Device) -> Hardware:
         if device.type in ("cuda", "hip"):
             made = described(device.engine.properties)
         else:
-            made = nominal(device.type) if device.compile_only else INTERPRETER
+            made = NATIVE if device.type == "native" else nominal(device.type) if device.compile_only else INTERPRETER
         found = _known[device] = device.engine, made
     return found[1]
 
@@ -175,7 +183,7 @@ def product_cost(
     device memory moves at least. extra_*: of a step, beyond a plain product's: addresses and masks.
     """
     m, n, k, warps, stages = tile
-    if gpu.family == "interpret":
+    if gpu.on_host:
         return Estimate(float(programs * steps))
     size = dtype.itemsize
     half, tf32 = size == 2, size == 4 and precision == "tf32" and gpu.tf32 > 0

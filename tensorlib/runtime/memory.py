@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import bisect
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from tensorlib.errors import DeviceError
+from tensorlib.errors import DeviceError, KernelError
 
 ALIGNMENT = 64  #: of host memory: a cache line, and the widest vector register
 _FAKE_ALIGNMENT = 256  # what cudaMalloc and hipMalloc give
@@ -24,11 +26,16 @@ def poison_value(dtype: np.dtype[Any]) -> Any:
 class HostBlock:
     """A piece of host memory, known to the interpreter's bounds check for as long as it lives."""
 
-    __slots__ = ("__weakref__", "bytes", "start")
+    __slots__ = ("__weakref__", "bytes", "nbytes", "start")
 
     def __init__(self, nbytes: int) -> None:
-        raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-        offset = -raw.ctypes.data % ALIGNMENT
+        self.nbytes = nbytes
+        fence = _Fence.bytes
+        raw = np.empty(nbytes + ALIGNMENT + 2 * fence, np.uint8)
+        offset = fence + -(raw.ctypes.data + fence) % ALIGNMENT
+        if fence:
+            raw[...] = _Fence.POST
+            _Fence.blocks.append((raw, offset, offset + nbytes))
         self.bytes = raw[offset : offset + nbytes]
         self.start = raw.ctypes.data + offset
         with _Live.lock:
@@ -39,6 +46,33 @@ class HostBlock:
         with _Live.lock:
             _Live.ends.pop(self.start, None)
             _Live.table = None
+
+
+class _Fence:
+    """What new blocks have around them, and those that have it."""
+
+    POST = 0xA5
+    bytes = 0
+    blocks: list[tuple[np.ndarray, int, int]] = []  # noqa: RUF012  one for the process
+
+
+@contextmanager
+def fenced(nbytes: int = 1 << 14) -> Iterator[None]:
+    """Blocks made within it have so many bytes on either side that are nobody's: for code that nothing else watches.
+
+    KernelError at the end where something was written there.
+    """
+    before = _Fence.bytes, _Fence.blocks
+    _Fence.bytes, _Fence.blocks = nbytes, []
+    try:
+        yield
+        for raw, start, end in _Fence.blocks:
+            low, high = (np.flatnonzero(part != _Fence.POST) for part in (raw[:start], raw[end:]))
+            if low.size or high.size:
+                where = f"{start - low[0]} bytes before its beginning" if low.size else f"{high[0]} bytes after its end"
+                raise KernelError(f"a block of {end - start} bytes was written {where}: a mask or a stride is wrong")
+    finally:
+        _Fence.bytes, _Fence.blocks = before
 
 
 class _Live:

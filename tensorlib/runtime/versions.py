@@ -219,6 +219,16 @@ def metadata(stock: Any) -> Metadata:
     )
 
 
+def descriptor_flags() -> int:
+    """How many parameters a descriptor without a tensor map has between its pointer's and its own shape and strides.
+
+    The padding, and from 3.8 on whether float32 is rounded to tf32.
+    """
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    return 2 if "round_f32_to_tf32" in TensorDescriptor.__dataclass_fields__ else 1
+
+
 @contextlib.contextmanager
 def without_cache() -> Iterator[None]:
     """Within it Triton keeps what it compiles in a folder that is deleted: its own cannot be used."""
@@ -234,6 +244,34 @@ def without_cache() -> Iterator[None]:
         finally:
             given.clear()
             given.update(before)
+
+
+#: What the front end makes IR for, where the host compiles it: of this one it rewrites tensor descriptors to pointers.
+_FRONT_END = ("cuda", 80, 32)
+#: The 8-bit floats of every target.
+_FLOAT8 = ("fp8e4b15", "fp8e4b8", "fp8e4nv", "fp8e5", "fp8e5b16")
+
+
+def front_end(source: Any, options: dict[str, Any]) -> str:
+    """The text of a kernel's IR (TTIR) after Triton's own passes that no target has a part in, with locations.
+
+    source: an ASTSource. Whoever calls holds the compiler's lock.
+    """
+    from triton._C.libtriton import ir
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler.compiler import make_backend
+
+    target = GPUTarget(*_FRONT_END)
+    backend = make_backend(target)
+    asked = backend.parse_options({"supported_fp8_dtypes": _FLOAT8, **OPTIONS, **options})
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    stages: dict[str, Any] = {}
+    backend.add_stages(stages, asked, source.language)
+    functions = backend.get_codegen_implementation(asked)
+    module = source.make_ir(target, asked, functions, backend.get_module_map(), context)
+    return str(stages["ttir"](module, {}).str())
 
 
 def source(jit_function: Any) -> str:

@@ -7,6 +7,7 @@ dtypes. Any other operator's samples are repeated with inputs that are not conti
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -124,6 +125,25 @@ def proposed(made: Declared) -> tuple[Case, ...]:
         divisor = 1 if len(made.tensors) == 2 else None
         return tuple(_without_refused(made, replace(c, divisor=divisor)) for c in (*declared, *_pointwise(made)))
     return (*declared, *_not_contiguous(made, declared))
+
+
+def at_size(op: Op) -> tuple[Case, ...]:
+    """Calls of the size that programs have, of at most a few million numbers: those that are timed, else a matrix."""
+    if op.bench:
+        timed = [Case(f"bench {i}", s) for i, s in enumerate(op.bench)]
+        return tuple(c for c in timed if sum(math.prod(d.shape) for d in c.draws()) <= _LARGE)
+    plain = [c for c in cases(op) if c.label == "plain"]
+    return tuple(
+        replace(c, label="a matrix", sample=Sample(tuple(_enlarged(a) for a in c.sample.args), c.sample.attrs))
+        for c in plain
+    )
+
+
+_LARGE = 1 << 22
+
+
+def _enlarged(a: Any) -> Any:
+    return replace(a, shape=(1021, 515)) if isinstance(a, Draw) else a
 
 
 def _without_refused(op: Op, case: Case) -> Case:

@@ -16,6 +16,7 @@ paths            gradients on raw arrays and by fused kernels against those by T
 stale            a write between forward and backward gives an error or has no effect
 fast             the fast path of a ufunc against the one slow path: numbers, dtypes, errors
 kernel           the kernel in Triton's interpreter against the CPU, in memory that was poisoned
+native           the kernel as machine code of the processor, at sizes of use too; where llvmlite is installed
 compile          the kernel compiled for every GPU target, its parameter block read back
 errors           the declared errors, alike on the CPU and in the interpreter
 inplace          ``x.op_()`` and ``out=`` against the result; version counters
@@ -27,7 +28,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +43,8 @@ from tensorlib._dtypes import HALF
 from tensorlib.autograd import engine
 from tensorlib.errors import DeviceError, DtypeError
 from tensorlib.op import Composite, Op
+from tensorlib.runtime import memory
+from tensorlib.runtime.native import machine
 from tensorlib.testing import calls, expected, gradients, kernels, transforms
 from tensorlib.testing.cases import (
     BFLOAT16,
@@ -51,6 +54,7 @@ from tensorlib.testing.cases import (
     FLOAT64,
     Case,
     Declared,
+    at_size,
     cases,
     dtypes,
     each_case,
@@ -152,6 +156,8 @@ def _checks(made: Declared, values: Path | str | None, full_targets: bool) -> It
         yield check("fast", _fast)
     if made.kernel is not None:
         yield check("kernel", kernel_on)
+        if machine.available():
+            yield check("native", _native)
         yield check("compile", _compile, full_targets)
     elif made.is_view:
         yield check("kernel", whole_on)
@@ -588,9 +594,11 @@ def _shown(x: Any) -> str:
 # ------------------------------------------------------------------------------------------------------------ kernels
 
 
-def kernel_on(op: Op, device: Device = kernels.INTERPRET) -> None:
+def kernel_on(
+    op: Op, device: Device = kernels.INTERPRET, chosen: Iterable[tuple[Case, np.dtype[Any]]] | None = None
+) -> None:
     """Outputs and auxiliary outputs of the kernel on a device (the interpreter, a GPU) against those of the CPU."""
-    for case, dtype in kernels.interpreted(op):
+    for case, dtype in kernels.interpreted(op) if chosen is None else chosen:
         args, attrs = case.arguments(dtype)
         what = f"{op.name}, {case}, {dtype}: kernel on {device} against the CPU"
         try:
@@ -623,6 +631,13 @@ def kernel_on(op: Op, device: Device = kernels.INTERPRET) -> None:
             if case.special:
                 limit = limit + _cancelled(op, args, w)
             within(g, w, limit + approximate(device, w, op), f"{what}, output {i}")
+
+
+def _native(op: Op) -> None:
+    """The kernel as machine code of the processor against the CPU: small calls, and those of a size that is used."""
+    with memory.fenced():
+        kernel_on(op, kernels.NATIVE, kernels.natively(op))
+    kernel_on(op, kernels.NATIVE, [(case, usual(op)) for case in at_size(op)])
 
 
 def approximate(device: Device, want: np.ndarray, made: Declared) -> float:

@@ -22,7 +22,7 @@ from tensorlib.runtime.launch import Coverage, Launch
 from tensorlib.testing import calls
 from tensorlib.testing.cases import FLOAT64, KERNEL_DTYPES, Case, cases, depends_on_dtype, dtypes, usual
 
-INTERPRET = Device("interpret")
+INTERPRET, NATIVE = Device("interpret"), Device("native")
 
 
 @contextmanager
@@ -80,6 +80,25 @@ def interpreted(op: Op) -> Iterator[tuple[Case, np.dtype[Any]]]:
             # an accumulator or a number that is always float32 shows in nothing else.
             for case in few if dtype in KERNEL_DTYPES else _telling(few)[:2] if dtype == FLOAT64 else few[:1]:
                 yield case, dtype
+
+
+def natively(op: Op) -> Iterator[tuple[Case, np.dtype[Any]]]:
+    """The calls that are compiled for the processor: a few in the usual dtype, one in a half type and in float64.
+
+    A compilation takes as long as a hundred small interpretations do, so that the half types take turns.
+    """
+    first, ordinary = usual(op), _telling(cases(op))
+    for case in ordinary[:_NATIVE] + [c for c in ordinary[_NATIVE:] if c.special][:1]:
+        yield case, first
+    others = [d for d in dtypes(op) if d in KERNEL_DTYPES and d != first]
+    turn = others[zlib.crc32(op.name.encode()) % len(others)] if others else first
+    for dtype in (turn, FLOAT64):
+        if dtype != first and dtype in dtypes(op):
+            for case in [c for c in ordinary if depends_on_dtype(c)][:1]:
+                yield case, dtype
+
+
+_NATIVE = 4  # calls in the usual dtype
 
 
 def _telling(chosen: Sequence[Case]) -> list[Case]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorlib as tl
-from tensorlib import nn, optim
+from tensorlib import _native, nn, optim
 from tensorlib.errors import ArgumentError
 from tensorlib.nn import functional as F
 from tensorlib.runtime import ahead, autotune, tables
@@ -113,3 +114,81 @@ def _entries(table: tables.Table) -> Iterator[str]:
                 best = f"{timed[0][0]:.4g} ms: {timed[0][1]}" if timed else "none could be timed"
                 note = f"; {refused} skipped" * bool(refused) + f", {wrong} with wrong results" * bool(wrong)
                 yield f"  {name}: {place} -> {best} (fastest of {len(timed)}{note}){old}"
+
+
+# ----------------------------------------------------------------------------------------------------- the processor's
+
+SIZES = (1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22)
+
+
+def _trained(function: Callable[..., tl.Tensor], *tensors: tl.Tensor) -> None:
+    """Forward and backward."""
+    function(*[t.requires_grad_() if t.dtype.is_floating_point else t for t in tensors]).sum().backward()
+
+
+def cpu_workloads() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """(text, call) of what training programs do on the CPU, at each of `SIZES` (elements)."""
+    elementwise: dict[str, Callable[..., tl.Tensor]] = dict(
+        gelu=F.gelu, gelu_tanh=functools.partial(F.gelu, approximate="tanh"), silu=F.silu, sigmoid=tl.sigmoid,
+        tanh=tl.tanh, softplus=F.softplus, mish=F.mish, elu=F.elu, hardswish=F.hardswish, erf=tl.erf, log1p=tl.log1p,
+        expm1=tl.expm1, logsigmoid=F.logsigmoid, leaky_relu=F.leaky_relu, clamp=functools.partial(tl.clamp, min=-1.0),
+        selu=F.selu, square=tl.square, rsqrt=lambda x: tl.rsqrt(x.abs() + 1), dropout=F.dropout, sin=tl.sin,
+        cumsum=functools.partial(tl.cumsum, dim=-1), pow=lambda x: (x.abs() + 0.1) ** 1.5,
+    )  # fmt: skip
+    rows: dict[str, Callable[..., tl.Tensor]] = dict(
+        softmax=functools.partial(F.softmax, dim=-1), log_softmax=functools.partial(F.log_softmax, dim=-1),
+        logsumexp=functools.partial(tl.logsumexp, dim=-1), var=functools.partial(tl.var, dim=-1),
+        sum=functools.partial(tl.sum, dim=-1), mean=functools.partial(tl.mean, dim=0),
+        amax=functools.partial(tl.amax, dim=-1),
+    )  # fmt: skip
+    for n in SIZES:
+        for name, function in elementwise.items():
+            yield f"{name} {n}", functools.partial(_trained, function, tl.randn(n))
+        width = min(n // 16, 1024)
+        for name, function in rows.items():
+            yield f"{name} {n}", functools.partial(_trained, function, tl.randn(n // width, width))
+        x, w = tl.randn(n // width, width), tl.randn(width)
+        yield f"layer_norm {n}", functools.partial(
+            _trained, lambda x, w, b, m=width: F.layer_norm(x, (m,), w, b), x, w, tl.randn(width)
+        )
+        yield f"rms_norm {n}", functools.partial(_trained, lambda x, w, m=width: F.rms_norm(x, (m,), w), x, w)
+        images = tl.randn(4, 16, n // 64) if n >= 64 * 16 else tl.randn(2, 16, 2)
+        yield f"group_norm {n}", functools.partial(_trained, lambda x: F.group_norm(x, 4), images)
+        yield f"batch_norm {n}", functools.partial(
+            _trained, lambda x: F.batch_norm(x, None, None, training=True), tl.randn(max(n // 256, 2), 16, 4, 4)
+        )
+        yield f"max_pool {n}", functools.partial(
+            _trained, lambda x: F.max_pool2d(x, 2), tl.randn(max(n // 1024, 1), 4, 16, 16)
+        )
+        targets = tl.randint(0, width, (n // width,))
+        yield f"cross_entropy {n}", functools.partial(_trained, F.cross_entropy, tl.randn(n // width, width), targets)
+        table, indices = tl.randn(1000, 64), tl.randint(0, 1000, (max(n // 64, 1),))
+        yield f"embedding {n}", functools.partial(_trained, lambda t, i: F.embedding(i, t), table, indices)
+        length = max(int((n // 64) ** 0.5), 1)
+        q, k, v = (tl.randn(max(n // (64 * length), 1), length, 64) for _ in range(3))
+        for causal in (True, False):
+            yield f"attention {n}", functools.partial(
+                _trained,
+                lambda q, k, v, c=causal: F.scaled_dot_product_attention(q, k, v, is_causal=c),
+                q[:, None], k[:, None], v[:, None],
+            )  # fmt: skip
+        for make in (optim.AdamW, functools.partial(optim.SGD, momentum=0.9)):
+            yield f"optimizer {n}", functools.partial(_updated, make, n)
+
+
+def cpu_table(found: Sequence[_native.Measured]) -> Iterator[str]:
+    """A line an operator: the ratio of its kernel's time to NumPy's at each size, and from where on it is chosen."""
+    least = _native.crossovers(found)
+    for name in sorted({m.op for m in found}):
+        ratios = {m.size: m.native / m.numpy for m in found if m.op == name}
+        text = "  ".join(f"{size}: {ratio:.2f}" for size, ratio in sorted(ratios.items()))
+        yield f"{name:<36} {f'from {least[name]}' if name in least else 'NumPy':<14} {text}"
+
+
+def _updated(make: Callable[..., optim.Optimizer], n: int) -> None:
+    """One step of an optimizer for n numbers in eight parameters."""
+    parameters = [nn.Parameter(tl.randn(n // 8)) for _ in range(8)]
+    optimizer = make(parameters, lr=1e-3)
+    for p in parameters:
+        p.grad = tl.randn(n // 8)
+    optimizer.step()

@@ -1381,3 +1381,15 @@ def test_negative_strides():
     back = as_strided(x, (6,), (-1,), 5)
     assert isinstance(back, DeviceArray)
     np.testing.assert_array_equal(to_host(back), np.arange(6)[::-1])
+
+
+@jit
+def _load_one_kernel(out, x, n, BLOCK: tl.constexpr):
+    tl.store(out, tl.load(x + n, mask=n < 0, other=0))
+    i = tl.arange(0, BLOCK)
+    tl.store(out + 1 + i, tl.load(x + i, mask=i + n < 0, other=0))
+
+
+def test_a_single_element_may_be_loaded_as_zero():
+    """Triton's own interpreter takes a false ``other`` for none."""
+    assert run(_load_one_kernel, 2, np.float32, np.ones(4, np.float32), 2, BLOCK=1).tolist() == [0, 0]

@@ -183,7 +183,7 @@ def save(table: Table, path: Path) -> Table:
         if there is not None:
             merged.merge(there)
         merged.merge(table)
-        _replace(path, merged.as_json())
+        replace(path, merged.as_json())
     return merged
 
 
@@ -199,7 +199,7 @@ def clear(path: Path) -> bool:
     return True
 
 
-def _replace(path: Path, text: str) -> None:
+def replace(path: Path, text: str) -> None:
     """Write a file in one step: readers see the old one or the new one."""
     name = f"{path}.{os.getpid()}.new"  # one process at a time holds the lock
     try:

@@ -1,0 +1,281 @@
+"""The native engine behind ``cpu``: which operators run there as machine code instead of NumPy, and from which size on.
+
+Where llvmlite is installed (``pip install 'tensorlib[native]'``), an operator of ``least`` runs its Triton kernel,
+compiled for this processor, on NumPy's own memory, as soon as an operand or a result has that many elements. The
+numbers are measured: those of ``MEASURED`` on the machine it names, those of `tensorlib tune --cpu` on the user's, kept
+beside the compiled kernels. Nothing is timed while a program runs, so that the same program takes the same way, and
+rounds in the same way, every time. ``backends.native.enabled = False`` or TENSORLIB_NATIVE=off leaves all to NumPy.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from tensorlib import _array
+from tensorlib._array import DeviceArray
+from tensorlib._core import listening, observers
+from tensorlib._device import device as Device
+from tensorlib.errors import ArgumentError
+from tensorlib.runtime import engine, tables
+
+if TYPE_CHECKING:
+    from tensorlib.op import Op
+
+ndarray = np.ndarray
+_NATIVE = Device("native")
+_KINDS = "biufV"  # of the dtypes that kernels know; V: ml_dtypes'
+
+#: Elements from which the kernel is faster than the NumPy body on every size measured: `tensorlib tune --cpu` on an
+#: Intel Xeon with AVX-512 (Sapphire Rapids), two threads, NumPy 2.4 with OpenBLAS 0.3.31. Float32.
+MEASURED: dict[str, int] = {}
+
+
+class _Unread(dict[str, int]):
+    """Stands in for the numbers until an operator is first looked for: importing the library reads no file."""
+
+    def __contains__(self, name: object) -> bool:
+        enable(asked())
+        return name in state.least
+
+
+class _State:
+    """Which operators run natively."""
+
+    def __init__(self) -> None:
+        #: Elements from which each does, by its name; empty where none does. `_dispatch.execute` looks here.
+        self.least: dict[str, int] = _Unread()
+
+
+state = _State()
+
+
+def available() -> bool:
+    """Whether kernels can be compiled for this processor: Triton and llvmlite are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("triton", "llvmlite"))
+
+
+def asked() -> bool:
+    """Whether TENSORLIB_NATIVE leaves the engine on."""
+    said = os.environ.get("TENSORLIB_NATIVE", "").lower()
+    if said not in ("", "off", "on"):
+        raise ArgumentError(f"TENSORLIB_NATIVE is {said!r}: expected 'off', 'on' or nothing")
+    return said != "off"
+
+
+def enable(on: bool) -> None:
+    """What ``backends.native.enabled = on`` does. Where it is not available nothing changes."""
+    state.least = _table() if on and available() else {}
+
+
+def least() -> dict[str, int]:
+    """Elements from which each operator runs natively; empty where none does."""
+    if isinstance(state.least, _Unread):
+        enable(asked())
+    return state.least
+
+
+def _path() -> Any:
+    folder = tables.folder()
+    return None if folder is None else folder / "cpu-native.json"
+
+
+def _table() -> dict[str, int]:
+    """The user's numbers if they are of this processor, else the library's."""
+    path = _path()
+    try:
+        stored = json.loads(path.read_text()) if path is not None else {}
+        if stored.get("processor") == processor():
+            return {str(name): int(n) for name, n in stored["least"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # none, or a damaged one: it is not trusted
+    return dict(MEASURED)
+
+
+def processor() -> str:
+    """Which processor numbers were measured on, with its threads."""
+    return f"{engine.native().machine.features().text} {os.cpu_count()} processors"
+
+
+# -------------------------------------------------------------------------------------------------------------- running
+
+
+class _Span:
+    """NumPy's memory as the owner of a DeviceArray: from ``start``, ``nbytes`` long."""
+
+    __slots__ = ("__weakref__", "array", "nbytes", "start")
+
+    def __init__(self, array: ndarray, start: int, nbytes: int) -> None:
+        self.array = array
+        self.start = start
+        self.nbytes = nbytes
+
+
+def _seen(array: ndarray) -> DeviceArray | None:
+    """The array as one of the native device; None for one that kernels cannot read."""
+    dtype = array.dtype
+    if dtype.kind not in _KINDS or not array.flags.aligned or not dtype.isnative:
+        return None
+    ptr, size = array.__array_interface__["data"][0], dtype.itemsize
+    strides, low, high = [], ptr, ptr + size
+    for s, n in zip(array.strides, array.shape, strict=True):
+        if s % size:
+            return None
+        strides.append(s // size)
+        if n > 1:
+            low, high = (low + s * (n - 1), high) if s < 0 else (low, high + s * (n - 1))
+    return DeviceArray(ptr, array.shape, tuple(strides), dtype, _NATIVE, _Span(array, low, high - low))
+
+
+def _share(arrays: list[DeviceArray]) -> None:
+    """Give one owner to arrays that share memory: what the engine goes by."""
+    arrays.sort(key=lambda a: a.owner.start)
+    last: Any = None
+    for a in arrays:
+        own = a.owner
+        if last is not None and own.start < last.start + last.nbytes:
+            last.nbytes = max(last.nbytes, own.start + own.nbytes - last.start)
+            a.owner = last
+        else:
+            last = own
+
+
+def run(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any) -> Sequence[Any] | None:
+    """The operator by its kernel on NumPy's arrays; None where NumPy's body is to do it."""
+    threshold = state.least[op.name]
+    size = 0
+    for x in arrays:
+        if type(x) is ndarray:
+            size = max(size, x.size)
+        elif type(x) is list:
+            size = max(size, sum([y.size for y in x]))
+    if size < threshold and not any(threshold <= np.prod(shape, dtype=int) for shape, _ in specs or ()):
+        return None
+    return force(op, arrays, attrs, specs)
+
+
+def force(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any) -> Sequence[Any] | None:
+    """``run`` whatever the size."""
+    operands: list[Any] = []
+    wrapped: list[DeviceArray] = []
+    for x in arrays:
+        if type(x) is ndarray:
+            if op.pointwise and not x.ndim:
+                operands.append(x.item())  # a number that promotion made an array
+                continue
+            seen: Any = _seen(x)
+        elif type(x) is list:
+            seen = [_seen(y) for y in x]
+            if None in seen:
+                return None
+            wrapped += seen
+            operands.append(seen)
+            continue
+        else:
+            operands.append(x)
+            continue
+        if seen is None:
+            return None
+        wrapped.append(seen)
+        operands.append(seen)
+    outs: list[ndarray] = [] if op.mutates else [_array.empty(shape, dtype) for shape, dtype in specs]
+    results = [_seen(out) for out in outs]
+    if None in results:
+        return None
+    if op.mutates:
+        _share(wrapped)
+    assert op.kernel is not None
+    op.kernel(*results, *operands, **attrs)
+    return outs
+
+
+# ------------------------------------------------------------------------------------------------------------ measuring
+
+GAIN = 0.9  #: of NumPy's time that a kernel may take to be chosen: what is about as fast stays as it is
+_REPEAT, _SECONDS = 5, 0.2  # runs of each, of which the fastest counts, and how long they may take together
+
+
+class Measured(NamedTuple):
+    """One operator at one size: seconds of its NumPy body and of its kernel."""
+
+    op: str
+    size: int
+    numpy: float
+    native: float
+
+
+def measure(call: Callable[[], Any]) -> Iterator[Measured]:
+    """Run a call, and time each operator that it executes on the CPU and that has a kernel, both ways."""
+    seen: list[tuple[Op, Sequence[Any], dict[str, Any], Sequence[Any]]] = []
+
+    def note(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], outs: Sequence[Any]) -> None:
+        if op.kernel is not None and not op.dynamic:
+            seen.append((op, list(arrays), attrs, [(out.shape, out.dtype) for out in outs]))
+
+    with numpy_only():
+        observers.append(note)
+        listening[0] += 1
+        try:
+            call()
+        finally:
+            listening[0] -= 1
+            observers.remove(note)
+        for op, arrays, attrs, specs in seen:
+            if force(op, arrays, attrs, specs) is None:
+                continue
+            flat = [y for x in arrays for y in (x if type(x) is list else [x])]
+            sizes = [x.size for x in flat if type(x) is ndarray] + [int(np.prod(shape)) for shape, _ in specs]
+            body, kernel = (lambda: op.cpu(*arrays, **attrs)), (lambda: force(op, arrays, attrs, specs))  # noqa: B023
+            if sum(sizes):
+                yield Measured(op.name, max(sizes), _seconds(body), _seconds(kernel))
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    best, until = np.inf, time.perf_counter() + _SECONDS
+    for _ in range(_REPEAT):
+        start = time.perf_counter()
+        run()
+        now = time.perf_counter()
+        best = min(best, now - start)
+        if now > until:
+            break
+    return best
+
+
+def crossovers(found: Sequence[Measured]) -> dict[str, int]:
+    """For each operator the least size from which on its kernel was faster at every size; others are left out."""
+    least: dict[str, int] = {}
+    for name in sorted({m.op for m in found}):
+        for m in sorted((m for m in found if m.op == name), key=lambda m: (m.size, m.native / m.numpy), reverse=True):
+            if m.native > GAIN * m.numpy:
+                break
+            least[name] = m.size
+    return least
+
+
+def keep(least: dict[str, int]) -> Any:
+    """Store the numbers for this processor, and use them. The file, or None where nothing is kept."""
+    path = _path()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tables.replace(path, json.dumps({"processor": processor(), "least": least}, indent=1) + "\n")
+    state.least = dict(least)
+    return path
+
+
+@contextmanager
+def numpy_only() -> Iterator[None]:
+    """All operators of the CPU by NumPy, for the block."""
+    before = state.least
+    state.least = {}
+    try:
+        yield
+    finally:
+        state.least = before

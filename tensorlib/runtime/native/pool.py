@@ -1,0 +1,471 @@
+"""Threads that share a grid's programs, as machine code: none of them ever holds the interpreter's lock.
+
+A job is a block of memory (`JOB`): the kernel's function, the programs, and the arguments. Its threads take chunks of
+programs in rising order from one counter, the calling thread among them. One job has the threads at a time: a launch
+from another thread while they are busy runs on its own thread, and so does a small one, which `engine` decides.
+
+The threads are started when first needed, and a forked child starts its own. Signals are not theirs to take.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import struct
+import threading
+from typing import Any
+
+import cffi
+import numpy as np
+
+from tensorlib.runtime import cache, fingerprint
+from tensorlib.runtime.native import machine, settings
+
+#: A job's constant part: the address of `symbol_grid`, bytes of scratch a thread, the status, the least chunk.
+HEAD = struct.Struct("<QQQQ")
+#: What each launch writes after it: first and last program, the grid's three sizes, the calling thread's scratch.
+RANGE = "qqIII4xQ"
+_FIRST = HEAD.size
+_RANGE = struct.Struct("<qq")
+ARGUMENTS = 128  #: where the kernel's arguments begin
+STATUS = 128  #: bytes of the status that follows them
+
+_SPINS = 600  # looks at the next job before a thread goes to sleep, and at the end of one: about 20 µs
+_LATEST = 0.1  # seconds that a job runs before Python looks for signals
+_STACK = 16 << 20
+
+# Offsets in a pool's memory. The system's mutex and conditions take at most 64 bytes each on Linux and macOS.
+_MUTEX, _WORK, _DONE, _GENERATION, _RUNNING, _STOP, _JOB, _WORKERS, _BUSY, _CHUNK, _COUNTER, _SIZE = (
+    0, 64, 128, 192, 256, 264, 272, 280, 320, 328, 384, 448,
+)  # fmt: skip
+
+_TEXT = """
+declare i32 @pthread_mutex_init(ptr, ptr)
+declare i32 @pthread_mutex_lock(ptr)
+declare i32 @pthread_mutex_unlock(ptr)
+declare i32 @pthread_cond_init(ptr, ptr)
+declare i32 @pthread_cond_wait(ptr, ptr)
+declare i32 @pthread_cond_broadcast(ptr)
+declare i32 @pthread_attr_init(ptr)
+declare i32 @pthread_attr_setstacksize(ptr, i64)
+declare i32 @pthread_attr_setdetachstate(ptr, i32)
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @posix_memalign(ptr, i64, i64)
+declare void @free(ptr)
+declare i64 @llvm.umax.i64(i64, i64)
+declare i64 @llvm.umin.i64(i64, i64)
+{pause}
+
+define internal void @call(ptr %job, i64 %first, i64 %last, ptr %scratch) nounwind {{
+  %function = load ptr, ptr %job
+  %status.at = getelementptr i8, ptr %job, i64 16
+  %status = load ptr, ptr %status.at
+  %x.at = getelementptr i8, ptr %job, i64 48
+  %x = load i32, ptr %x.at
+  %y.at = getelementptr i8, ptr %job, i64 52
+  %y = load i32, ptr %y.at
+  %z.at = getelementptr i8, ptr %job, i64 56
+  %z = load i32, ptr %z.at
+  %arguments = getelementptr i8, ptr %job, i64 {arguments}
+  call void %function(ptr %arguments, i64 %first, i64 %last, i32 %x, i32 %y, i32 %z, ptr %scratch, ptr %status)
+  ret void
+}}
+
+; The whole job on the calling thread.
+define void @tensorlib_inline(ptr %job) nounwind {{
+  %first.at = getelementptr i8, ptr %job, i64 32
+  %first = load i64, ptr %first.at
+  %last.at = getelementptr i8, ptr %job, i64 40
+  %last = load i64, ptr %last.at
+  %scratch.at = getelementptr i8, ptr %job, i64 64
+  %scratch = load ptr, ptr %scratch.at
+  call void @call(ptr %job, i64 %first, i64 %last, ptr %scratch)
+  ret void
+}}
+
+; Chunks of a job until there are none, or until a program has reported an error.
+define internal void @take(ptr %pool, ptr %job, ptr %scratch) nounwind {{
+entry:
+  %chunk.at = getelementptr i8, ptr %pool, i64 {chunk}
+  %chunk = load i64, ptr %chunk.at
+  %counter = getelementptr i8, ptr %pool, i64 {counter}
+  %last.at = getelementptr i8, ptr %job, i64 40
+  %last = load i64, ptr %last.at
+  %status.at = getelementptr i8, ptr %job, i64 16
+  %status = load ptr, ptr %status.at
+  br label %next
+next:
+  %from = atomicrmw add ptr %counter, i64 %chunk monotonic
+  %any = icmp slt i64 %from, %last
+  br i1 %any, label %look, label %done
+look:
+  %state = load atomic i64, ptr %status monotonic, align 8
+  %well = icmp eq i64 %state, 0
+  br i1 %well, label %some, label %done
+some:
+  %end = add i64 %from, %chunk
+  %to = call i64 @llvm.umin.i64(i64 %end, i64 %last)
+  call void @call(ptr %job, i64 %from, i64 %to, ptr %scratch)
+  br label %next
+done:
+  ret void
+}}
+
+; A job shared with the workers, unless another thread has them: then all of it here. Returns when it is done.
+define void @tensorlib_share(ptr %pool, ptr %job) nounwind {{
+entry:
+  %busy = getelementptr i8, ptr %pool, i64 {busy}
+  %pair = cmpxchg ptr %busy, i64 0, i64 1 acquire monotonic
+  %mine = extractvalue {{ i64, i1 }} %pair, 1
+  br i1 %mine, label %start, label %alone
+alone:
+  call void @tensorlib_inline(ptr %job)
+  ret void
+start:
+  %first.at = getelementptr i8, ptr %job, i64 32
+  %first = load i64, ptr %first.at
+  %last.at = getelementptr i8, ptr %job, i64 40
+  %last = load i64, ptr %last.at
+  %least.at = getelementptr i8, ptr %job, i64 24
+  %least = load i64, ptr %least.at
+  %scratch.at = getelementptr i8, ptr %job, i64 64
+  %scratch = load ptr, ptr %scratch.at
+  %workers.at = getelementptr i8, ptr %pool, i64 {workers}
+  %workers = load i64, ptr %workers.at
+  %threads = add i64 %workers, 1
+  %parts = shl i64 %threads, 3
+  %total = sub i64 %last, %first
+  %even = udiv i64 %total, %parts
+  %chunk = call i64 @llvm.umax.i64(i64 %even, i64 %least)
+  %chunk.at = getelementptr i8, ptr %pool, i64 {chunk}
+  store i64 %chunk, ptr %chunk.at
+  %counter = getelementptr i8, ptr %pool, i64 {counter}
+  store i64 %first, ptr %counter
+  %job.at = getelementptr i8, ptr %pool, i64 {job}
+  store ptr %job, ptr %job.at
+  %running = getelementptr i8, ptr %pool, i64 {running}
+  store atomic i64 %workers, ptr %running release, align 8
+  call void @wake(ptr %pool)
+  call void @take(ptr %pool, ptr %job, ptr %scratch)
+  br label %spin
+spin:
+  %spins = phi i64 [ {spins}, %start ], [ %fewer, %again ]
+  %left = load atomic i64, ptr %running acquire, align 8
+  %over = icmp eq i64 %left, 0
+  br i1 %over, label %finish, label %again
+again:
+  {pause.call}
+  %fewer = sub i64 %spins, 1
+  %tired = icmp eq i64 %fewer, 0
+  br i1 %tired, label %sleep, label %spin
+sleep:
+  call i32 @pthread_mutex_lock(ptr %pool)
+  br label %check
+check:
+  %still = load atomic i64, ptr %running acquire, align 8
+  %empty = icmp eq i64 %still, 0
+  br i1 %empty, label %unlock, label %wait
+wait:
+  %done = getelementptr i8, ptr %pool, i64 {done}
+  call i32 @pthread_cond_wait(ptr %done, ptr %pool)
+  br label %check
+unlock:
+  call i32 @pthread_mutex_unlock(ptr %pool)
+  br label %finish
+finish:
+  store atomic i64 0, ptr %busy release, align 8
+  ret void
+}}
+
+; Another generation of the pool: its workers look at the job, or stop.
+define internal void @wake(ptr %pool) nounwind {{
+  call i32 @pthread_mutex_lock(ptr %pool)
+  %generation = getelementptr i8, ptr %pool, i64 {generation}
+  %old = atomicrmw add ptr %generation, i64 1 release
+  %work = getelementptr i8, ptr %pool, i64 {work}
+  call i32 @pthread_cond_broadcast(ptr %work)
+  call i32 @pthread_mutex_unlock(ptr %pool)
+  ret void
+}}
+
+define internal ptr @worker(ptr %pool) nounwind {{
+entry:
+  %scratch.at = alloca ptr
+  store ptr null, ptr %scratch.at
+  %generation = getelementptr i8, ptr %pool, i64 {generation}
+  %stop = getelementptr i8, ptr %pool, i64 {stop}
+  %work = getelementptr i8, ptr %pool, i64 {work}
+  %job.at = getelementptr i8, ptr %pool, i64 {job}
+  %running = getelementptr i8, ptr %pool, i64 {running}
+  br label %idle
+idle:
+  %seen = phi i64 [ 0, %entry ], [ %now, %finished ]
+  %size = phi i64 [ 0, %entry ], [ %has, %finished ]
+  br label %spin
+spin:
+  %spins = phi i64 [ {spins}, %idle ], [ %fewer, %again ]
+  %glance = load atomic i64, ptr %generation acquire, align 8
+  %newer = icmp ne i64 %glance, %seen
+  br i1 %newer, label %begin, label %again
+again:
+  {pause.call}
+  %fewer = sub i64 %spins, 1
+  %tired = icmp eq i64 %fewer, 0
+  br i1 %tired, label %sleep, label %spin
+sleep:
+  call i32 @pthread_mutex_lock(ptr %pool)
+  br label %check
+check:
+  %look = load atomic i64, ptr %generation acquire, align 8
+  %woken = icmp ne i64 %look, %seen
+  br i1 %woken, label %unlock, label %wait
+wait:
+  call i32 @pthread_cond_wait(ptr %work, ptr %pool)
+  br label %check
+unlock:
+  call i32 @pthread_mutex_unlock(ptr %pool)
+  br label %begin
+begin:
+  %now = load atomic i64, ptr %generation acquire, align 8
+  %asked = load atomic i64, ptr %stop acquire, align 8
+  %leave = icmp ne i64 %asked, 0
+  br i1 %leave, label %end, label %run
+run:
+  %job = load ptr, ptr %job.at
+  %wanted.at = getelementptr i8, ptr %job, i64 8
+  %wanted = load i64, ptr %wanted.at
+  %small = icmp ult i64 %size, %wanted
+  br i1 %small, label %grow, label %work.on
+grow:
+  %old = load ptr, ptr %scratch.at
+  call void @free(ptr %old)
+  store ptr null, ptr %scratch.at
+  %failed = call i32 @posix_memalign(ptr %scratch.at, i64 64, i64 %wanted)
+  %without = icmp ne i32 %failed, 0
+  br i1 %without, label %finished.without, label %work.on
+work.on:
+  %mine = phi i64 [ %size, %run ], [ %wanted, %grow ]
+  %scratch = load ptr, ptr %scratch.at
+  call void @take(ptr %pool, ptr %job, ptr %scratch)
+  br label %finished.with
+finished.without:
+  store ptr null, ptr %scratch.at
+  br label %finished.with
+finished.with:
+  %has = phi i64 [ %mine, %work.on ], [ 0, %finished.without ]
+  %left = atomicrmw sub ptr %running, i64 1 acq_rel
+  %last = icmp eq i64 %left, 1
+  br i1 %last, label %tell, label %finished
+tell:
+  call i32 @pthread_mutex_lock(ptr %pool)
+  %done = getelementptr i8, ptr %pool, i64 {done}
+  call i32 @pthread_cond_broadcast(ptr %done)
+  call i32 @pthread_mutex_unlock(ptr %pool)
+  br label %finished
+finished:
+  br label %idle
+end:
+  %rest = load ptr, ptr %scratch.at
+  call void @free(ptr %rest)
+  %gone = atomicrmw sub ptr %running, i64 1 acq_rel
+  ret ptr null
+}}
+
+; Start up to %wanted workers on zeroed memory; how many there are.
+define i64 @tensorlib_start(ptr %pool, i64 %wanted) nounwind {{
+entry:
+  %attributes = alloca [256 x i8], align 16
+  %thread = alloca i64
+  call i32 @pthread_mutex_init(ptr %pool, ptr null)
+  %work = getelementptr i8, ptr %pool, i64 {work}
+  call i32 @pthread_cond_init(ptr %work, ptr null)
+  %done = getelementptr i8, ptr %pool, i64 {done}
+  call i32 @pthread_cond_init(ptr %done, ptr null)
+  call i32 @pthread_attr_init(ptr %attributes)
+  call i32 @pthread_attr_setstacksize(ptr %attributes, i64 {stack})
+  call i32 @pthread_attr_setdetachstate(ptr %attributes, i32 {detached})
+  br label %next
+next:
+  %count = phi i64 [ 0, %entry ], [ %more, %made ]
+  %enough = icmp uge i64 %count, %wanted
+  br i1 %enough, label %end, label %make
+make:
+  %failed = call i32 @pthread_create(ptr %thread, ptr %attributes, ptr @worker, ptr %pool)
+  %good = icmp eq i32 %failed, 0
+  br i1 %good, label %made, label %end
+made:
+  %more = add i64 %count, 1
+  br label %next
+end:
+  %workers = getelementptr i8, ptr %pool, i64 {workers}
+  store i64 %count, ptr %workers
+  ret i64 %count
+}}
+
+; Ask the workers to end, after the job that they have. Whether they do: not while another thread has them.
+define i64 @tensorlib_stop(ptr %pool) nounwind {{
+  %busy = getelementptr i8, ptr %pool, i64 {busy}
+  %pair = cmpxchg ptr %busy, i64 0, i64 1 acquire monotonic
+  %mine = extractvalue {{ i64, i1 }} %pair, 1
+  br i1 %mine, label %end, label %used
+end:
+  %workers.at = getelementptr i8, ptr %pool, i64 {workers}
+  %workers = load i64, ptr %workers.at
+  %running = getelementptr i8, ptr %pool, i64 {running}
+  store atomic i64 %workers, ptr %running release, align 8
+  %stop = getelementptr i8, ptr %pool, i64 {stop}
+  store atomic i64 1, ptr %stop release, align 8
+  call void @wake(ptr %pool)
+  ret i64 1
+used:
+  ret i64 0
+}}
+"""
+_PAUSES = {
+    "x86_64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
+    "aarch64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
+}
+
+
+def text(features: machine.Features) -> str:
+    """The module of the threads."""
+    declaration, call = _PAUSES.get(features.architecture, ("", "fence acquire"))
+    values = {
+        "pause": declaration, "arguments": ARGUMENTS, "work": _WORK, "done": _DONE, "generation": _GENERATION,
+        "running": _RUNNING, "stop": _STOP, "job": _JOB, "workers": _WORKERS, "busy": _BUSY, "chunk": _CHUNK,
+        "counter": _COUNTER, "spins": _SPINS, "stack": _STACK, "detached": 2 if "darwin" in features.triple else 1,
+    }  # fmt: skip
+    return _TEXT.replace("{pause.call}", call).format(**values)
+
+
+class Runtime:
+    """The threads' functions, linked, and how they are called."""
+
+    def __init__(self) -> None:
+        features = machine.host()
+        module = text(features)
+        key = fingerprint.digest("\0".join((module, features.text, machine.version())))
+        symbols = ("tensorlib_inline", "tensorlib_share", "tensorlib_start", "tensorlib_stop")
+        found = cache.load(key)
+        if found is None:
+            image = machine.compile(module, features)
+            cache.store(key, {"kernel": "threads", "target": "native"}, image)
+        else:
+            image = found[1]
+        self.loaded = machine.load(image, *symbols)
+        self.ffi = cffi.FFI()
+        cast = self.ffi.cast
+        self.inline = cast("void(*)(void *)", self.loaded["tensorlib_inline"])
+        self.share = cast("void(*)(void *, void *)", self.loaded["tensorlib_share"])
+        self.start = cast("int64_t(*)(void *, int64_t)", self.loaded["tensorlib_start"])
+        self.stop = cast("int64_t(*)(void *)", self.loaded["tensorlib_stop"])
+
+
+@functools.cache
+def runtime() -> Runtime:
+    """The functions of the threads: compiled once, then from the disk."""
+    return Runtime()
+
+
+class Pool:
+    """Worker threads that wait for jobs."""
+
+    def __init__(self, workers: int) -> None:
+        functions = runtime()
+        self._bytes = np.zeros(_SIZE + 64, np.uint8)
+        self.address = functions.ffi.cast("void *", self._bytes.ctypes.data + -self._bytes.ctypes.data % 64)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            self.workers = functions.start(self.address, workers)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End the workers, unless another thread is using them just now."""
+        if not self._stopped:
+            self._stopped = bool(runtime().stop(self.address))
+
+
+class _State:
+    """The process's threads."""
+
+    lock = threading.Lock()
+    pool: Pool | None = None
+    #: Pools that are to stop or have: their workers may still look at their memory, a few hundred bytes.
+    stopping: list[Pool] = []  # noqa: RUF012
+
+
+def _resize() -> None:
+    """End the workers: the next job starts as many as there are to be."""
+    with _State.lock:
+        if _State.pool is not None:
+            _State.stopping.append(_State.pool)
+            _State.pool = None
+        for pool in _State.stopping:  # one that another thread is using stays until the next time
+            pool.stop()
+
+
+settings.threads_changed.append(_resize)
+
+
+def pool() -> Pool:
+    """The workers, started if there are none."""
+    found = _State.pool
+    if found is None:
+        with _State.lock:
+            found = _State.pool
+            if found is None:
+                found = _State.pool = Pool(settings.get_num_threads() - 1)
+    return found
+
+
+def run(job: Any, total: int, nanoseconds: float) -> None:
+    """Run a job of total programs, of so many nanoseconds each, on all threads. Signals are seen between its parts."""
+    functions = runtime()
+    count = settings.get_num_threads()
+    if count == 1:
+        run_part, first = functions.inline, None
+    else:
+        run_part, first = functions.share, pool().address
+    step = total
+    if total * nanoseconds > 4e9 * _LATEST * count:
+        step = max(8 * count, int(1e9 * _LATEST * count / nanoseconds))
+    if step >= total:
+        run_part(job) if first is None else run_part(first, job)
+        return
+    memory = functions.ffi.buffer(job, ARGUMENTS)
+    for begin in range(0, total, step):
+        _RANGE.pack_into(memory, _FIRST, begin, min(begin + step, total))
+        run_part(job) if first is None else run_part(first, job)
+
+
+class Scratch(threading.local):
+    """A thread's own memory for its jobs."""
+
+    address = 0
+    size = 0
+    owner: Any = None
+
+    def grow(self, size: int) -> int:
+        """The address of at least size bytes."""
+        if self.size < size:
+            self.owner = np.empty(size + 64, np.uint8)
+            start = self.owner.ctypes.data
+            self.address, self.size = start + -start % 64, size
+        return self.address
+
+
+scratch = Scratch()
+
+
+def _after_fork() -> None:
+    """A child has none of its parent's threads."""
+    _State.lock = threading.Lock()
+    _State.pool = None
+    _State.stopping.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

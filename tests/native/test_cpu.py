@@ -1,0 +1,176 @@
+"""The native engine behind ``cpu``: which operators it takes, that they give what NumPy gives, and the switches."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import tensorlib as tl
+from tensorlib import _native
+from tensorlib.errors import ArgumentError
+from tensorlib.nn import functional as F
+from tensorlib.op import registry
+
+pytest.importorskip("llvmlite")
+pytest.importorskip("triton")
+
+OPERATORS = (
+    "_gelu", "gelu_grad", "softmax", "softmax_grad", "_layer_norm", "layer_norm_grad", "_cross_entropy",
+    "cross_entropy_grad", "_attention", "adam_", "erf", "_dropout", "_normal", "cumsum", "sum",
+)  # fmt: skip
+
+
+@pytest.fixture
+def native(monkeypatch, tmp_path):
+    """These operators natively whatever the size; a list of those that did."""
+    monkeypatch.setenv("TENSORLIB_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(_native.state, "least", dict.fromkeys(OPERATORS, 1))
+    seen: list[str] = []
+    force = _native.force
+
+    def noted(op, *args):
+        out = force(op, *args)
+        if out is not None:
+            seen.append(op.name)
+        return out
+
+    monkeypatch.setattr(_native, "force", noted)
+    return seen
+
+
+def both(call):
+    """What a call gives natively and by NumPy."""
+    got = call()
+    with _native.numpy_only():
+        return got, call()
+
+
+def close(got, expected, rtol=2e-5):
+    for a, b in zip(got, expected, strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=rtol, atol=rtol)
+
+
+def trained(function, *shapes, dtype=tl.float32):
+    """A function's result and the gradients of its inputs."""
+    rng = np.random.default_rng(3)
+    inputs = [tl.tensor(rng.standard_normal(shape), dtype=dtype).requires_grad_() for shape in shapes]
+    out = function(*inputs)
+    out.backward(tl.ones_like(out))
+    return [out.detach().double(), *(x.grad.double() for x in inputs)]
+
+
+CASES = {
+    "gelu": (F.gelu, (7, 33)),
+    "softmax": (lambda x: F.softmax(x, 1).square(), (5, 70)),
+    "layer_norm": (lambda x, w, b: F.layer_norm(x, (40,), w, b), (9, 40), (40,), (40,)),
+    "cross_entropy": (lambda x: F.cross_entropy(x, tl.arange(6) % 5), (6, 5)),
+    "attention": (lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),) + ((2, 3, 17, 8),) * 3,
+    "strided": (lambda x: F.gelu(x.t()[1:, ::2]), (6, 9)),
+    "erf": (tl.erf, (50,)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operators_give_what_numpy_gives(native, name):
+    function, *shapes = CASES[name]
+    close(*both(lambda: trained(function, *shapes)))
+    assert native
+
+
+@pytest.mark.parametrize("dtype", [tl.bfloat16, tl.float16, tl.float64], ids=str)
+def test_other_dtypes(native, dtype):
+    close(*both(lambda: trained(CASES["gelu"][0], (7, 33), dtype=dtype)), rtol=1e-2 if dtype.itemsize == 2 else 1e-12)
+    assert "_gelu" in native
+
+
+def test_random_numbers_are_the_same(native):
+    def draw():
+        tl.manual_seed(5)
+        return tl.randn(1000), F.dropout(tl.ones(1000), 0.3)
+
+    close(*both(draw), rtol=1e-5)
+    assert {"_normal", "_dropout"} <= set(native)
+
+
+def test_an_optimizer(native):
+    def run():
+        tl.manual_seed(1)
+        layers = tl.nn.Linear(8, 8)
+        optimizer = tl.optim.AdamW(layers.parameters(), lr=0.1)
+        for _ in range(3):
+            layers(tl.ones(2, 8)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return [p.detach() for p in layers.parameters()]
+
+    close(*both(run))
+    assert "adam_" in native
+
+
+def test_small_and_foreign_arrays_stay_with_numpy(native, monkeypatch):
+    monkeypatch.setitem(_native.state.least, "erf", 100)
+    tl.erf(tl.ones(99))
+    assert native == []
+    tl.erf(tl.ones(100))
+    assert native == ["erf"]
+    packed = np.zeros(100, np.dtype([("a", "i1"), ("x", "<f4")], align=False))["x"]  # at addresses that kernels refuse
+    assert not packed.flags.aligned
+    assert (tl.erf(tl.from_numpy(packed)) == 0).all() and native == ["erf"]
+
+
+def test_memory_that_two_arguments_share_is_seen():
+    memory = np.arange(20, dtype=np.float32)
+    arrays = [_native._seen(a) for a in (memory[:10], memory[5:15], memory[16:], np.frombuffer(memory)[-1:])]
+    _native._share(list(arrays))
+    first, second, third, last = (a.owner for a in arrays)
+    assert first is second and third is last and first is not third
+    assert (first.start, first.nbytes) == (memory.ctypes.data, 60)
+
+
+def test_the_switches(native):
+    assert tl.backends.native.is_available() and "erf" in _native.least()
+    with tl.backends.native.flags(enabled=False):
+        tl.erf(tl.ones(100))
+        assert native == [] and not _native.least()
+    assert _native.least() == _native.MEASURED  # the user's file is in an empty folder
+    unknown = _native.MEASURED.keys() - registry.keys()
+    assert not unknown
+
+
+def test_numbers_of_the_users_own(native):
+    path = _native.keep({"erf": 10})
+    assert json.loads(path.read_text())["processor"] == _native.processor()
+    _native.enable(True)
+    assert _native.least() == {"erf": 10}
+    for damage in ("", "[]", '{"processor": "another", "least": {"erf": 1}}', '{"least": 3}'):
+        path.write_text(damage)
+        _native.enable(True)
+        assert _native.least() == _native.MEASURED
+
+
+def test_measuring(native):
+    found = list(_native.measure(lambda: F.gelu(tl.randn(5000))))
+    assert [(m.op, m.size) for m in found if m.op == "_gelu"] == [("_gelu", 5000)]
+    assert all(m.numpy > 0 and m.native > 0 for m in found)
+    times = [
+        _native.Measured("a", 10, 1.0, 5.0), _native.Measured("a", 100, 1.0, 0.5), _native.Measured("a", 999, 1.0, 0.2),
+        _native.Measured("b", 10, 1.0, 0.1), _native.Measured("b", 100, 1.0, 0.1), _native.Measured("b", 100, 1.0, 2.0),
+        _native.Measured("c", 5, 1.0, 0.5),
+    ]  # fmt: skip
+    assert _native.crossovers(times) == {"a": 100, "c": 5}
+
+
+def test_the_environment(monkeypatch):
+    code = "import tensorlib as t; from tensorlib import _native; t.ones(3).erf(); print(len(_native.least()))"
+    environment = {**os.environ, "TENSORLIB_NATIVE": "off"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
+    monkeypatch.setenv("TENSORLIB_NATIVE", "fast")
+    with pytest.raises(ArgumentError, match="TENSORLIB_NATIVE is 'fast': expected 'off', 'on' or nothing"):
+        _native.asked()
