@@ -86,13 +86,14 @@ if _collecting:
 
 _SUBMODULES = (
     "accelerator", "amp", "backends", "compiler", "cpu", "distributed", "distributions", "fft", "func",
-    "io", "jit", "linalg", "nn", "ops", "optim", "special", "testing", "utils", "version",
+    "io", "jit", "linalg", "nn", "ops", "optim", "special", "testing", "triton", "utils", "version",
 )  # fmt: skip
 #: Functions and classes of this namespace that live in a submodule.
 _LATE: dict[str, tuple[str, ...]] = {
     "io": ("load", "save"),
     "func": ("vmap",),
     "jit": ("_assert",),
+    "triton": ("launch",),
     "amp": ("autocast", "GradScaler"),
     "accelerator": ("AcceleratorError", "Event", "OutOfMemoryError", "Stream"),
     "_legacy": ("BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor", "HalfTensor",

@@ -310,11 +310,11 @@ class Tensor:
         """min(max(input, min), max), elementwise, with bounds that are numbers, tensors or absent. NaN stays NaN."""
     def clamp_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place clamp."""
-    def clamp_max(self, max: Any) -> Tensor:
+    def clamp_max(self, max: Any, *, out: Any = None) -> Tensor:
         """min(input, max), elementwise."""
     def clamp_max_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place clamp_max."""
-    def clamp_min(self, min: Any) -> Tensor:
+    def clamp_min(self, min: Any, *, out: Any = None) -> Tensor:
         """max(input, min), elementwise."""
     def clamp_min_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place clamp_min."""
@@ -332,7 +332,7 @@ class Tensor:
         """In-place conj_physical."""
     def contiguous(self, memory_format: Any = None) -> Tensor:
         """Itself when contiguous, otherwise a contiguous copy."""
-    def copy_(self, src: Any, non_blocking: _bool = False) -> Tensor:
+    def copy_(self, src: Any = None, non_blocking: _bool = False, *, other: Any = None) -> Tensor:
         """Write ``src``, broadcast and converted, into this tensor; ``non_blocking`` as for ``to``."""
     def copysign(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """|input| with the sign of other, elementwise; that of -0.0 counts."""
@@ -376,7 +376,7 @@ class Tensor:
     def data(self, value: Any) -> None: ...
     def data_ptr(self) -> _int:
         """Address of the first element."""
-    def deg2rad(self) -> Tensor:
+    def deg2rad(self, *, out: Any = None) -> Tensor:
         """input π / 180, elementwise."""
     def deg2rad_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place deg2rad."""
@@ -388,7 +388,7 @@ class Tensor:
         """Forget the history."""
     @property
     def device(self) -> Any: ...
-    def diag(self, diagonal: _int = 0) -> Tensor:
+    def diag(self, diagonal: _int = 0, *, out: Any = None) -> Tensor:
         """The matrix with a vector on its diagonal, or the diagonal of a matrix, as a copy."""
     def diag_embed(self, offset: _int = 0, dim1: _int = -2, dim2: _int = -1) -> Tensor:
         """Zeros with the last dimension of input on the diagonal of the new dimensions ``dim1`` and ``dim2``."""
@@ -406,8 +406,8 @@ class Tensor:
         """In-place digamma."""
     def dim(self) -> _int:
         """Number of dimensions."""
-    def dim_order(self) -> Any:
-        """The dims from the one with the largest stride to the one with the smallest."""
+    def dim_order(self, *, ambiguity_check: Any = False) -> Any:
+        """The dims from the one with the largest stride to the one with the smallest; of equal ones the first first."""
     def dist(self, other: Tensor, p: Any = 2, *, out: Any = None) -> Tensor:
         """(Σ |input - other|**p)**(1/p), the two broadcast against each other. DtypeError for integers."""
     def div(self, other: Any, *, rounding_mode: Any = None, out: Any = None) -> Tensor:
@@ -475,7 +475,7 @@ class Tensor:
         """In-place fix."""
     def flatten(self, start_dim: _int = 0, end_dim: _int = -1) -> Tensor:
         """Dimensions ``start_dim`` … ``end_dim`` as one: a view where strides allow it, otherwise a copy."""
-    def flip(self, *dims: Any) -> Tensor:
+    def flip(self, *args: Any, dims: Any = None) -> Tensor:
         """input with the dimensions ``dims`` in reverse order, as a copy. DimError out of range or named twice."""
     def fliplr(self) -> Tensor:
         """input with its columns in reverse order: ``flip(1)``."""
@@ -657,9 +657,9 @@ class Tensor:
         """Whether each element is infinite."""
     def isnan(self, *, out: Any = None) -> Tensor:
         """Whether each element is NaN."""
-    def isneginf(self) -> Tensor:
+    def isneginf(self, *, out: Any = None) -> Tensor:
         """Whether each element is -∞."""
-    def isposinf(self) -> Tensor:
+    def isposinf(self, *, out: Any = None) -> Tensor:
         """Whether each element is +∞."""
     def isreal(self) -> Tensor:
         """Whether the imaginary part of each element is 0."""
@@ -787,7 +787,7 @@ class Tensor:
         """Σ input^k / k!: (…, n, n), float or complex. Scaling and squaring of a Padé approximant: Higham 2005."""
     def matrix_power(self, n: _int, *, out: Any = None) -> Tensor:
         """input @ input @ … n times, by repeated squaring; of the inverse for n < 0: (…, k, k). The identity for n = 0."""
-    def max(self, dim: Any = None, keepdim: _bool = False, *, other: Any = None) -> Any:
+    def max(self, dim: Any = None, keepdim: _bool = False, *, other: Any = None, out: Any = None) -> Any:
         """The maximum of all elements; max(input, dim): (values, indices) along a dim; max(input, other): maximum."""
     def maximum(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """The larger of the two, elementwise; NaN where either is NaN. At a tie each gets half of the gradient."""
@@ -795,7 +795,7 @@ class Tensor:
         """Σ input / n over ``dim`` (one, several, or all for None), n the number of elements reduced."""
     def median(self, dim: _int | None = None, keepdim: _bool = False, *, out: Any = None) -> Any:
         """The middle of all elements, the lower one of two; median(input, dim): (values, indices) along a dim."""
-    def min(self, dim: Any = None, keepdim: _bool = False, *, other: Any = None) -> Any:
+    def min(self, dim: Any = None, keepdim: _bool = False, *, other: Any = None, out: Any = None) -> Any:
         """The minimum of all elements; min(input, dim): (values, indices) along a dim; min(input, other): minimum."""
     def minimum(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """The smaller of the two, elementwise; NaN where either is NaN. At a tie each gets half of the gradient."""
@@ -933,7 +933,7 @@ class Tensor:
         """(Q, R) with input = Q R; ``some``: of reduced size. ``linalg.qr``."""
     def quantile(self, q: Any, dim: _int | None = None, keepdim: _bool = False, *, interpolation: str = 'linear', out: Any = None) -> Tensor:
         """The q-th quantiles along ``dim`` (None: of all elements): the value at rank q (n - 1) of the sorted elements."""
-    def rad2deg(self) -> Tensor:
+    def rad2deg(self, *, out: Any = None) -> Tensor:
         """input 180 / π, elementwise."""
     def rad2deg_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place rad2deg."""
@@ -981,7 +981,7 @@ class Tensor:
         """The same elements in C order under another shape: a view where strides allow it, otherwise a copy."""
     def reshape_as(self, other: Tensor) -> Tensor:
         """``input.reshape(other.shape)``."""
-    def resize_(self, *size: Any, memory_format: Any = None) -> Tensor:
+    def resize_(self, *args: Any, size: Any = None, memory_format: Any = None) -> Tensor:
         """Give this tensor another shape: the same memory where it is large enough, else a larger copy of it."""
     def resize_as_(self, the_template: Tensor, memory_format: Any = None) -> Tensor:
         """``resize_`` to the shape of another tensor."""
@@ -1081,7 +1081,7 @@ class Tensor:
         """The view without those of the dimensions ``dim`` (None: all) that have size 1; others stay."""
     def squeeze_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place squeeze."""
-    def std(self, dim: Any = None, unbiased: Any = None, keepdim: _bool = False, *, correction: Any = None) -> Any:
+    def std(self, dim: Any = None, unbiased: Any = None, keepdim: _bool = False, *, correction: Any = None, out: Any = None) -> Any:
         """√(Σ (input - mean)² / max(n - correction, 0)) over ``dim``: the square root of ``var``, which see."""
     def stft(self, n_fft: _int, hop_length: _int | None = None, win_length: _int | None = None, window: Tensor | None = None, center: _bool = True, pad_mode: str = 'reflect', normalized: _bool = False, onesided: _bool | None = None, return_complex: _bool | None = None, align_to_window: _bool | None = None) -> Tensor:
         """Σ_k window[k] input[t hop_length + k] exp(-2πi jk / n_fft): frequency j of frame t, (…, frequencies, frames)."""
@@ -1099,7 +1099,7 @@ class Tensor:
         """In-place subtract."""
     def sum(self, dim: _int | Sequence[_int] | None = None, keepdim: Any = False, *, dtype: Any = None, out: Any = None) -> Tensor:
         """Σ input over ``dim`` (one, several, or all for None)."""
-    def sum_to_size(self, *size: Any) -> Tensor:
+    def sum_to_size(self, *args: Any, size: Any = None) -> Tensor:
         """The sum over the dims in which a tensor of ``size`` would be broadcast to the shape of ``input``."""
     def svd(self, some: _bool = True, compute_uv: _bool = True, *, out: Any = None) -> Any:
         """(U, S, V) with input = U diag(S) V^H; ``some``: of reduced size. V, where ``linalg.svd`` returns V^H."""
@@ -1189,11 +1189,11 @@ class Tensor:
         """In-place unsqueeze."""
     def untyped_storage(self) -> Any:
         """The memory that it and its views share."""
-    def var(self, dim: Any = None, unbiased: Any = None, keepdim: _bool = False, *, correction: Any = None) -> Any:
+    def var(self, dim: Any = None, unbiased: Any = None, keepdim: _bool = False, *, correction: Any = None, out: Any = None) -> Any:
         """Σ (input - mean)² / max(n - correction, 0) over ``dim`` (one, several, or all for None); ``correction`` is 1."""
     def vdot(self, other: Tensor, *, out: Any = None) -> Tensor:
         """Σ conj(input) other of two vectors: ``dot`` with the first one conjugated."""
-    def view(self, *shape: Any, dtype: Any = None) -> Tensor:
+    def view(self, *shape: Any, dtype: Any = None, size: Any = None) -> Tensor:
         """The view of another shape with as many elements; one size may be -1. ShapeError where strides forbid it."""
     def view_as(self, other: Tensor) -> Tensor:
         """``input.view(other.shape)``."""

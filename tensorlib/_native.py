@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tensorlib import _array
-from tensorlib._array import DeviceArray
+from tensorlib._array import DeviceArray, contiguous_strides
 from tensorlib._core import listening, observers
 from tensorlib._device import device as Device
 from tensorlib.errors import ArgumentError
@@ -123,7 +123,11 @@ def _seen(array: ndarray) -> DeviceArray | None:
     dtype = array.dtype
     if dtype.kind not in _KINDS or not array.flags.aligned or not dtype.isnative:
         return None
-    ptr, size = array.__array_interface__["data"][0], dtype.itemsize
+    interface = array.__array_interface__
+    ptr, size = interface["data"][0], dtype.itemsize
+    if interface["strides"] is None:  # contiguous: most are
+        shape = interface["shape"]
+        return DeviceArray(ptr, shape, contiguous_strides(shape), dtype, _NATIVE, _Span(array, ptr, array.nbytes))
     strides, low, high = [], ptr, ptr + size
     for s, n in zip(array.strides, array.shape, strict=True):
         if s % size:

@@ -14,6 +14,7 @@ from tensorlib._core import Tensor
 from tensorlib._promotion import set_default_dtype
 from tensorlib.errors import ArgumentError
 from tensorlib.runtime import determinism
+from tensorlib.runtime.native import settings as native
 
 _PRECISIONS = ("highest", "high", "medium")
 _state: dict[str, Any] = {"precision": "highest", "interop": 1, "warn": False}
@@ -25,13 +26,13 @@ def _library() -> Any:
 
 
 def get_num_threads() -> int:
-    """How many threads matrix products run on. All other CPU operators run on one."""
+    """How many threads matrix products on the CPU and kernels on device "native" run on; other operators run on one."""
     used = _library()
-    return 1 if used is None else used.threads
+    return native.get_num_threads() if used is None else used.threads
 
 
 def set_num_threads(num: int) -> None:
-    """Set how many threads matrix products on the CPU run on. ValueError below 1."""
+    """Set how many threads matrix products on the CPU and kernels on device "native" run on. ValueError below 1."""
     if not isinstance(num, int) or isinstance(num, bool):
         raise TypeError(f"set_num_threads expects an int, but got {type(num).__name__}")
     if num < 1:
@@ -39,6 +40,7 @@ def set_num_threads(num: int) -> None:
     used = _library()
     if used is not None:
         used.set_threads(num)
+    native.set_num_threads(num)
 
 
 def get_num_interop_threads() -> int:

@@ -143,8 +143,13 @@ class _Methods(Tensor):
         """Whether the elements lie in C order without gaps."""
         return _array.is_contiguous(self._array)
 
-    def dim_order(self) -> tuple[int, ...]:
-        """The dims from the one with the largest stride to the one with the smallest."""
+    def dim_order(self, *, ambiguity_check: Any = False) -> tuple[int, ...]:
+        """The dims from the one with the largest stride to the one with the smallest; of equal ones the first first.
+
+        ``ambiguity_check=True``: RuntimeError where equal strides leave the order open.
+        """
+        if ambiguity_check and len({s for n, s in zip(self.shape, self.stride(), strict=True) if n > 1}) < self.ndim:
+            raise RuntimeError("dim_order: The tensor does not have unique dim order: dims of equal strides")
         strides = self.stride()
         return tuple(sorted(range(len(strides)), key=lambda d: -strides[d]))
 
@@ -501,8 +506,14 @@ class _Methods(Tensor):
 
     # ------------------------------------------------------------------------------------------- in place
 
-    def copy_(self, src: Any, non_blocking: bool = False) -> Tensor:
-        """Write ``src``, broadcast and converted, into this tensor; ``non_blocking`` as for ``to``."""
+    def copy_(self, src: Any = None, non_blocking: bool = False, *, other: Any = None) -> Tensor:
+        """Write ``src``, broadcast and converted, into this tensor; ``non_blocking`` as for ``to``.
+
+        ``other`` is the name that PyTorch's parser has for ``src``.
+        """
+        if (src is None) == (other is None):
+            raise TypeError("copy_(): expected one tensor to copy from, src")
+        src = other if src is None else src
         if not isinstance(src, Tensor):
             src = create.as_tensor(src)
         return _inplace.assign(self, src, "copy_", non_blocking=non_blocking)
@@ -567,14 +578,16 @@ class _Methods(Tensor):
             t.as_strided((below,), (step,), start).fill_(fill_value)
         return self
 
-    def resize_(self, *size: Any, memory_format: Any = None) -> Tensor:
+    def resize_(self, *args: Any, size: Any = None, memory_format: Any = None) -> Tensor:
         """Give this tensor another shape: the same memory where it is large enough, else a larger copy of it.
 
         Elements beyond what was there are undefined. AutogradError where it requires a gradient.
         """
         if self.requires_grad:
             raise AutogradError("resize_: cannot resize variables that require grad")
-        shape = as_ints("resize_", "size", size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size)
+        sizes = create.sizes_given("resize_", args, size)
+        listed = len(sizes) == 1 and isinstance(sizes[0], (tuple, list))
+        shape = as_ints("resize_", "size", sizes[0] if listed else sizes)
         if any(n < 0 for n in shape):
             raise ShapeError(f"resize_: a size cannot be negative, got {shape}")
         x = self._array
@@ -890,8 +903,15 @@ def promote_types(type1: Any, type2: Any) -> dtype:
     return OF_NUMPY[_promotion.promote_types(as_dtype(type1).numpy, as_dtype(type2).numpy)]
 
 
-def result_type(tensor1: Any, tensor2: Any) -> dtype:
-    """The dtype of an arithmetic operation on two tensors or numbers."""
+def result_type(*args: Any, **names: Any) -> dtype:
+    """The dtype of an arithmetic operation on two tensors or numbers: ``result_type(tensor1, tensor2)``.
+
+    By keyword as PyTorch has them: ``tensor`` and ``other``, ``scalar`` and ``tensor``, ``scalar1`` and ``scalar2``.
+    """
+    unknown = names.keys() - {"tensor", "tensor1", "tensor2", "other", "scalar", "scalar1", "scalar2"}
+    if unknown or len(args) + len(names) != 2:
+        raise TypeError(f"result_type(): expected two tensors or numbers, got {len(args)} and {sorted(names)}")
+    tensor1, tensor2 = (*args, *names.values())
     return OF_NUMPY[_promotion.result_dtype([x._array if isinstance(x, Tensor) else x for x in (tensor1, tensor2)])]
 
 

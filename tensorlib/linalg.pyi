@@ -93,5 +93,5 @@ def vander(x: Tensor, N: _int | None = None) -> Tensor:
     """[x⁰, x¹, …, x^(N-1)] along a new last dimension, N by default the size of the last: (…, n) -> (…, n, N)."""
 def vecdot(x: Tensor, y: Tensor, *, dim: _int = -1, out: Any = None) -> Tensor:
     """Σ conj(x_i) y_i over ``dim``, the other dimensions broadcast. Floating point or complex."""
-def vector_norm(x: Tensor, ord: Any = 2, dim: _int | Sequence[_int] | None = None, keepdim: Any = False, *, dtype: Any = None, out: Any = None) -> Tensor:
-    """(Σ |x|**ord)**(1/ord) over ``dim``; inf and -inf: the largest and smallest |x|; 0: how many are not 0."""
+def vector_norm(input: Tensor, ord: Any = 2, dim: _int | Sequence[_int] | None = None, keepdim: Any = False, *, dtype: Any = None, out: Any = None) -> Tensor:
+    """(Σ |input|**ord)**(1/ord) over ``dim``; inf and -inf: the largest and smallest |input|; 0: how many are not 0."""

@@ -63,11 +63,12 @@ from tensorlib._samples import (
 from tensorlib.errors import DtypeError, ShapeError, TensorlibError
 from tensorlib.kernels import pointwise as pointwise_kernel
 from tensorlib.runtime.compiler import Jit, jit
+from tensorlib.runtime.descriptors import TensorDescriptor
 from tensorlib.runtime.launch import launch
 
 __all__ = ["ACCUMULATE", "COMPARE", "FLOATS", "FLOAT_ONLY", "INTEGERS", "INT_TO_FLOAT", "ORDER",
            "PROMOTE", "SPACES", "Array", "Arrays", "Dim", "Dims", "Ints", "NewDim", "Op", "Scalar",
-           "between", "bools", "composite", "composites", "declared", "distinct", "draw", "each",
+           "TensorDescriptor", "between", "bools", "composite", "composites", "declared", "distinct", "draw", "each",
            "fails", "grid", "into", "ints", "jit", "launch", "names_in", "op", "pointwise", "registry",
            "result_type", "strided", "transposed", "values", "view"]  # fmt: skip
 
@@ -103,7 +104,10 @@ composites: dict[str, Composite] = {}
 watchers: list[Callable[[Any], None]] = []
 
 #: NumPy's spellings of PyTorch's parameter names.
-ALIASES = {"axis": "dim", "keepdims": "keepdim", "x1": "input", "x2": "other", "a": "input", "b": "other"}
+ALIASES = {
+    "axis": "dim", "keepdims": "keepdim", "x1": "input", "x2": "other", "a": "input", "b": "other", "x": "input",
+    "axis0": "dim0", "axis1": "dim1",
+}  # fmt: skip
 _STYLES = {"Dim": "dim", "Dim | None": "dim", "NewDim": "newdim", "Dims": "dims", "Ints": "ints",
            "Ints | None": "ints", "Scalar": "scalar", "Scalar | None": "scalar"}  # fmt: skip
 _KINDS = {"Array": "array", "Array | None": "optional", "Arrays": "arrays"}

@@ -18,7 +18,11 @@ from tensorlib.kernels.pointwise import copy
 from tensorlib.op import Array, Dim, composite, op, pointwise
 from tensorlib.runtime.compiler import jit
 from tensorlib.runtime.launch import cdiv, launch
+from tensorlib.runtime.native import machine
 from tensorlib.testing import Check, CheckError, checks, kernels
+
+#: The check that what the interpreter finds is also found in machine code, where that can be made.
+NATIVE = ("native",) if machine.available() else ()
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +168,7 @@ def test_wrong_operation_in_the_kernel() -> None:
         return input + input
 
     found = failing(pointwise(_thrice, promote=INT_TO_FLOAT, vjp=lambda g: g + g)(_mutant))
-    assert set(found) == {"kernel"}
+    assert set(found) == {"kernel", *NATIVE}
     assert "kernel on interpret against the CPU" in str(found["kernel"])
 
 
@@ -181,7 +185,7 @@ def test_float64_computed_in_float32() -> None:
         launch(_single_kernel, (cdiv(out.size, 16),), out, input, out.size, BLOCK=16)
 
     found = failing(own(kernel=_contiguous(run)))
-    assert set(found) == {"kernel"}
+    assert set(found) == {"kernel", *NATIVE}
     assert "float64: kernel on interpret against the CPU" in str(found["kernel"])
 
 
@@ -190,6 +194,23 @@ def test_unmasked_load() -> None:
     assert set(found) == {"kernel"}
     assert isinstance(found["kernel"], KernelError)
     assert "out of bounds" in str(found["kernel"])
+
+
+def test_unmasked_store() -> None:
+    @jit
+    def _beyond_kernel(out, x, n, BLOCK: tl.constexpr):
+        i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+        value = tl.load(x + i, mask=i < n)
+        tl.store(out + i, value + value)
+
+    def run(out: Any, input: Any) -> None:
+        launch(_beyond_kernel, (cdiv(out.size, 16),), out, input, out.size, BLOCK=16)
+
+    found = failing(own(kernel=_contiguous(run)))
+    assert set(found) == {"kernel", *NATIVE}
+    assert "out of bounds" in str(found["kernel"])
+    for name in NATIVE:  # nothing watches machine code, but the memory around the blocks
+        assert "was written 0 bytes after its end" in str(found[name])
 
 
 def test_elements_nobody_writes() -> None:

@@ -251,7 +251,7 @@ def _loops(value: Any, seen: set[Any]) -> bool:
             return under_vmap(made) == "loop"
         value = made.composite
     value = inspect.unwrap(value) if callable(value) else value
-    if not isinstance(value, FunctionType) or value in seen or not value.__module__.startswith("tensorlib."):
+    if not isinstance(value, FunctionType) or value in seen or not str(value.__module__).startswith("tensorlib."):
         return False
     seen.add(value)
     names = set(_names_of(value.__code__))

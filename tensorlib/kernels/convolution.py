@@ -210,7 +210,7 @@ _SINGLE = (
 def _tiles(p: Problem, gpu: Hardware) -> list[Tile]:
     """The default, and on GPUs what a search compares it with."""
     default = _tile(p, gpu)
-    if p.dtype.kind in "iu" or p.dtype.itemsize == 8 or gpu.family == "interpret":
+    if p.dtype.kind in "iu" or p.dtype.itemsize == 8 or gpu.on_host:
         return [default]
     fit_m, fit_n = max(16, next_power_of_2(p.M)), max(16, next_power_of_2(p.N))
     found = [default]

@@ -8,8 +8,10 @@ import numpy as np
 
 from tensorlib._array import DeviceArray, empty
 from tensorlib.kernels.indexing import contiguous, index_put_, rows, zero
+from tensorlib.kernels.pointwise import copy
 from tensorlib.kernels.prefix import offsets
 from tensorlib.runtime.compiler import jit
+from tensorlib.runtime.hardware import hardware
 from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 
 if TYPE_CHECKING:
@@ -51,6 +53,18 @@ def order_kernel(order, index, starts, n, size, skip, BLOCK: tl.constexpr):
     tl.store(order + tl.load(starts + v, mask=counted, other=0) + rank, i, mask=counted)
 
 
+# The only program places all tokens, in their order: what a processor's core does in a few cycles a token, where a grid
+# of compares grows with n². next[v] is where the next token of row v goes: a copy of starts, which it changes.
+@jit
+def serial_order_kernel(order, index, next, n, size, skip):
+    for i in range(n):
+        v = tl.load(index + i).to(tl.int64)
+        if (v >= 0) & (v < size) & (v != skip):
+            at = tl.load(next + v)
+            tl.store(order + at, i)
+            tl.store(next + v, at + 1)
+
+
 # One program owns one row of out and BLOCK_N of its columns: the sum of its tokens' gradients in the order of the
 # tokens, BLOCK_M at a time, in float32 (float64 for float64). Reads each gradient once, writes every row once.
 @jit
@@ -75,7 +89,7 @@ def embedding_grad_kernel(
     tl.store(out + row * N + rn, tl.cast(total, out.dtype.element_ty), mask=rn < N)
 
 
-#: With more tokens the sort's compares cost more than they are worth, and the sums are atomic.
+#: With more tokens the compares of `order_kernel` cost more than they are worth, and the sums are atomic.
 MOST_SORTED = 1 << 17
 
 
@@ -88,7 +102,8 @@ def embedding_grad(
     if not n or not out.size:
         zero(out)
         return
-    if n > MOST_SORTED and not scale_grad_by_freq:
+    native = hardware(out.device).family == "native"
+    if n > MOST_SORTED and not scale_grad_by_freq and not native:
         zero(out)
         flat = DeviceArray(index.ptr, (n,), (1,), index.dtype, index.device, index.owner)
         tokens = DeviceArray(g.ptr, (n, width), (width, 1), g.dtype, g.device, g.owner)
@@ -101,7 +116,12 @@ def embedding_grad(
     launch(histogram_kernel, (cdiv(n, BLOCK),), counts, index, n, num_weights, padding_idx, BLOCK=BLOCK)
     starts = offsets(counts)
     order = empty((n,), _INT32, out.device)
-    launch(order_kernel, (cdiv(n, 64),), order, index, starts, n, num_weights, padding_idx, BLOCK=64)
+    if native:
+        places = empty(starts.shape, starts.dtype, out.device)
+        copy(places, starts)
+        launch(serial_order_kernel, (1,), order, index, places, n, num_weights, padding_idx)
+    else:
+        launch(order_kernel, (cdiv(n, 64),), order, index, starts, n, num_weights, padding_idx, BLOCK=64)
     block_n = min(max(next_power_of_2(width), 16), 256)
     launch(
         embedding_grad_kernel, (num_weights * cdiv(width, block_n),), out, g, order, starts, width,

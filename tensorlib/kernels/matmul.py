@@ -163,12 +163,16 @@ _DOUBLE = tuple(
 )  # fmt: skip
 _INTEGER = (_tile(16, 16, 16, 4, 1),)  # no matrix unit: a broadcast product, held in registers
 _INTERPRET = {8: (_tile(32, 32, 16, 4, 2),), 4: (_tile(64, 64, 32, 4, 2), _tile(128, 64, 32, 8, 2))}
+_NATIVE = (_tile(64, 64, 64, 1, 1), _tile(128, 128, 128, 1, 1))  # tiles in the second cache, panels in the first
 _INTERPRET_HALF = (_tile(64, 64, 64, 4, 2), _tile(128, 128, 64, 8, 2))
 
 
 def _candidates(p: Problem, gpu: Hardware) -> Sequence[Config]:
     if p.dtype.kind in "iu":
         return _INTEGER
+    if gpu.family == "native":
+        few = p.M * p.N * p.batch <= 512 * 512  # programs for every thread
+        return _NATIVE[:1] if few or p.dtype.itemsize == 8 else _NATIVE[1:]
     if gpu.family == "interpret":
         found = _INTERPRET.get(p.dtype.itemsize, _INTERPRET_HALF)
         return found[:1] if min(p.M, p.N) <= 64 or p.M * p.N <= 64**3 else found[-1:]

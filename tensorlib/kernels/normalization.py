@@ -23,6 +23,7 @@ from tensorlib.kernels.reduction import (
     strided,
 )
 from tensorlib.runtime.compiler import jit
+from tensorlib.runtime.hardware import hardware
 from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _FLOAT64 = np.dtype(np.float64)
 ROW = 8192  # elements of a row a program keeps in registers; longer rows are read twice
 TILE = 2048  # elements a program takes at a time where rows are short, or long
 PROGRAMS = 256  # that share the rows when the gradients of weight and bias are summed
+FEW_PROGRAMS = 32  # the same on a processor, which has fewer cores
 
 _join_moments = lanes(_moments)
 
@@ -282,7 +284,8 @@ def layer_norm_grad(
     mean, rstd = (a if a is None or is_contiguous(a) else _dense(a) for a in (mean, rstd))
     row_shape, rows, column_shape, cols = _rows_and_columns([g, x], [weight], lead)
     one, block_m, block_n, warps = _blocks(M, N)
-    share = cdiv(cdiv(M, block_m), PROGRAMS) * block_m if one else block_m
+    most = FEW_PROGRAMS if hardware(x.device).family == "native" else PROGRAMS
+    share = cdiv(cdiv(M, block_m), most) * block_m if one else block_m
     programs = cdiv(M, share)
     wanted = [one and w is not None for w in (g_weight, g_bias)]
     parts = [empty((programs, N), compute, x.device) if w else None for w in wanted]

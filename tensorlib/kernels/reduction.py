@@ -17,6 +17,7 @@ from tensorlib._array import DeviceArray, empty, expand
 from tensorlib._dtypes import HALF
 from tensorlib.kernels.pointwise import collapse
 from tensorlib.runtime.compiler import Jit, jit
+from tensorlib.runtime.hardware import hardware
 from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _INT32, _INT64, _BOOL = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.bool
 
 TILE = 4096  # elements a program holds at a time, for a state of one number
 PROGRAMS = 512  # with fewer, long reductions are split, so that every multiprocessor of a large GPU has work
+FEW_PROGRAMS = 32  # the same on a processor, whose cores are fewer
 
 
 @jit
@@ -141,6 +143,11 @@ def _map_exp(x, n, arg):
 
 
 @jit
+def _map_bits(x, n, arg):
+    return (x.to(tl.int64, bitcast=True),)
+
+
+@jit
 def _map_state1(a, n, arg):
     return (a,)
 
@@ -178,6 +185,11 @@ def _or(a, b):
 @jit
 def _and(a, b):
     return (a & b,)
+
+
+@jit
+def _xor(a, b):
+    return (a ^ b,)
 
 
 @jit
@@ -329,6 +341,7 @@ VAR = Reduction(_map_moments, _moments, _variance, (0.0, 0.0, 0.0), (None,) * 3)
 STD = Reduction(_map_moments, _moments, _deviation, (0.0, 0.0, 0.0), (None,) * 3)
 VAR_MEAN = Reduction(_map_moments, _moments, _variance_mean, (0.0, 0.0, 0.0), (None,) * 3)
 STD_MEAN = Reduction(_map_moments, _moments, _deviation_mean, (0.0, 0.0, 0.0), (None,) * 3)
+HASH = Reduction(_map_bits, _xor, _state1, (0,), (_INT64,))
 LOGSUMEXP = Reduction(_map_exp, _logaddexp, _log_sum, (float("-inf"), 0.0), (None,) * 2)
 
 _NORMS = {
@@ -419,8 +432,10 @@ def reduce(
     block_m, block_n = blocks(M, N, inner, TILE // (1 if len(init) == 1 and len(inputs) == 1 else 2))
     programs = cdiv(M, block_m)
     splits = 1
-    if programs < PROGRAMS and N > 4 * block_n:
-        splits = min(cdiv(N, 4 * block_n), cdiv(2 * PROGRAMS, programs))
+    native = hardware(inputs[0].device).family == "native"
+    most, least = (FEW_PROGRAMS, 64 * TILE) if native else (PROGRAMS, 4 * block_n)
+    if programs < most and N > least:
+        splits = min(cdiv(N, least), cdiv(2 * most, programs))
     chunk = cdiv(cdiv(N, splits), block_n) * block_n
     splits = max(cdiv(N, chunk), 1) if chunk else 1
     number = np.float64(arg) if types[0] == _FLOAT64 else float(arg)

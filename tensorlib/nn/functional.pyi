@@ -48,9 +48,9 @@ def alpha_dropout(input: Tensor, p: _float = 0.5, training: _bool = False, inpla
     """Dropout that keeps mean 0 and variance 1 of selu's outputs: dropped elements become -1.7581, then a x + b."""
 def avg_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: _bool = False, count_include_pad: _bool = True) -> Tensor:
     """out[n, c, x] = Σ over j of input[n, c, x stride + j - padding] / k. input (n, c, l) or (c, l) -> (n, c, l')."""
-def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: _bool = False, count_include_pad: _bool = True, divisor_override: _int | None = None) -> Tensor:
+def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: _bool = False, count_include_pad: _bool = True, divisor_override: _int | None = None, *, out: Any = None) -> Tensor:
     """out[n, c, y, x] = Σ over (i, j) of input[n, c, y stride + i - padding, x stride + j - padding] / (kh kw)."""
-def avg_pool3d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: _bool = False, count_include_pad: _bool = True, divisor_override: _int | None = None) -> Tensor:
+def avg_pool3d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: _bool = False, count_include_pad: _bool = True, divisor_override: _int | None = None, *, out: Any = None) -> Tensor:
     """out[n, c, z, y, x] = Σ over (k, i, j) of input[n, c, z stride + k - padding, y …, x …] / (kd kh kw)."""
 def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None, bias: Tensor | None = None, training: _bool = False, momentum: _float = 0.1, eps: _float = 1e-05) -> Tensor:
     """(input - mean) / √(var + eps) · weight + bias a channel (dim 1). input (N, C, *) -> the same."""
@@ -120,13 +120,13 @@ def fractional_max_pool3d_with_indices(input: Tensor, kernel_size: Any, output_s
     """The maxima and their int64 positions, ``return_indices`` or not: see ``fractional_max_pool3d``."""
 def gaussian_nll_loss(input: Tensor, target: Tensor, var: Any, full: _bool = False, eps: _float = 1e-06, reduction: str = 'mean') -> Tensor:
     """(log v + (input - target)² / v) / 2 with v = max(var, eps); ``full`` adds log(2π) / 2."""
-def gelu(input: Tensor, approximate: str = 'none') -> Tensor:
+def gelu(input: Tensor, approximate: str = 'none', *, out: Any = None) -> Tensor:
     """input Φ(input), elementwise, Φ the normal distribution function. Hendrycks and Gimpel 2016."""
 def glu(input: Tensor, dim: _int = -1) -> Tensor:
     """a sigmoid(b) for the halves a and b of input along ``dim``. Dauphin et al. 2017. ShapeError for an odd size."""
 def grid_sample(input: Tensor, grid: Tensor, mode: str = 'bilinear', padding_mode: str = 'zeros', align_corners: _bool | None = None) -> Tensor:
     """input (N, C, H, W) at grid (N, Ho, Wo, 2) of points (x, y) -> (N, C, Ho, Wo); or with a depth, 5-D and 3."""
-def group_norm(input: Tensor, num_groups: _int, weight: Tensor | None = None, bias: Tensor | None = None, eps: _float = 1e-05) -> Tensor:
+def group_norm(input: Tensor, num_groups: _int, weight: Tensor | None = None, bias: Tensor | None = None, eps: _float = 1e-05, cudnn_enabled: _bool = True) -> Tensor:
     """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's groups of channels."""
 def gumbel_softmax(logits: Tensor, tau: _float = 1, hard: _bool = False, eps: _float = 1e-10, dim: _int = -1, *, generator: Any = None) -> Tensor:
     """softmax((logits + G) / tau) along ``dim``, G of Gumbel's distribution; ``hard`` one-hot, with the soft gradient."""
@@ -152,7 +152,7 @@ def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any 
     """target (log target - input) for log-probabilities ``input``; e**target (target - input) with ``log_target``."""
 def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = 'mean', weight: Tensor | None = None) -> Tensor:
     """|input - target|, broadcast, times ``weight``; the gradient at 0 is 0."""
-def layer_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: _float = 1e-05) -> Tensor:
+def layer_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: _float = 1e-05, cudnn_enable: _bool = True) -> Tensor:
     """(input - mean) / √(var + eps) · weight + bias over the last dims, ``normalized_shape``."""
 def leaky_relu(input: Tensor, negative_slope: _float = 0.01, inplace: _bool = False) -> Tensor:
     """max(input, 0) + negative_slope min(input, 0), elementwise."""
@@ -256,7 +256,7 @@ def softmin(input: Tensor, dim: _int | None = None, _stacklevel: _int = 3, dtype
     """softmax(-input) along ``dim``; an implicit dim and a warning for None."""
 def softplus(input: Tensor, beta: _float = 1.0, threshold: _float = 20.0, *, out: Any = None) -> Tensor:
     """log(1 + e**(beta input)) / beta, elementwise; input itself where beta input > threshold."""
-def softshrink(input: Tensor, lambd: _float = 0.5) -> Tensor:
+def softshrink(input: Tensor, lambd: _float = 0.5, *, out: Any = None) -> Tensor:
     """input - lambd above lambd, input + lambd below -lambd, 0 between, elementwise."""
 def softsign(input: Tensor, *, out: Any = None) -> Tensor:
     """input / (1 + |input|), elementwise."""
@@ -266,7 +266,7 @@ def tanh_(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """In-place tanh."""
 def tanhshrink(input: Tensor) -> Tensor:
     """input - tanh(input), elementwise."""
-def threshold(input: Tensor, threshold: _float, value: _float, inplace: _bool = False) -> Tensor:
+def threshold(input: Tensor, threshold: _float, value: _float, inplace: _bool = False, *, out: Any = None) -> Tensor:
     """input where it is greater than ``threshold``, ``value`` elsewhere."""
 def threshold_(input: Tensor, threshold: _float, value: _float) -> Tensor:
     """In-place form of ``threshold``."""

@@ -167,8 +167,8 @@ def as_strided_scatter(input: Tensor, src: Tensor, size: Any, stride: Any, stora
     """A copy of input with ``src`` where ``as_strided`` looks. ShapeError where src is not of ``size``."""
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """``data`` as a tensor, without a copy where dtype and device allow it."""
-def asarray(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
-    """``data`` as a tensor, without a copy where dtype and device allow it."""
+def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: _bool | None = None, requires_grad: _bool | None = None) -> Tensor:
+    """``obj`` as a tensor, over its memory where dtype and device allow it; ``copy`` True: never, False: or an error."""
 def arcsin(input: Tensor, *, out: Any = None) -> Tensor:
     """The inverse sine in [-π/2, π/2], elementwise; NaN outside [-1, 1]."""
 def asin(input: Tensor, *, out: Any = None) -> Tensor:
@@ -197,9 +197,9 @@ def atleast_3d(*tensors: Any) -> Any:
     """Tensors with at least three dimensions: (n,) becomes (1, n, 1), (m, n) becomes (m, n, 1)."""
 def avg_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: _bool = False, count_include_pad: _bool = True) -> Tensor:
     """out[n, c, x] = Σ over j of input[n, c, x stride + j - padding] / k. input (n, c, l) or (c, l) -> (n, c, l')."""
-def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: _bool = False, count_include_pad: _bool = True, divisor_override: _int | None = None) -> Tensor:
+def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: _bool = False, count_include_pad: _bool = True, divisor_override: _int | None = None, *, out: Any = None) -> Tensor:
     """out[n, c, y, x] = Σ over (i, j) of input[n, c, y stride + i - padding, x stride + j - padding] / (kh kw)."""
-def avg_pool3d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: _bool = False, count_include_pad: _bool = True, divisor_override: _int | None = None) -> Tensor:
+def avg_pool3d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: _bool = False, count_include_pad: _bool = True, divisor_override: _int | None = None, *, out: Any = None) -> Tensor:
     """out[n, c, z, y, x] = Σ over (k, i, j) of input[n, c, z stride + k - padding, y …, x …] / (kd kh kw)."""
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1, out: Tensor | None = None) -> Tensor:
     """beta * input + alpha * (batch1 @ batch2): input broadcast to (b, m, n), (b, m, k), (b, k, n) -> (b, m, n)."""
@@ -283,9 +283,9 @@ def clamp(input: Tensor, min: Tensor | Number | None = None, max: Tensor | Numbe
     """min(max(input, min), max), elementwise, with bounds that are numbers, tensors or absent. NaN stays NaN."""
 def clip(input: Tensor, min: Tensor | Number | None = None, max: Tensor | Number | None = None, *, out: Any = None) -> Tensor:
     """min(max(input, min), max), elementwise, with bounds that are numbers, tensors or absent. NaN stays NaN."""
-def clamp_max(input: Tensor, max: Any) -> Tensor:
+def clamp_max(input: Tensor, max: Any, *, out: Any = None) -> Tensor:
     """min(input, max), elementwise."""
-def clamp_min(input: Tensor, min: Any) -> Tensor:
+def clamp_min(input: Tensor, min: Any, *, out: Any = None) -> Tensor:
     """max(input, min), elementwise."""
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
     """A copy with its own memory; gradients flow through it."""
@@ -347,7 +347,7 @@ def cumsum(input: Tensor, dim: _int, *, dtype: Any = None, out: Any = None) -> T
     """Σ input[: i + 1] along ``dim`` for every i. bool and integers are summed in int64, half types in float32."""
 def cumulative_trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Any = None, dim: _int = -1) -> Tensor:
     """The running integral by the trapezoidal rule, one value less than y has along ``dim``: see ``trapezoid``."""
-def deg2rad(input: Tensor) -> Tensor:
+def deg2rad(input: Tensor, *, out: Any = None) -> Tensor:
     """input π / 180, elementwise."""
 def det(input: Tensor, *, out: Any = None) -> Tensor:
     """The determinant: ``linalg.det``."""
@@ -357,7 +357,7 @@ def detach_(input: Tensor) -> Tensor:
     """Forget the history of input, which is returned."""
 def detach_copy(input: Tensor, *, out: Any = None) -> Tensor:
     """A copy, in memory of its own, of what ``detach`` shows as a view."""
-def diag(input: Tensor, diagonal: _int = 0) -> Tensor:
+def diag(input: Tensor, diagonal: _int = 0, *, out: Any = None) -> Tensor:
     """The matrix with a vector on its diagonal, or the diagonal of a matrix, as a copy."""
 def diag_embed(input: Tensor, offset: _int = 0, dim1: _int = -2, dim2: _int = -1) -> Tensor:
     """Zeros with the last dimension of input on the diagonal of the new dimensions ``dim1`` and ``dim2``."""
@@ -491,7 +491,7 @@ def fill_(input: Tensor, value: Any) -> Tensor:
     """Write a number (or a 0-d tensor) into every element of input, which is returned."""
 def flatten(input: Tensor, start_dim: _int = 0, end_dim: _int = -1) -> Tensor:
     """Dimensions ``start_dim`` … ``end_dim`` as one: a view where strides allow it, otherwise a copy."""
-def flip(input: Tensor, *dims: Any) -> Tensor:
+def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """input with the dimensions ``dims`` in reverse order, as a copy. DimError out of range or named twice."""
 def fliplr(input: Tensor) -> Tensor:
     """input with its columns in reverse order: ``flip(1)``."""
@@ -543,7 +543,7 @@ def ge(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
     """input >= other, elementwise, broadcast; the result is bool."""
 def greater_equal(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
     """input >= other, elementwise, broadcast; the result is bool."""
-def gelu(input: Tensor, approximate: str = 'none') -> Tensor:
+def gelu(input: Tensor, approximate: str = 'none', *, out: Any = None) -> Tensor:
     """input Φ(input), elementwise, Φ the normal distribution function. Hendrycks and Gimpel 2016."""
 def geqrf(input: Tensor, *, out: Any = None) -> tuple[Tensor, Tensor]:
     """(a, tau): R on and above the diagonal of a, the Householder vectors below it, and their factors. No gradient."""
@@ -555,7 +555,7 @@ def gradient(input: Tensor, *, spacing: Any = 1, dim: Any = None, edge_order: _i
     """The derivative along each dimension of ``dim`` (None: all) by central differences, of second order inside."""
 def grid_sample(input: Tensor, grid: Tensor, mode: str = 'bilinear', padding_mode: str = 'zeros', align_corners: _bool | None = None) -> Tensor:
     """input (N, C, H, W) at grid (N, Ho, Wo, 2) of points (x, y) -> (N, C, Ho, Wo); or with a depth, 5-D and 3."""
-def group_norm(input: Tensor, num_groups: _int, weight: Tensor | None = None, bias: Tensor | None = None, eps: _float = 1e-05) -> Tensor:
+def group_norm(input: Tensor, num_groups: _int, weight: Tensor | None = None, bias: Tensor | None = None, eps: _float = 1e-05, cudnn_enabled: _bool = True) -> Tensor:
     """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's groups of channels."""
 def gru(*args: Any, **kwargs: Any) -> Any:
     """(out, h_n) of a stack of GRU layers; arguments as for ``lstm``, with one state. Cho et al. 2014."""
@@ -657,9 +657,9 @@ def isinf(input: Tensor, *, out: Any = None) -> Tensor:
     """Whether each element is infinite."""
 def isnan(input: Tensor, *, out: Any = None) -> Tensor:
     """Whether each element is NaN."""
-def isneginf(input: Tensor) -> Tensor:
+def isneginf(input: Tensor, *, out: Any = None) -> Tensor:
     """Whether each element is -∞."""
-def isposinf(input: Tensor) -> Tensor:
+def isposinf(input: Tensor, *, out: Any = None) -> Tensor:
     """Whether each element is +∞."""
 def isreal(input: Tensor) -> Tensor:
     """Whether the imaginary part of each element is 0."""
@@ -675,7 +675,7 @@ def kthvalue(input: Tensor, k: _int, dim: _int = -1, keepdim: Any = False, *, ou
     """(value, index) of the k-th smallest element along ``dim``, counted from 1; NaN is larger than every number."""
 def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = 'mean', weight: Tensor | None = None) -> Tensor:
     """|input - target|, broadcast, times ``weight``; the gradient at 0 is 0."""
-def layer_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: _float = 1e-05) -> Tensor:
+def layer_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: _float = 1e-05, cudnn_enable: _bool = True) -> Tensor:
     """(input - mean) / √(var + eps) · weight + bias over the last dims, ``normalized_shape``."""
 def lcm(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
     """The least common multiple, elementwise, not negative; 0 where one of the two is."""
@@ -845,7 +845,7 @@ def masked_select(input: Tensor, mask: Tensor, *, out: Any = None) -> Tensor:
     """The elements of input where mask holds, broadcast against each other, in C order: 1-D."""
 def matmul(input: Tensor, other: Tensor, *, out: Any = None) -> Tensor:
     """input @ other: (…, m, k) @ (…, k, n) -> (…, m, n), leading dimensions broadcast; 1-D as in NumPy."""
-def max(input: Tensor, dim: Any = None, keepdim: _bool = False, *, other: Any = None) -> Any:
+def max(input: Tensor, dim: Any = None, keepdim: _bool = False, *, other: Any = None, out: Any = None) -> Any:
     """The maximum of all elements; max(input, dim): (values, indices) along a dim; max(input, other): maximum."""
 def max_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: _bool = False, return_indices: _bool = False) -> Any:
     """out[n, c, x] = max over j of input[n, c, x stride + j dilation - padding]. As ``max_pool2d`` otherwise."""
@@ -873,7 +873,7 @@ def median(input: Tensor, dim: _int | None = None, keepdim: _bool = False, *, ou
     """The middle of all elements, the lower one of two; median(input, dim): (values, indices) along a dim."""
 def meshgrid(*tensors: Any, indexing: Any = None) -> Any:
     """Coordinates of a grid: of 1-D tensors of sizes m, n, … as many views of shape (m, n, …)."""
-def min(input: Tensor, dim: Any = None, keepdim: _bool = False, *, other: Any = None) -> Any:
+def min(input: Tensor, dim: Any = None, keepdim: _bool = False, *, other: Any = None, out: Any = None) -> Any:
     """The minimum of all elements; min(input, dim): (values, indices) along a dim; min(input, other): minimum."""
 def minimum(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
     """The smaller of the two, elementwise; NaN where either is NaN. At a tie each gets half of the gradient."""
@@ -1007,7 +1007,7 @@ def qr(input: Tensor, some: _bool = True, *, out: Any = None) -> Any:
     """(Q, R) with input = Q R; ``some``: of reduced size. ``linalg.qr``."""
 def quantile(input: Tensor, q: Any, dim: _int | None = None, keepdim: _bool = False, *, interpolation: str = 'linear', out: Any = None) -> Tensor:
     """The q-th quantiles along ``dim`` (None: of all elements): the value at rank q (n - 1) of the sorted elements."""
-def rad2deg(input: Tensor) -> Tensor:
+def rad2deg(input: Tensor, *, out: Any = None) -> Tensor:
     """input 180 / π, elementwise."""
 def rand(*args: Any, size: Any = None, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """A tensor of ``size`` with uniform numbers in [0, 1)."""
@@ -1129,7 +1129,7 @@ def softmin(input: Tensor, dim: _int | None = None, _stacklevel: _int = 3, dtype
     """softmax(-input) along ``dim``; an implicit dim and a warning for None."""
 def softplus(input: Tensor, beta: _float = 1.0, threshold: _float = 20.0, *, out: Any = None) -> Tensor:
     """log(1 + e**(beta input)) / beta, elementwise; input itself where beta input > threshold."""
-def softshrink(input: Tensor, lambd: _float = 0.5) -> Tensor:
+def softshrink(input: Tensor, lambd: _float = 0.5, *, out: Any = None) -> Tensor:
     """input - lambd above lambd, input + lambd below -lambd, 0 between, elementwise."""
 def softsign(input: Tensor, *, out: Any = None) -> Tensor:
     """input / (1 + |input|), elementwise."""
@@ -1201,7 +1201,7 @@ def special_zeta(input: Tensor, other: Tensor | Number, *, out: Any = None) -> T
     """Hurwitz's zeta Σ (k + other)^-input over k >= 0, elementwise; NaN for input below 1. Gradient: of ``other``."""
 def split(tensor: Tensor, split_size_or_sections: Any, dim: _int = 0) -> Any:
     """Consecutive views along ``dim``: of a size each (the last may be smaller), or of the sizes in a list."""
-def split_copy(tensor: Tensor, split_size_or_sections: Any, dim: _int = 0, *, out: Any = None) -> Any:
+def split_copy(input: Tensor, split_size: Any, dim: _int = 0, *, out: Any = None) -> Any:
     """A copy, in memory of its own, of what ``split`` shows as a view."""
 def split_with_sizes(input: Tensor, split_sizes: Any, dim: _int = 0) -> Any:
     """Consecutive views along ``dim`` of the given sizes, which must sum to the size of the dimension."""
@@ -1219,7 +1219,7 @@ def squeeze_copy(input: Tensor, dim: _int | Sequence[_int] | None = None, *, out
     """A copy, in memory of its own, of what ``squeeze`` shows as a view."""
 def stack(tensors: Sequence[Tensor], dim: _int = 0, *, out: Any = None) -> Tensor:
     """Tensors of one shape beside each other along a new dimension ``dim``. The common dtype by promotion."""
-def std(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: _bool = False, *, correction: Any = None) -> Any:
+def std(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: _bool = False, *, correction: Any = None, out: Any = None) -> Any:
     """√(Σ (input - mean)² / max(n - correction, 0)) over ``dim``: the square root of ``var``, which see."""
 def std_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: _bool = False, *, correction: Any = None) -> Any:
     """(std, mean) over ``dim``, in one pass over the input: see ``var``."""
@@ -1255,7 +1255,7 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: _int = 0) -> Any:
     """NumPy's array_split: so many views of nearly equal size, or cuts before the given indices."""
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2, *, out: Any = None) -> Tensor:
     """The sum of products over pairs of dimensions: the last ``dims`` of a with the first of b, or ``(of a, of b)``."""
-def threshold(input: Tensor, threshold: _float, value: _float, inplace: _bool = False) -> Tensor:
+def threshold(input: Tensor, threshold: _float, value: _float, inplace: _bool = False, *, out: Any = None) -> Tensor:
     """input where it is greater than ``threshold``, ``value`` elsewhere."""
 def threshold_(input: Tensor, threshold: _float, value: _float) -> Tensor:
     """In-place form of ``threshold``."""
@@ -1281,7 +1281,7 @@ def triangular_solve(input: Tensor, A: Tensor, upper: _bool = True, transpose: _
     """(X, A) with A X = input, or A^T X = input: ``linalg.solve_triangular`` in the order of old programs."""
 def tril(input: Tensor, diagonal: _int = 0, *, out: Any = None) -> Tensor:
     """input where column - row <= ``diagonal``, 0 elsewhere, for each of a batch of matrices."""
-def tril_indices(row: _int, col: _int, offset: _int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None) -> Tensor:
+def tril_indices(row: _int, col: _int, offset: _int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """Rows and columns of the elements of a lower triangle, row by row: (2, n)."""
 def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: _float = 1.0, p: _float = 2, eps: _float = 1e-06, swap: _bool = False, size_average: Any = None, reduce: Any = None, reduction: str = 'mean') -> Tensor:
     """max(0, margin + ‖anchor - positive + eps‖ₚ - ‖anchor - negative + eps‖ₚ): (N, D) or (D,) -> (N,) or ()."""
@@ -1289,7 +1289,7 @@ def triplet_margin_with_distance_loss(anchor: Tensor, positive: Tensor, negative
     """max(0, margin + d(anchor, positive) - d(anchor, negative)) with d the Euclidean distance unless it is given."""
 def triu(input: Tensor, diagonal: _int = 0, *, out: Any = None) -> Tensor:
     """input where column - row >= ``diagonal``, 0 elsewhere, for each of a batch of matrices."""
-def triu_indices(row: _int, col: _int, offset: _int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None) -> Tensor:
+def triu_indices(row: _int, col: _int, offset: _int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """Rows and columns of the elements of an upper triangle, row by row: (2, n)."""
 def true_divide(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
     """input / other, elementwise, broadcast; integers promote to the default float dtype."""
@@ -1327,14 +1327,14 @@ def upsample_nearest(input: Tensor, size: Any = None, scale_factor: Any = None) 
     """``interpolate`` with mode 'nearest', under PyTorch's old name, with a warning."""
 def vander(x: Tensor, N: _int | None = None, increasing: _bool = False) -> Tensor:
     """x[i] ** (N - 1 - j), or x[i] ** j with ``increasing``: the Vandermonde matrix of a 1-D tensor; N is its size."""
-def var(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: _bool = False, *, correction: Any = None) -> Any:
+def var(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: _bool = False, *, correction: Any = None, out: Any = None) -> Any:
     """Σ (input - mean)² / max(n - correction, 0) over ``dim`` (one, several, or all for None); ``correction`` is 1."""
 def var_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: _bool = False, *, correction: Any = None) -> Any:
     """(var, mean) over ``dim``, in one pass over the input: see ``var``."""
 def vdot(input: Tensor, other: Tensor, *, out: Any = None) -> Tensor:
     """Σ conj(input) other of two vectors: ``dot`` with the first one conjugated."""
-def vector_norm(x: Tensor, ord: Any = 2, dim: _int | Sequence[_int] | None = None, keepdim: Any = False, *, dtype: Any = None, out: Any = None) -> Tensor:
-    """(Σ |x|**ord)**(1/ord) over ``dim``; inf and -inf: the largest and smallest |x|; 0: how many are not 0."""
+def vector_norm(input: Tensor, ord: Any = 2, dim: _int | Sequence[_int] | None = None, keepdim: Any = False, *, dtype: Any = None, out: Any = None) -> Tensor:
+    """(Σ |input|**ord)**(1/ord) over ``dim``; inf and -inf: the largest and smallest |input|; 0: how many are not 0."""
 def view_as_complex(input: Tensor) -> Tensor:
     """The view of real numbers (…, 2) as complex ones: the inverse of ``view_as_real``."""
 def view_as_complex_copy(input: Tensor, *, out: Any = None) -> Any:
@@ -1343,7 +1343,7 @@ def view_as_real(input: Tensor) -> Tensor:
     """The view (…, 2) of complex numbers as their real and imaginary parts. DtypeError for real numbers."""
 def view_as_real_copy(input: Tensor, *, out: Any = None) -> Any:
     """A copy, in memory of its own, of what ``view_as_real`` shows as a view."""
-def view_copy(input: Tensor, size: Any, *, out: Any = None) -> Tensor:
+def view_copy(input: Tensor, size: Any = None, *, dtype: Any = None, out: Any = None) -> Tensor:
     """A copy, in memory of its own, of what ``view`` shows as a view."""
 def vsplit(input: Tensor, indices_or_sections: Any) -> Any:
     """Equal parts, or cuts, along dimension 0 of a tensor with at least two."""

@@ -1,4 +1,4 @@
-"""``out=`` for public functions that are written with other operators."""
+"""``out=`` and other names of parameters, for public functions that are written with other operators."""
 
 from __future__ import annotations
 
@@ -24,3 +24,25 @@ def takes_out(function: F) -> F:
     keyword = inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="Any")
     public.__signature__ = signature.replace(parameters=[*signature.parameters.values(), keyword])  # type: ignore[attr-defined]
     return public  # type: ignore[return-value]
+
+
+def also_named(**names: str) -> Callable[[F], F]:
+    """The function with other keywords for its parameters: ``also_named(indices="indices_or_sections")``.
+
+    PyTorch's parser knows some parameters by another name than its documentation, or by several.
+    """
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def public(*args: Any, **kwargs: Any) -> Any:
+            for other, own in names.items():
+                if other in kwargs:
+                    if own in kwargs:
+                        raise TypeError(f"{function.__name__}() got multiple values for argument '{own}' ({other})")
+                    kwargs[own] = kwargs.pop(other)
+            return function(*args, **kwargs)
+
+        public.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+        return public  # type: ignore[return-value]
+
+    return decorate

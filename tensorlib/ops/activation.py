@@ -15,6 +15,7 @@ from tensorlib._promotion import FLOAT_ONLY, INT_TO_FLOAT, PROMOTE
 from tensorlib._samples import ELEMENTWISE, draw, each, fails, ints, transposed, values, with_attrs
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError
 from tensorlib.op import Array, Scalar, composite, pointwise
+from tensorlib.ops._out import takes_out
 from tensorlib.ops._pointwise_numpy import erf as _erf_numpy
 from tensorlib.ops._pointwise_numpy import in_blocks, keep, odds32, select
 from tensorlib.ops._pointwise_numpy import sigmoid as _sigmoid_numpy
@@ -178,6 +179,7 @@ def _threshold(input: Array, threshold: Scalar, value: Scalar):
 
 
 @composite(on="function functional", samples=with_attrs(ELEMENTWISE, threshold=0.25, value=-2.0))
+@takes_out
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """input where it is greater than ``threshold``, ``value`` elsewhere."""
     return _run(_threshold, input, inplace, threshold, value)
@@ -389,6 +391,7 @@ def _gelu(input: Array, tangent: bool):
 
 
 @composite(on="functional", samples=each(ELEMENTWISE, with_attrs(ELEMENTWISE, approximate="tanh")))
+@takes_out
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """input Φ(input), elementwise, Φ the normal distribution function. Hendrycks and Gimpel 2016.
 
@@ -598,6 +601,7 @@ def _softshrink(input: Array, lambd: Scalar):
 
 
 @composite(on="functional", samples=each(ELEMENTWISE, draw((3, 4), lambd=1.0)))
+@takes_out
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """input - lambd above lambd, input + lambd below -lambd, 0 between, elementwise."""
     if lambd < 0:

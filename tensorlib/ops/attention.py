@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib import random
-from tensorlib._core import Tensor
+from tensorlib._core import Tensor, modes
 from tensorlib._promotion import FLOATS
 from tensorlib._samples import between, bools, draw, each, fails, transposed
 from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
@@ -282,6 +282,13 @@ def _rescale(p: float) -> float:
 def _formula(query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, scale: float, dropout_p: float = 0.0,
              seed: int = 0, offset: int = 0) -> Tensor:  # fmt: skip
     """softmax(query @ key.mT * scale + mask) @ value, with tensor operators: what the fused operators are equal to."""
+    keep = _attention_keep(query, key, dropout_p, seed, offset) if dropout_p > 0 else None
+    return _with_scores(query, key, value, attn_mask, is_causal, scale, dropout_p, keep)
+
+
+def _with_scores(query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, scale: float, dropout_p: float,
+                 keep: Any) -> Tensor:  # fmt: skip
+    """The formula, given which weights dropout keeps."""
     q, k, v = _wide(query, key, value)
     k, v = _per_query_head(query, k, v)
     s, hidden = _scores(q, k, attn_mask, is_causal, scale)
@@ -290,8 +297,8 @@ def _formula(query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, 
     else:  # a query that may look at no key has weights 0, and gradients 0
         nothing = hidden.expand(*s.shape).all(-1, keepdim=True)
         w = s.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0)
-    if dropout_p > 0:
-        w = w * _attention_keep(query, key, dropout_p, seed, offset) * _rescale(dropout_p)
+    if keep is not None:
+        w = w * keep * _rescale(dropout_p)
     return matmul(w, v).to(query.dtype)
 
 
@@ -427,6 +434,18 @@ def _attention_keep(query: Array, key: Array, dropout_p: float, seed: int, offse
     return _keep(query.shape[:-2], query.shape[-2], key.shape[-2], dropout_p, seed, offset)
 
 
+@op(
+    spec=lambda query, key, dropout_p, seed, offset: ((*query.shape[:-1], key.shape[-2]), np.dtype(np.bool_)),
+    kernel=kernels.keep,
+    random=True,
+    on="",
+    samples=each(draw((2, 19, 4), (2, 21, 4), dropout_p=0.3), draw((5, 4), (70, 4), dropout_p=0.5)),
+)
+def _attention_draw(query: Array, key: Array, dropout_p: float, seed: int, offset: int):
+    """Which weights (…, L, S) dropout keeps: those that ``_attention_dropout`` would, drawn by itself."""
+    return _keep(query.shape[:-2], query.shape[-2], key.shape[-2], dropout_p, seed, offset)
+
+
 # -------------------------------------------------------------------------------------------------- the public function
 
 
@@ -464,6 +483,12 @@ def _grouped(query: Any, key: Any, value: Any) -> tuple[Any, Any, Any]:
     if of_key != of_value:
         key, value = key.repeat_interleave(heads // of_key, -3), value.repeat_interleave(heads // of_value, -3)
     return query, key, value
+
+
+def _fits(query: Any, value: Any) -> bool:
+    """Whether the kernels take heads so wide where the tensors are."""
+    device, features = query.device, max(query._array.shape[-1], value._array.shape[-1])
+    return device.type == "cpu" or kernels.fits(features, query._array.dtype.itemsize, device, modes.grad)
 
 
 def _broadcast(query: Any, key: Any, value: Any, grouped: bool) -> tuple[Any, Any, Any]:
@@ -506,7 +531,8 @@ def scaled_dot_product_attention(
     to (…, L, S): True where a query may look, or numbers to add. ``is_causal``, in its place: query i looks at keys
     0 … i, also where L and S differ. ``enable_gqa``: heads of key and value may be fewer, by a factor. dropout_p drops
     weights, whatever the mode. A query that may look at no key gives 0. Scores are held in float32 (float64 for
-    float64), a block at a time; the gradients make them again. ShapeError and DtypeError name what does not fit.
+    float64), a block at a time; the gradients make them again. Heads too wide for a GPU's shared memory (512 in float32
+    where it has 99 KB) are computed with all scores at once. ShapeError and DtypeError name what does not fit.
     Vaswani et al. 2017, eq. 1.
     """
     _check(query, key, value, dropout_p)
@@ -520,6 +546,9 @@ def scaled_dot_product_attention(
     if scale is None:
         scale = 1 / math.sqrt(query._array.shape[-1] or 1)
     attrs: Any = (bool(is_causal), float(scale))
+    if type(query._array) is not np.ndarray and not _fits(query, value):
+        keep = _attention_draw(query, key, float(dropout_p)) if dropout_p > 0 else None
+        return _with_scores(query, key, value, attn_mask, bool(is_causal), float(scale), float(dropout_p), keep)
     if dropout_p > 0:
         return _attention_dropout(query, key, value, attn_mask, *attrs, float(dropout_p))
     return _attention(query, key, value, attn_mask, *attrs)

@@ -16,6 +16,7 @@ from tensorlib._promotion import COMPARE, ORDER
 from tensorlib._samples import ELEMENTWISE, draw, each, values
 from tensorlib.errors import ArgumentError, DtypeError
 from tensorlib.op import Array, composite, pointwise
+from tensorlib.ops._out import takes_out
 from tensorlib.ops.arithmetic import abs
 from tensorlib.runtime.compiler import jit
 
@@ -150,12 +151,14 @@ def signbit(input: Array):
 
 
 @composite(complex=False, samples=each(ELEMENTWISE, draw(values([float("inf"), -float("inf"), float("nan")]))))
+@takes_out
 def isposinf(input: Tensor) -> Tensor:
     """Whether each element is +∞."""
     return eq(input, math.inf)
 
 
 @composite(complex=False, samples=each(ELEMENTWISE, draw(values([float("inf"), -float("inf"), float("nan")]))))
+@takes_out
 def isneginf(input: Tensor) -> Tensor:
     """Whether each element is -∞."""
     return eq(input, -math.inf)

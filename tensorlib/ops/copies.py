@@ -8,7 +8,7 @@ from typing import Any
 
 from tensorlib._core import Tensor
 from tensorlib._dispatch import wrap_dim
-from tensorlib._dtypes import dtype
+from tensorlib._dtypes import dtype as Dtype
 from tensorlib._samples import draw, each, ints, values, without_gradient
 from tensorlib.autograd.batched import with_batches
 from tensorlib.errors import ShapeError
@@ -38,9 +38,16 @@ def _expand(input: Tensor, size: Any) -> Tensor:
     return views.expand(input, size)  # type: ignore[no-any-return]
 
 
-def _view(input: Tensor, size: Any) -> Tensor:
+def _split(input: Tensor, split_size: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Consecutive parts of a size, the last may be smaller."""
+    return splitting.split(input, split_size, dim)  # type: ignore[no-any-return]
+
+
+def _view(input: Tensor, size: Any = None, *, dtype: Any = None) -> Tensor:
     """input under another shape, or its bytes as another dtype."""
-    return views._as_view(input, size) if isinstance(size, dtype) else views.reshape(input, size)  # it copies anyhow
+    if dtype is not None or isinstance(size, Dtype):
+        return views._as_view(input, size if dtype is None else dtype)  # type: ignore[no-any-return]
+    return views.reshape(input, size)  # it copies anyhow
 
 
 def _unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
@@ -71,7 +78,7 @@ _COPIES: dict[str, tuple[Callable[..., Any], Any]] = {
     "permute": (views.permute, each(draw((2, 3, 4), [2, 0, 1]))),
     "select": (views.select, each(draw((2, 3), 1, -1))),
     "slice": (_slice, each(draw((5, 3), 0, 1, 5, 2), draw((2, 3), 1, None, -1))),
-    "split": (splitting.split, each(draw((5, 2), 2))),
+    "split": (_split, each(draw((5, 2), 2))),
     "split_with_sizes": (splitting.split_with_sizes, each(draw((5, 2), [2, 3]))),
     "squeeze": (views.squeeze, each(draw((1, 3, 1)), draw((1, 3, 1), 0))),
     "t": (views.t, each(draw((2, 3)))),

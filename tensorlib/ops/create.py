@@ -175,11 +175,30 @@ def empty(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layo
 def full(size: Any, fill_value: Any, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
          pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of ``size`` with every element ``fill_value``; without ``dtype`` that of the value."""
-    if isinstance(fill_value, Tensor):
-        fill_value = fill_value.item()
     shape = _size("full", (size,))
+    if isinstance(fill_value, Tensor):
+        if _elsewhere(fill_value) and not fill_value._array.ndim:  # a copy from device to device, with no host read
+            kind = numpy_dtype(dtype, of_number(fill_value._array.dtype.type(0).item()))
+            value: Any = fill_value.detach()
+            t = value.to(device_of(device), OF_NUMPY[kind]).expand(shape).clone()
+            return _finish(t if out is None else into("full", out, t), requires_grad, pin_memory)
+        fill_value = fill_value.item()
     t = _make("full", shape, fill_value, numpy_dtype(dtype, of_number(fill_value)), device)
     return _finish(t if out is None else into("full", out, t), requires_grad, pin_memory)
+
+
+def _elsewhere(*values: Any) -> bool:
+    """Whether one of these is a tensor that the host would have to wait for."""
+    return any(isinstance(x, Tensor) and x.device.type in ("cuda", "hip") for x in values)  # type: ignore[attr-defined]
+
+
+def _evenly(start: Any, end: Any, steps: int) -> Tensor:
+    """``steps`` numbers from start to end in float64, of which one is a number on a GPU: computed there."""
+    at = next(x.device for x in (start, end) if _elsewhere(x))
+    first, last = (x.to(at, OF_NUMPY[np.dtype(np.float64)]) if isinstance(x, Tensor) else x for x in (start, end))
+    i: Any = arange(steps, dtype=OF_NUMPY[np.dtype(np.float64)], device=at)
+    before = first + (last - first) * (i / max(steps - 1, 1))
+    return before if steps < 2 else before.where(i < steps - 1, last)
 
 
 def _like(input: Tensor, dtype: Any, device: Any) -> tuple[np.dtype[Any], Any]:
@@ -254,13 +273,17 @@ def linspace(start: Any, end: Any, steps: int, *, out: Any = None, dtype: Any = 
     """``steps`` numbers from ``start`` to ``end``, both included, evenly spaced."""
     if steps < 0:
         raise ArgumentError(f"linspace: number of steps must be non-negative, got {steps}")
+    if _elsewhere(start, end):
+        t = _evenly(start, end, steps).to(device_of(device), OF_NUMPY[numpy_dtype(dtype)])  # type: ignore[attr-defined]
+        return _finish(t if out is None else into("linspace", out, t), requires_grad, pin_memory)
     start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
     of_complex = isinstance(start, complex) or isinstance(end, complex)
     kind = numpy_dtype(dtype, default_complex() if of_complex else None)
     if of_complex and kind.kind != "c":
         raise DtypeError(f"linspace: of complex numbers takes a complex dtype, got {OF_NUMPY[kind]}")
     t = wrap(np.linspace(start, end, steps, dtype=np.complex128 if of_complex else np.float64).astype(kind))
-    return _finish(t.to(device_of(device)), requires_grad, pin_memory)
+    t = t.to(device_of(device))  # type: ignore[attr-defined]
+    return _finish(t if out is None else into("linspace", out, t), requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw(-1.0, 2.0, 7), draw(3, 3, 1), draw(0, 1, 0), draw(0, 4, 5, base=2.0)))
@@ -270,6 +293,10 @@ def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, out: Any =
     """base**start … base**end: ``steps`` numbers whose logarithms are evenly spaced, computed in float64."""
     if steps < 0:
         raise ArgumentError(f"logspace: number of steps must be non-negative, got {steps}")
+    if _elsewhere(start, end):
+        powers: Any = base ** _evenly(start, end, steps)  # type: ignore[operator]
+        t = powers.to(device_of(device), OF_NUMPY[numpy_dtype(dtype)])
+        return _finish(t if out is None else into("logspace", out, t), requires_grad, pin_memory)
     start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
     numbers = np.power(np.float64(base), np.linspace(start, end, steps, dtype=np.float64)).astype(numpy_dtype(dtype))
     t = wrap(numbers).to(device_of(device))
@@ -484,7 +511,33 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     return _finish(wrap(array if at is cpu else _array.to_device(array, at)), requires_grad, pin_memory)
 
 
-@composite(on="function", alias=("asarray",))
+@composite(on="function")
+def asarray(
+    obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None, requires_grad: bool | None = None
+) -> Tensor:
+    """``obj`` as a tensor, over its memory where dtype and device allow it; ``copy`` True: never, False: or an error.
+
+    A tensor's history goes on, unless ``requires_grad`` is False. ValueError where ``copy=False`` cannot be kept.
+    """
+    t = as_tensor(obj, dtype, device)
+    if isinstance(obj, Tensor):
+        shared = t is obj
+    else:
+        array = t._array
+        shared = isinstance(obj, np.ndarray) and isinstance(array, np.ndarray) and np.may_share_memory(obj, array)
+    if copy is False and not shared:
+        raise ArgumentError(
+            "asarray: can't alias arbitrary sequence into a tensor, nor what is of another dtype or device: expected "
+            "copy=None"
+        )
+    if copy and shared:
+        t = t.clone()
+    if requires_grad is False and t.requires_grad:
+        t = t.detach()
+    return t.requires_grad_() if requires_grad and t.is_leaf else t
+
+
+@composite(on="function")
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """``data`` as a tensor, without a copy where dtype and device allow it."""
     if isinstance(data, Tensor):

@@ -216,7 +216,9 @@ def ctc_loss(
         of_all = counts._array
         if isinstance(of_all, np.ndarray) and of_all.sum() != labels.shape[0]:
             raise ShapeError(f"ctc_loss: expected {of_all.sum()} targets one after the other, got {labels.shape[0]}")
-        longest = int(counts.max().item()) if N else 0
+        # Where the host has the lengths, it need not ask a device for the longest.
+        known: Any = target_lengths if isinstance(target_lengths, Tensor) else as_tensor(target_lengths, device="cpu")
+        longest = int(known.max().item()) if N else 0
         start = counts.cumsum(0) - counts
         index = start.unsqueeze(1) + arange(longest, device=x.device)
         labels = labels[index.clamp(0, labels.shape[0] - 1)] if longest else labels.new_zeros((N, 0))

@@ -29,7 +29,7 @@ from tensorlib.ops._linalg import (
     square,
     unit_lower,
 )
-from tensorlib.ops._out import takes_out
+from tensorlib.ops._out import also_named, takes_out
 from tensorlib.ops.joining import cat
 from tensorlib.ops.linalg import _to_shape, matmul
 from tensorlib.ops.solvers import linalg_solve, linalg_solve_triangular
@@ -264,6 +264,7 @@ def _reflectors(name: str, A: Tensor, tau: Tensor) -> tuple[Any, Any]:
     draw((4, 3), (3,)), draw((2, 3, 3), (2, 2)), draw((3, 0), (0,)),
 ))  # fmt: skip
 @takes_out
+@also_named(input2="tau")
 def linalg_householder_product(input: Tensor, tau: Tensor) -> Tensor:
     """The first n columns of H_1 H_2 … H_k, H_i = I - tau_i v_i v_i^H: input (…, m, n), tau (…, k) -> (…, m, n).
 
@@ -278,6 +279,7 @@ def linalg_householder_product(input: Tensor, tau: Tensor) -> Tensor:
     draw((4, 3), (3,), (4, 2)), draw((4, 3), (3,), (2, 4), False, True), draw((2, 3, 2), (2, 2), (2, 3, 3), True, True),
 ))  # fmt: skip
 @takes_out
+@also_named(input2="tau", input3="other")
 def ormqr(
     input: Tensor, tau: Tensor, other: Tensor, left: bool = True, transpose: bool = False
 ) -> Tensor:

@@ -18,6 +18,7 @@ from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError, Un
 from tensorlib.kernels import embeddings as kernels
 from tensorlib.op import Array, composite, op, registry
 from tensorlib.ops import create, views
+from tensorlib.ops._out import also_named
 from tensorlib.ops._rows_numpy import join_rows, sums
 from tensorlib.ops.gather_scatter import _scatter_, _scatter_add
 from tensorlib.ops.indexing import INTEGERS, bounded, index_add, index_copy_, index_fill, numbers, widened
@@ -338,6 +339,7 @@ def _finite(x: Any) -> Any:
 
 
 @composite(on="functional", samples=each(draw(ints(2, 3, high=4), 5), draw(ints(4, high=3)), draw(ints(high=3), 3)))
+@also_named(input="tensor")
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """out[..., c] = 1 where tensor is c, 0 elsewhere: (…) in int64 -> (…, num_classes) in int64.
 

@@ -244,6 +244,7 @@ _OVERLOADS = each(
 
 
 @composite(samples=_OVERLOADS)
+@takes_out
 @_numpy_names
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """The maximum of all elements; max(input, dim): (values, indices) along a dim; max(input, other): maximum.
@@ -255,6 +256,7 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
 
 
 @composite(samples=_OVERLOADS)
+@takes_out
 @_numpy_names
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """The minimum of all elements; min(input, dim): (values, indices) along a dim; min(input, other): minimum.

@@ -15,6 +15,7 @@ from tensorlib._samples import draw, each, fails, ints, strided, transposed, val
 from tensorlib.errors import ArgumentError, DtypeError
 from tensorlib.kernels import reduction as kernels
 from tensorlib.op import Array, Dims, composite, op
+from tensorlib.ops._out import takes_out
 from tensorlib.ops._reduction import _numpy_names, add_reduce, count, kept, reduced_shape, square_sums
 from tensorlib.ops.reduction import _mean_vjp
 
@@ -160,6 +161,7 @@ _SPREADS = each(
 
 
 @composite(samples=each(_SPREADS, draw((3, 4), False)))
+@takes_out
 @_numpy_names
 def var(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
     """Σ (input - mean)² / max(n - correction, 0) over ``dim`` (one, several, or all for None); ``correction`` is 1.
@@ -171,6 +173,7 @@ def var(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = Fa
 
 
 @composite(samples=each(_SPREADS, draw((3, 4), False)))
+@takes_out
 @_numpy_names
 def std(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
     """√(Σ (input - mean)² / max(n - correction, 0)) over ``dim``: the square root of ``var``, which see."""

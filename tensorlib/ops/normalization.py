@@ -158,13 +158,14 @@ def _layer_norm(input: Array, weight: Array | None, bias: Array | None, normaliz
     draw((2, 3, 4), [4], None, (4,)),
 ))  # fmt: skip
 def layer_norm(
-    input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-) -> Tensor:
+    input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Tensor:  # fmt: skip
     """(input - mean) / √(var + eps) · weight + bias over the last dims, ``normalized_shape``.
 
     input (*, *normalized_shape) -> the same; weight and bias of normalized_shape. var is the biased variance;
-    statistics in float32 or wider, half types rounded once. ShapeError names both shapes.
-    Ba et al. 2016, eq. 4.
+    statistics in float32 or wider, half types rounded once. ShapeError names both shapes. ``cudnn_enable`` changes
+    nothing. Ba et al. 2016, eq. 4.
     """
     return _layer_norm(input, weight, bias, normalized_shape, eps)
 
@@ -607,12 +608,14 @@ def _group_norm(input: Array, weight: Array | None, bias: Array | None, num_grou
     draw((2, 4, 3, 5), 4, None, (4,)),
 ))  # fmt: skip
 def group_norm(
-    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-) -> Tensor:
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Tensor:  # fmt: skip
     """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's groups of channels.
 
     input (N, C, *) -> the same; weight and bias (C,). var is the biased variance; statistics in float32 or wider.
-    ShapeError where num_groups does not divide C, ArgumentError where a group is one value. Wu & He 2018.
+    ShapeError where num_groups does not divide C, ArgumentError where a group is one value. ``cudnn_enabled`` changes
+    nothing. Wu & He 2018.
     """
     shape = tuple(input.shape)
     if num_groups > 0 and len(shape) > 1 and shape[0] * shape[1] // num_groups * math.prod(shape[2:]) == 1:

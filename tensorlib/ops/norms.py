@@ -41,8 +41,9 @@ def _norm_kernel(out: Any, x: Any, ord: Any, dim: Any, keepdim: bool, dtype: Any
     kernels.reduce([out], [x], dim, kernels.norm(ord), [kernels.compute_dtype(out.dtype)], arg=ord)
 
 
-def _norm_vjp(g: Tensor, x: Any, out: Any, ord: Any, dim: Any, keepdim: bool) -> Any:
+def _norm_vjp(g: Tensor, input: Any, out: Any, ord: Any, dim: Any, keepdim: bool) -> Any:
     """As in PyTorch: 0 where the norm is 0; for the largest (smallest) magnitude divided evenly among equal ones."""
+    x = input
     shape = x._array.shape
     norm, g = kept(out, shape, dim, keepdim), kept(g, shape, dim, keepdim)
     if norm.dtype != x.dtype and not x.is_complex():
@@ -85,12 +86,12 @@ def _norm_vjp(g: Tensor, x: Any, out: Any, ord: Any, dim: Any, keepdim: bool) ->
     bench=[draw((1 << 24,))],
     bytes=lambda x: x.nbytes,
 )  # fmt: skip
-def vector_norm(x: Array, ord: Any = 2, dim: Dims = None, keepdim: Any = False, *, dtype: Any = None):
-    """(Σ |x|**ord)**(1/ord) over ``dim``; inf and -inf: the largest and smallest |x|; 0: how many are not 0.
+def vector_norm(input: Array, ord: Any = 2, dim: Dims = None, keepdim: Any = False, *, dtype: Any = None):
+    """(Σ |input|**ord)**(1/ord) over ``dim``; inf and -inf: the largest and smallest |input|; 0: how many are not 0.
 
     Floating point; half types accumulate in float32. DtypeError for integers without ``dtype``.
     """
-    x = _converted(x, _floating("linalg.vector_norm", x, dtype))
+    x = _converted(input, _floating("linalg.vector_norm", input, dtype))
     if ord == 2 and x.dtype.kind == "f":
         return np.sqrt(square_sums(x, dim, keepdim))
     size = np.abs(x)

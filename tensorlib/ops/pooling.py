@@ -17,6 +17,7 @@ from tensorlib._samples import distinct, draw, each, fails, ints, strided, trans
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError
 from tensorlib.kernels import pooling as kernels
 from tensorlib.op import Array, Ints, composite, op
+from tensorlib.ops._out import takes_out
 from tensorlib.ops.activation import relu
 from tensorlib.ops.create import arange, tensor, zeros
 from tensorlib.ops.interpolation import _resample
@@ -828,6 +829,7 @@ def avg_pool1d(
         draw((3, 4, 10, 11), kernel_size=(2, 3), stride=(3, 4)), draw(ints(2, 6, 6, low=-9), 2),
     ),
 )  # fmt: skip
+@takes_out
 def avg_pool2d(
     input: Tensor,
     kernel_size: Any,
@@ -854,6 +856,7 @@ def avg_pool2d(
         draw((1, 2, 4, 5, 6), kernel_size=(2, 3, 2), stride=(2, 1, 2), padding=(1, 1, 0), divisor_override=3),
     ),
 )  # fmt: skip
+@takes_out
 def avg_pool3d(
     input: Tensor,
     kernel_size: Any,

@@ -15,16 +15,17 @@ from tensorlib import _inplace
 from tensorlib import random as stream
 from tensorlib._arguments import outside
 from tensorlib._array import device_of as array_device
-from tensorlib._core import Tensor, wrap
+from tensorlib._core import Tensor
 from tensorlib._device import device as Device
 from tensorlib._dispatch import apply, as_int, as_ints, broadcast, refuse_complex
 from tensorlib._dtypes import OF_NUMPY, finfo
 from tensorlib._promotion import FLOAT_ONLY, category, default_dtype, real_of
 from tensorlib._samples import Draw, between, draw, each, fails, ints, transposed, values, without_gradient
-from tensorlib.autograd.batched import each_draw
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError
+from tensorlib.kernels import drawing
 from tensorlib.kernels import random as kernels
 from tensorlib.op import Array, Ints, Scalar, composite, op, registry
+from tensorlib.ops._out import also_named
 from tensorlib.ops.create import device_of, numpy_dtype, pinned, sizes_given
 from tensorlib.ops.gamma import _digamma_numpy
 from tensorlib.ops.selection import _where
@@ -235,6 +236,28 @@ def randint(low: Any = None, high: Any = None, size: Any = None, *, generator: A
     return _give(t, out, requires_grad, pin_memory)
 
 
+@op(
+    spec=lambda n, dtype, device, seed, offset: ((n,), dtype),
+    kernel=drawing.randperm,
+    random=True,
+    on="",
+    samples=each(
+        draw(n=9, dtype=_I64, device=None), draw(n=0, dtype=_I64, device=None),
+        draw(n=1030, dtype=np.dtype(np.int32), device=None), draw(n=1, dtype=_F32, device=None),
+    ),
+    bench=[draw(n=1 << 20, dtype=_I64, device=None)],
+    bytes=lambda n, dtype, device: n * dtype.itemsize,
+)  # fmt: skip
+def _randperm(n: int, dtype: Any, device: Any, seed: Any, offset: Any):
+    """The order of n random 64-bit numbers."""
+    keys = stream.words(2 * n, seed, offset).view(np.uint64)
+    found = np.argsort(keys)  # several times as fast as the stable one, and the same where no two are equal
+    ranked = keys[found]
+    if (ranked[1:] == ranked[:-1]).any():
+        found = np.argsort(keys, kind="stable")
+    return found.astype(dtype, copy=False)
+
+
 @composite(on="function", samples=each(draw(9), draw(0)))
 def randperm(n: int, *, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None,
              device: Any = None, pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
@@ -242,18 +265,8 @@ def randperm(n: int, *, generator: Any = None, out: Any = None, dtype: Any = Non
     n = as_int("randperm", "n", n)
     if n < 0:
         raise ArgumentError(f"randperm: n must be non-negative, got {n}")
-    seed, offset = stream.draw(generator)
-
-    def order(at: int) -> np.ndarray:
-        keys = stream.words(2 * n, seed, at).view(np.uint64)
-        found = np.argsort(keys)  # several times as fast as the stable one, and the same where no two are equal
-        ranked = keys[found]
-        if (ranked[1:] == ranked[:-1]).any():
-            found = np.argsort(keys, kind="stable")
-        return found.astype(numpy_dtype(dtype, _I64), copy=False)
-
-    t = wrap(each_draw(offset, order))
-    return _give(t.to(device_of(device)), out, requires_grad, pin_memory)
+    t = _randperm(n, numpy_dtype(dtype, _I64), device_of(device), generator=generator)
+    return _give(t, out, requires_grad, pin_memory)
 
 
 def _like(input: Tensor, dtype: Any, device: Any) -> tuple[tuple[int, ...], np.dtype[Any], Device]:
@@ -560,6 +573,7 @@ def _check_probability(name: str, p: float) -> None:
     on="function functional",
     samples=each(draw((3, 4)), draw((3, 4), p=0.25), draw((3, 4), training=False), draw((3, 4), p=0.0)),
 )
+@also_named(train="training")
 def dropout(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Any = None
 ) -> Tensor:
@@ -576,6 +590,7 @@ def dropout(
 
 
 @composite(complex=False, on="function functional", samples=each(draw((3, 4), training=True), draw((3, 4))))
+@also_named(train="training")
 def alpha_dropout(
     input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *, generator: Any = None
 ) -> Tensor:
@@ -670,6 +685,7 @@ def feature_dropout(input: Tensor, p: float, train: bool, *, generator: Any = No
 
 
 @composite(on="function functional", samples=each(draw((2, 3, 4), training=True), draw((2, 3, 4), 0.3)))
+@also_named(train="training")
 def feature_alpha_dropout(
     input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *, generator: Any = None
 ) -> Tensor:

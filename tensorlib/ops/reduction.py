@@ -27,6 +27,7 @@ from tensorlib.ops._reduction import (
     kept,
     reduced_shape,
 )
+from tensorlib.ops.create import sizes_given
 from tensorlib.ops.scan import _cumprod_reversed, _shift
 
 _INT64, _UINT64, _BOOL = (np.dtype(t) for t in (np.int64, np.uint64, np.bool_))
@@ -95,12 +96,13 @@ def sum_(input: Array, dim: Dims = None, keepdim: Any = False, *, dtype: Any = N
     on="method",
     samples=each(draw((2, 3, 4), [3, 1]), draw((3, 4), [1, 4]), draw((3, 4), [3, 4]), draw((3, 4), [])),
 )
-def sum_to_size(input: Tensor, *size: Any) -> Tensor:
+def sum_to_size(input: Tensor, *args: Any, size: Any = None) -> Tensor:
     """The sum over the dims in which a tensor of ``size`` would be broadcast to the shape of ``input``.
 
     ShapeError where ``size`` cannot be broadcast to it.
     """
-    shape = size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size
+    sizes = sizes_given("sum_to_size", args, size)
+    shape = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
     shape, have = tuple(shape), input._array.shape
     if shape == have:
         return input
@@ -375,8 +377,14 @@ def _hash_spec(input: Any, dim: Any, keepdim: bool, mode: int) -> Any:
     return shape, _UINT64
 
 
+def _hash_kernel(out: Any, input: Any, dim: Any, keepdim: bool, mode: int) -> None:
+    wide = np.float64 if category(input.dtype) == 2 else np.int64
+    kernels.reduce([out], [input], dim, kernels.HASH, [np.dtype(wide)])
+
+
 @op(
     spec=_hash_spec,
+    kernel=_hash_kernel,
     samples=each(
         draw((3, 4)), draw((3, 4), dim=1), draw(ints(3, 4, low=-9), dim=0, keepdim=True), draw(bools(5)), draw(()),
         draw((2, 3, 4), dim=(0, 2)),

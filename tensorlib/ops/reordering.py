@@ -38,9 +38,10 @@ def _flip(input: Array, dims: Any):
 
 
 @composite(samples=each(draw((3, 4), [0]), draw((2, 3, 4), [0, -1]), draw((3, 4), [])))
-def flip(input: Tensor, *dims: Any) -> Tensor:
+def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """input with the dimensions ``dims`` in reverse order, as a copy. DimError out of range or named twice."""
-    given = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
+    sizes = sizes_given("flip", args, dims, "dims")
+    given = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
     return _flip(input, wrap_dims("flip", tuple(given), input._array.ndim) if given else ())
 
 

@@ -19,6 +19,7 @@ from tensorlib._promotion import PROMOTE, category, of_number, result_dtype
 from tensorlib._samples import Draw, bools, distinct, draw, each, fails, ints, transposed, values
 from tensorlib.errors import ArgumentError, DtypeError
 from tensorlib.op import Array, Scalar, composite, pointwise, registry
+from tensorlib.ops._out import takes_out
 from tensorlib.ops._pointwise import _common
 from tensorlib.ops._pointwise_numpy import select
 from tensorlib.ops.comparison import eq, ge, gt, isfinite, le, lt, ne
@@ -259,12 +260,14 @@ def clamp(input: Array, min: Array | None = None, max: Array | None = None):
 
 
 @composite(inplace=True, samples=each(draw((3, 4), 0.25), draw((3, 4), Draw((4,))), draw(distinct(5), -1.0)))
+@takes_out
 def clamp_min(input: Tensor, min: Any) -> Tensor:
     """max(input, min), elementwise."""
     return clamp(input, min, None)
 
 
 @composite(inplace=True, samples=each(draw((3, 4), 0.25), draw((3, 4), Draw((4,))), draw(distinct(5), -1.0)))
+@takes_out
 def clamp_max(input: Tensor, max: Any) -> Tensor:
     """min(input, max), elementwise."""
     return clamp(input, None, max)

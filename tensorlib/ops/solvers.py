@@ -15,7 +15,7 @@ from tensorlib.errors import ShapeError
 from tensorlib.op import Array, composite, op, result_type
 from tensorlib.ops import _linalg_numpy as numerics
 from tensorlib.ops._linalg import INFO, failed, floating, identity, matrices, square
-from tensorlib.ops._out import takes_out
+from tensorlib.ops._out import also_named, takes_out
 from tensorlib.ops.linalg import _lead, _to_shape, matmul
 
 # ---------------------------------------------------------------------------------------------------------------- solve
@@ -241,6 +241,7 @@ def _factor(*shape: int) -> Draw:
     draw((3, 2), _factor(3, 3)), draw((2, 3, 2), _factor(3, 3), True), draw((3, 1), _factor(2, 3, 3)),
 ))  # fmt: skip
 @takes_out
+@also_named(input2="L")
 def cholesky_solve(input: Tensor, L: Tensor, upper: bool = False) -> Tensor:
     """X with L L^H X = input (``upper``: L^H L X = input): input (…, n, k), L (…, n, n) triangular."""
     matrices("cholesky_solve", input._array, "B")
@@ -267,6 +268,7 @@ def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
     draw((6, 2, 3), (6,)), draw((2, 3, 6), (2, 3)), draw((3, 2, 4, 6), (2, 6), (0, 2)),
 ))  # fmt: skip
 @takes_out
+@also_named(input="A", other="B")
 def linalg_tensorsolve(A: Tensor, B: Tensor, dims: Any = None) -> Tensor:
     """X with tensordot(A, X, X.ndim) = B; ``dims`` of A go to its end first. As many equations as unknowns."""
     a: Any = A
@@ -285,6 +287,7 @@ def linalg_tensorsolve(A: Tensor, B: Tensor, dims: Any = None) -> Tensor:
 
 @composite(on="linalg", samples=each(draw((4, 6, 8, 3)), draw((6, 2, 3), 1)))
 @takes_out
+@also_named(input="A")
 def linalg_tensorinv(A: Tensor, ind: int = 2) -> Tensor:
     """The inverse for tensordot(·, ·, ind): A.shape[ind:] + A.shape[:ind], both of the same number of elements."""
     if ind <= 0:

@@ -1,6 +1,6 @@
 """Order: sorting, the largest, the middle and the most frequent elements, and where numbers belong in a sorted row.
 
-NaN is larger than every number. These run on the CPU: on a device they raise an error that names ``.cpu()``.
+NaN is larger than every number.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from tensorlib._dispatch import as_int, wrap_dim
 from tensorlib._dtypes import OF_NUMPY
 from tensorlib._promotion import PROMOTE, of_number
 from tensorlib._samples import Draw, between, bools, draw, each, fails, ints, strided, transposed, values
-from tensorlib.errors import ArgumentError, DeviceError, DimError, DtypeError, ShapeError
+from tensorlib.errors import ArgumentError, DeviceError, DimError, DtypeError, RangeError, ShapeError
+from tensorlib.kernels import counting, drawing, searching, selection
+from tensorlib.kernels import create as create_kernels
+from tensorlib.kernels import sorting as kernels
 from tensorlib.op import Array, Arrays, Dim, composite, op, result_type
 from tensorlib.ops import create, views
-from tensorlib.ops._out import takes_out
+from tensorlib.ops._out import also_named, takes_out
 from tensorlib.ops._reduction import _numpy_names, reduced_shape
 from tensorlib.ops.extrema import _along_spec, _at_index, _nonempty, _shared_everywhere
 from tensorlib.ops.gather_scatter import gather
@@ -77,6 +80,8 @@ def _sorted(x: np.ndarray, dim: int, descending: bool) -> tuple[np.ndarray, np.n
             run.sort(axis=dim)
             run %= n
             i = run
+            if v.dtype.kind == "f":  # -0 and 0 are equal, and not the same
+                v = np.take_along_axis(y, i, dim)
     if descending:
         return np.ascontiguousarray(np.flip(v, dim)), np.ascontiguousarray(n - 1 - np.flip(i, dim))
     return v, i
@@ -96,11 +101,13 @@ _SORTS = each(
     draw((0, 3)), draw((1,)), draw(transposed(5, 6), dim=0), draw(strided(3, 7), descending=True), draw(shuffled(130)),
     draw(_TIES), draw(_TIES, descending=True), draw(bools(9)), draw(ints(200, high=9), descending=True, stable=True),
     draw(ints(3, 70, high=9, dtype="int32"), dim=1, stable=True), draw(ints(9, high=5, dtype="uint8")),
+    draw(ints(4100, low=-900, high=900, dtype="int16"), stable=True),
 )  # fmt: skip
 
 
 @op(
     spec=_same_and_indices("sort"),
+    kernel=kernels.sort,
     promote=PROMOTE,
     outputs=("values", "indices"),
     vjp=lambda g_values, indices, input_shape, dim: _at_index(g_values, indices, input_shape, dim, True),
@@ -147,6 +154,7 @@ def _topk_spec(input: Any, k: int, dim: int, largest: bool, sorted: bool) -> Any
 
 @op(
     spec=_topk_spec,
+    kernel=kernels.topk,
     promote=PROMOTE,
     outputs=("values", "indices"),
     vjp=lambda g_values, indices, input_shape, dim: _at_index(g_values, indices, input_shape, dim, True),
@@ -155,6 +163,7 @@ def _topk_spec(input: Any, k: int, dim: int, largest: bool, sorted: bool) -> Any
         draw(shuffled(3, 4), k=2), draw(shuffled(3, 4), k=3, dim=0, largest=False), draw((0, 3), k=1),
         draw(shuffled(2, 3, 50), k=5, dim=-1), draw(shuffled(200, 2), k=7, dim=0), draw((3,), k=0),
         draw(shuffled(4, 3), k=4, dim=0, sorted=False), draw(transposed(30, 40), k=2),
+        draw(values(np.random.default_rng(0).permutation(4100).tolist(), "int16"), k=3),
     ),
     errors=[fails((3, 4), k=5, match="out of range"), fails((3, 4), k=1, dim=2, match="range", error=DimError)],
     bench=[draw((128, 50257), k=50)],
@@ -216,13 +225,17 @@ def _kthvalue_spec(input: Any, k: int, dim: int, keepdim: bool) -> Any:
 
 @op(
     spec=_kthvalue_spec,
+    kernel=selection.kthvalue,
     promote=PROMOTE,
     outputs=("values", "indices"),
     vjp=lambda g_values, indices, input_shape, dim, keepdim: _at_index(g_values, indices, input_shape, dim, keepdim),
     samples=each(
         draw(shuffled(3, 4), k=2), draw(shuffled(3, 4), k=3, dim=0, keepdim=True), draw((), k=1), draw((0, 3), k=1),
         draw(shuffled(2, 5, 3), k=5, dim=1), draw(transposed(5, 6), k=1),
+        draw(values(np.random.default_rng(0).permutation(4100).tolist(), "int16"), k=1234),
     ),
+    bench=[draw((128, 50257), k=25000)],
+    bytes=lambda input, k: input.nbytes,
     errors=[fails((3,), k=4, match="out of range"), fails((3,), k=0, match="out of range")],
 )  # fmt: skip
 def kthvalue(input: Array, k: int, dim: Dim = -1, keepdim: Any = False):
@@ -270,13 +283,19 @@ _MIDDLES = each(
 )  # fmt: skip
 
 
-@op(spec=_median_spec("median"), promote=PROMOTE, vjp=_shared_everywhere, on="", samples=_MIDDLES)
+@op(
+    spec=_median_spec("median"), kernel=selection.median_of_all, promote=PROMOTE, vjp=_shared_everywhere, on="",
+    samples=_MIDDLES,
+)  # fmt: skip
 def _median_all(input: Array):
     """The lower median of all elements."""
     return _middle(input, False)
 
 
-@op(spec=_median_spec("nanmedian"), promote=PROMOTE, vjp=_shared_everywhere, on="", samples=_MIDDLES)
+@op(
+    spec=_median_spec("nanmedian"), kernel=selection.nanmedian_of_all, promote=PROMOTE, vjp=_shared_everywhere, on="",
+    samples=_MIDDLES,
+)  # fmt: skip
 def _nanmedian_all(input: Array):
     """The lower median of the elements that are not NaN."""
     return _middle(input, True)
@@ -320,8 +339,8 @@ _NO_MIDDLE = [fails((2, 0), dim=1, match="non-zero size", error=DimError)]
 
 
 @op(
-    spec=_median_along_spec("median"), promote=PROMOTE, outputs=("values", "indices"), vjp=_at_index, on="",
-    samples=_MEDIANS, errors=_NO_MIDDLE,
+    spec=_median_along_spec("median"), kernel=selection.median, promote=PROMOTE, outputs=("values", "indices"),
+    vjp=_at_index, on="", samples=_MEDIANS, errors=_NO_MIDDLE,
 )  # fmt: skip
 def _median_dim(input: Array, dim: Dim, keepdim: Any = False):
     """The lower median along ``dim`` and its index; NaN wins."""
@@ -329,8 +348,8 @@ def _median_dim(input: Array, dim: Dim, keepdim: Any = False):
 
 
 @op(
-    spec=_median_along_spec("nanmedian"), promote=PROMOTE, outputs=("values", "indices"), vjp=_at_index, on="",
-    samples=_MEDIANS, errors=_NO_MIDDLE,
+    spec=_median_along_spec("nanmedian"), kernel=selection.nanmedian, promote=PROMOTE, outputs=("values", "indices"),
+    vjp=_at_index, on="", samples=_MEDIANS, errors=_NO_MIDDLE,
 )  # fmt: skip
 def _nanmedian_dim(input: Array, dim: Dim, keepdim: Any = False):
     """The lower median along ``dim`` of what is not NaN, and its index."""
@@ -365,6 +384,7 @@ def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> A
 
 @op(
     spec=_along_spec("mode"),
+    kernel=searching.mode,
     promote=PROMOTE,
     outputs=("values", "indices"),
     vjp=_at_index,
@@ -410,7 +430,7 @@ def _quantile(name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, 
     if not isinstance(q, Tensor):
         if not 0 <= q <= 1:
             raise ArgumentError(f"{name}: q must be in the range [0, 1] but got {q}")
-        q = create.tensor(q, dtype=OF_NUMPY[dtype])
+        q = create.tensor(q, dtype=OF_NUMPY[dtype], device=x.device)
     elif q._array.ndim > 1:
         raise ShapeError(f"{name}: q must be a scalar or 1D tensor, got {q._array.ndim}D")
     elif q._array.dtype != dtype:
@@ -418,7 +438,7 @@ def _quantile(name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, 
             f"{name}: q tensor must be same dtype as the input tensor, got {OF_NUMPY[q._array.dtype]} for "
             f"{OF_NUMPY[dtype]}"
         )
-    elif not ((q >= 0) & (q <= 1)).all():
+    elif type(q._array) is np.ndarray and not ((q >= 0) & (q <= 1)).all():
         raise ArgumentError(f"{name}: q values must be in the range [0, 1]")
     ndim = x._array.ndim
     at = 0 if dim is None else wrap_dim(name, dim, ndim)
@@ -431,7 +451,9 @@ def _quantile(name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, 
         ranks = ranks * (x.isnan().logical_not().sum(-1, True) - 1).clamp(0)
     else:
         last = x[..., -1:].isnan()  # NaN sorts last
-        ranks = (ranks * (n - 1)).masked_fill(last, n - 1) if _array.numbers(last._array).any() else ranks * (n - 1)
+        ranks = ranks * (n - 1)
+        if type(last._array) is not np.ndarray or last._array.any():
+            ranks = ranks.masked_fill(last, n - 1)
     if how in ("lower", "higher", "nearest"):
         ranks = {"lower": ranks.floor, "higher": ranks.ceil, "nearest": ranks.round}[how]()
     ranks = ranks.expand((*x._array.shape[:-1], q._array.size))
@@ -513,6 +535,7 @@ def _changes(x: np.ndarray) -> np.ndarray:
 
 @op(
     dynamic=True,
+    kernel=searching.unique,
     outputs=("output", "inverse_indices", "counts"),
     on="",
     samples=each(
@@ -621,6 +644,7 @@ def _searchsorted_spec(sorted_sequence: Any, input: Any, sorter: Any, right: boo
 
 @op(
     spec=_searchsorted_spec,
+    kernel=searching.searchsorted,
     promote=PROMOTE.over("sorted_sequence", "input"),
     on="",
     samples=each(
@@ -632,6 +656,8 @@ def _searchsorted_spec(sorted_sequence: Any, input: Any, sorter: Any, right: boo
 )  # fmt: skip
 def _searchsorted(sorted_sequence: Array, input: Array, sorter: Array | None, right: bool, out_int32: bool):
     """Where each number of input belongs in its sorted row."""
+    if sorter is not None and sorter.size and not (sorter.min() >= 0 and sorter.max() < sorter.shape[-1]):
+        raise RangeError("searchsorted: sorter index out of range")
     s = sorted_sequence if sorter is None else np.take_along_axis(sorted_sequence, sorter, -1)
     if s.ndim == 1:
         return np.searchsorted(s, input, "right" if right else "left")
@@ -709,6 +735,7 @@ def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right:
 
 @op(
     spec=lambda elements, test_elements, invert: (elements.shape, _BOOL),
+    kernel=searching.isin,
     promote=PROMOTE,
     on="",
     samples=each(
@@ -730,6 +757,7 @@ def _isin(elements: Array, test_elements: Array, invert: bool):
     ),
 )  # fmt: skip
 @takes_out
+@also_named(element="elements", test_element="test_elements")
 def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
     """Whether each of ``elements`` is among ``test_elements``; bool, of the shape of elements. NaN is nowhere.
 
@@ -748,11 +776,44 @@ def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, inve
 # -------------------------------------------------------------------------------------------------------------- counts
 
 
+def _countable(input: Any, weights: Any, minlength: int) -> None:
+    if input.ndim != 1:
+        raise ShapeError("bincount: only supports 1-d non-negative integral inputs.")
+    if input.dtype.kind not in "iu":
+        raise DtypeError(f"bincount: only supports 1-d non-negative integral inputs, got {OF_NUMPY[input.dtype]}")
+    if minlength < 0:
+        raise ArgumentError(f"bincount: minlength should be >= 0, got {minlength}")
+    if weights is not None and weights.shape != input.shape:
+        raise ShapeError(
+            f"bincount: weights should be 1-d and have the same length as input, got {tuple(weights.shape)} for "
+            f"{tuple(input.shape)}"
+        )
+
+
+def _not_negative(least: int) -> None:
+    if least < 0:
+        raise ShapeError("bincount: only supports 1-d non-negative integral inputs.")
+
+
+def _bincount_kernel(input: Any, weights: Any, minlength: int) -> Any:
+    """The largest element is read on the host: it is the result's length."""
+    _countable(input, weights, minlength)
+    if not input.size:
+        counts = _array.empty((minlength,), _INT64, input.device)
+        create_kernels.full(counts, None, 0, None, None)
+        return counts
+    least, largest = counting.extremes(input)
+    _not_negative(least)
+    return counting.bincount(input, weights, max(largest + 1, minlength))
+
+
 @op(
     dynamic=True,
+    kernel=_bincount_kernel,
     samples=each(
         draw(ints(20, high=5), None), draw(ints(6, high=3), (6,)), draw(ints(0), None, minlength=3),
         draw(ints(4, high=3, dtype="int32"), values([1, 2, 3, 4], "int32"), minlength=7),
+        draw(ints(9, high=9, dtype="uint8"), None, minlength=1030),
     ),
     errors=[
         fails(values([-1, 2], "int64"), None, match="non-negative"), fails(ints(2, 2), None, match="1-d"),
@@ -765,19 +826,11 @@ def bincount(input: Array, weights: Array | None = None, minlength: int = 0):
     input 1-D of integers that are not negative; at least ``minlength`` long. int64, or with weights float32 for
     float32, else float64. ShapeError otherwise.
     """
-    if input.ndim != 1 or (input.size and input.dtype.kind in "iu" and input.min() < 0):
-        raise ShapeError("bincount: only supports 1-d non-negative integral inputs.")
-    if input.dtype.kind not in "iu":
-        raise DtypeError(f"bincount: only supports 1-d non-negative integral inputs, got {OF_NUMPY[input.dtype]}")
-    if minlength < 0:
-        raise ArgumentError(f"bincount: minlength should be >= 0, got {minlength}")
+    _countable(input, weights, minlength)
+    if input.size:
+        _not_negative(input.min())
     if weights is None:
         return np.bincount(input, minlength=minlength).astype(np.int64, copy=False)
-    if weights.shape != input.shape:
-        raise ShapeError(
-            f"bincount: weights should be 1-d and have the same length as input, got {tuple(weights.shape)} for "
-            f"{tuple(input.shape)}"
-        )
     if not input.size:
         return np.zeros(minlength, np.int64)
     summed = np.bincount(input, weights.astype(np.float64), minlength)
@@ -819,6 +872,7 @@ def _histc_spec(input: Any, bins: int, min: float, max: float) -> Any:
 
 @op(
     spec=_histc_spec,
+    kernel=counting.histc,
     promote=PROMOTE,
     differentiable=False,
     samples=each(
@@ -938,6 +992,7 @@ def histogram(
 
     ``bins`` is a number of equal bins of ``range`` (else of the elements' range), or the sorted edges, 1-D. The last
     bin includes its right edge. With ``density`` the histogram integrates to 1. float32 and float64.
+    CPU only, as PyTorch's; ``histc`` counts on a GPU.
     """
     _points("histogram", input, weight, tuple(input._array.shape))
     if isinstance(bins, Tensor) and not isinstance(bins, int):
@@ -996,6 +1051,7 @@ def _multinomial_spec(input: Any, num_samples: int, replacement: bool, seed: Any
 
 @op(
     spec=_multinomial_spec,
+    kernel=drawing.multinomial,
     random=True,
     on="",
     samples=each(
@@ -1009,6 +1065,10 @@ def _multinomial_spec(input: Any, num_samples: int, replacement: bool, seed: Any
         fails(values([-1.0, 2.0]), num_samples=1, match="element < 0"),
         fails(values([0.0, 0.0]), num_samples=1, match="sum of probabilities"),
     ],
+    bench=[
+        draw(between(0, 1, 64, 50257), num_samples=1), draw(between(0, 1, 64, 50257), num_samples=9, replacement=True)
+    ],
+    bytes=lambda input, num_samples, **_: input.nbytes + 8 * num_samples * input.shape[0],
 )  # fmt: skip
 def _multinomial(input: Array, num_samples: int, replacement: bool = False, *, seed: Any, offset: Any):
     """Indices drawn with chances proportional to input."""
@@ -1022,9 +1082,7 @@ def _multinomial(input: Array, num_samples: int, replacement: bool = False, *, s
         u = stream.uniform01((*p.shape[:-1], num_samples), _F64, seed, offset)
         bounds = np.cumsum(p, -1)
         rows = bounds.reshape(-1, p.shape[-1])
-        places = [
-            np.searchsorted(b, v * b[-1], "right") for b, v in zip(rows, u.reshape(-1, num_samples), strict=True)
-        ]
+        places = [np.searchsorted(b, v * b[-1], "right") for b, v in zip(rows, u.reshape(-1, num_samples), strict=True)]
         last = p.shape[-1] - 1 - np.argmax(p[..., ::-1] > 0, -1)  # rounding must not reach a weight of 0 at the end
         return np.minimum(np.reshape(places, u.shape), last[..., None])
     noise = -np.log1p(-stream.uniform01(p.shape, _F64, seed, offset))
@@ -1040,7 +1098,7 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     """``num_samples`` indices of each row of input (n,) or (m, n), index i with a chance proportional to input[i].
 
     Without ``replacement`` each index at most once: those of the largest input / exponential noise. int64. Floating
-    point; ArgumentError for negative, infinite or NaN weights and rows that sum to 0.
+    point; ArgumentError for negative, infinite or NaN weights and rows that sum to 0. A GPU traps there.
     """
     return _multinomial(input.detach(), num_samples, replacement, generator=generator)  # type: ignore[attr-defined, no-any-return]
 

@@ -12,6 +12,7 @@ from tensorlib._dispatch import as_ints, edge, make_node, sync, wrap_dim
 from tensorlib._samples import draw, each
 from tensorlib.errors import DimError, ShapeError
 from tensorlib.op import composite, registry
+from tensorlib.ops._out import also_named
 from tensorlib.ops.views import _SLICE, _basic, _bound, _slice_grad, basic_index
 
 
@@ -145,6 +146,9 @@ def unsafe_split(input: Tensor, split_size: Any, dim: int = 0) -> tuple[Tensor, 
 
 
 @composite(samples=each(draw((7, 2), 3), draw((2, 4), [1, 3], -1), draw((3,), [2, 1])))
+@also_named(
+    indices="indices_or_sections", sections="indices_or_sections", tensor_indices_or_sections="indices_or_sections"
+)  # fmt: skip
 def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """NumPy's array_split: so many views of nearly equal size, or cuts before the given indices."""
     x = input._array
@@ -182,18 +186,21 @@ def _nsplit(name: str, input: Tensor, cuts: Any, dim: int, least: int) -> tuple[
 
 
 @composite(samples=each(draw((2, 4), 2), draw((4,), [1])))
+@also_named(indices="indices_or_sections", sections="indices_or_sections")
 def hsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
     """Equal parts, or cuts, along dimension 1; along 0 for a 1-D tensor."""
     return _nsplit("hsplit", input, indices_or_sections, 0 if input._array.ndim == 1 else 1, 1)
 
 
 @composite(samples=each(draw((4, 2), 2)))
+@also_named(indices="indices_or_sections", sections="indices_or_sections")
 def vsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
     """Equal parts, or cuts, along dimension 0 of a tensor with at least two."""
     return _nsplit("vsplit", input, indices_or_sections, 0, 2)
 
 
 @composite(samples=each(draw((1, 2, 4), 2)))
+@also_named(indices="indices_or_sections", sections="indices_or_sections")
 def dsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
     """Equal parts, or cuts, along dimension 2 of a tensor with at least three."""
     return _nsplit("dsplit", input, indices_or_sections, 2, 3)

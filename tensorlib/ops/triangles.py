@@ -15,6 +15,7 @@ from tensorlib.kernels import indexing
 from tensorlib.kernels import triangles as kernels
 from tensorlib.op import Array, Dim, Ints, composite, op, view
 from tensorlib.ops import create
+from tensorlib.ops._out import takes_out
 
 
 def _triangle_spec(name: str) -> Any:
@@ -71,20 +72,24 @@ def _not_negative(name: str, row: int, col: int) -> None:
 
 @composite(on="function", samples=each(draw(3, 4), draw(4, 3, offset=1)))
 def tril_indices(
-    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
-) -> Tensor:
+    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None,
+    pin_memory: bool = False, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
     """Rows and columns of the elements of a lower triangle, row by row: (2, n)."""
     _not_negative("tril_indices", row, col)
-    return _triangle_indices(np.tril_indices(row, offset, col), dtype, device)
+    made = _triangle_indices(np.tril_indices(row, offset, col), dtype, device)
+    return create._finish(made, requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw(3, 4), draw(4, 3, offset=-1)))
 def triu_indices(
-    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
-) -> Tensor:
+    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None,
+    pin_memory: bool = False, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
     """Rows and columns of the elements of an upper triangle, row by row: (2, n)."""
     _not_negative("triu_indices", row, col)
-    return _triangle_indices(np.triu_indices(row, offset, col), dtype, device)
+    made = _triangle_indices(np.triu_indices(row, offset, col), dtype, device)
+    return create._finish(made, requires_grad, pin_memory)
 
 
 def _diagonal_layout(input: Any, offset: int, dim1: int, dim2: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:
@@ -149,6 +154,7 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
 
 
 @composite(samples=each(draw((3, 4)), draw((3, 4), 1), draw((3,)), draw((3,), -2)))
+@takes_out
 def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     """The matrix with a vector on its diagonal, or the diagonal of a matrix, as a copy."""
     n = input._array.ndim

@@ -14,6 +14,7 @@ from tensorlib._core import Tensor
 from tensorlib._promotion import FLOAT_ONLY, INT_TO_FLOAT
 from tensorlib._samples import ELEMENTWISE
 from tensorlib.op import Array, composite, pointwise
+from tensorlib.ops._out import takes_out
 from tensorlib.ops.selection import _where
 from tensorlib.runtime.compiler import jit
 
@@ -276,12 +277,14 @@ def hypot(input: Array, other: Array):
 
 
 @composite(complex=False, inplace=True, samples=ELEMENTWISE)
+@takes_out
 def deg2rad(input: Tensor) -> Tensor:
     """input π / 180, elementwise."""
     return input * (math.pi / 180)
 
 
 @composite(complex=False, inplace=True, samples=ELEMENTWISE)
+@takes_out
 def rad2deg(input: Tensor) -> Tensor:
     """input 180 / π, elementwise."""
     return input * (180 / math.pi)

@@ -356,12 +356,16 @@ _VIEW = registry["view"]
 
 
 @composite(on="method", alias=("view",))
-def _as_view(input: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
+def _as_view(input: Tensor, *shape: Any, dtype: Any = None, size: Any = None) -> Tensor:
     """The view of another shape with the same elements, or the same bytes as another dtype: ``view(2, -1)``,
     ``view(int32)``.
 
     One size may be -1. ShapeError where strides allow no view; ``reshape`` then copies.
     """
+    if size is not None:
+        if shape or dtype is not None:
+            raise TypeError(f"view(): expected sizes one by one, or `size` a sequence; got {shape} and {size!r}")
+        shape = (size,)
     if len(shape) == 1:
         first = shape[0]
         if type(first) is tuple or type(first) is list:

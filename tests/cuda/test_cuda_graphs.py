@@ -80,7 +80,8 @@ def _draw() -> list[tl.Tensor]:
     return [
         F.dropout(x, 0.5), tl.rand(7, device="cuda"), tl.randn(6, device="cuda", dtype=tl.float64),
         tl.randint(0, 100, (9,), device="cuda"), tl.bernoulli(x * 0.5), other.normal_(), tl.rand(3),
-        F.scaled_dot_product_attention(q, q, q, dropout_p=0.5), tl.rand_like(x),
+        F.scaled_dot_product_attention(q, q, q, dropout_p=0.5), tl.rand_like(x), tl.randperm(9, device="cuda"),
+        tl.multinomial(x, 3), tl.multinomial(x, 50, True),
     ]  # fmt: skip
 
 
@@ -237,6 +238,8 @@ REFUSED: list[tuple[Callable[[tl.Tensor], object], str]] = [
     (lambda x: x.cpu(), "reading from the GPU"),
     (lambda x: x.nonzero(), "^nonzero: reading"),
     (lambda x: x[x > 0], "reading from the GPU"),
+    (lambda x: x.unique(), "reading from the GPU"),
+    (lambda x: tl.bincount(x.long()), "reading from the GPU"),
     (lambda x: tl.ones(4).cuda(), "copying from the CPU to the GPU: .*pin_memory"),
     (lambda x: x.copy_(tl.ones(4)), "copying from the CPU to the GPU"),
     (lambda x: x.to("cuda:1"), "copying from one GPU to another"),

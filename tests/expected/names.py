@@ -77,6 +77,7 @@ WITHOUT: dict[str, str] = {
     "empty_like": "its elements are undefined",
     "tensor": "takes Python data: tests/tensor",
     "as_tensor": "takes Python data: tests/tensor",
+    "asarray": "takes Python data: tests/tensor",
     "from_numpy": "takes a NumPy array: tests/tensor",
     "_where_method": "where() under the method's order of arguments",
     "_polygamma_method": "polygamma() under the method's order of arguments",

@@ -1048,7 +1048,7 @@ class Generator:
         a = self.tamed(a)
         descending = self.rng.choice(["", ", descending=True"])
         if self.chance(0.3):
-            k = self.rng.choice([k for k in (1, 2, 4, 8) if k <= a.type.shape[-1]])
+            k = self.rng.choice([k for k in (2, 4, 8) if k <= a.type.shape[-1]])
             return self.emit(
                 "topk",
                 f"tl.topk({{}}, {k}).to({LANGUAGE[a.type.dtype]})",

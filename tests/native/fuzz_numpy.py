@@ -17,8 +17,8 @@ from fuzz_data import contents, scalar
 #: Constructs of `fuzz`, for Options.only.
 EXPRESSIBLE = frozenset((
     "arithmetic", "bits", "compare", "boolean", "where", "transpose", "reshape", "broadcast", "join", "loading",
-    "storing", "in_place", "loop", "branch", "constexpr_branch", "pointer_loop", "pointer_ring", "while_loop", "indirect",
-    "broadcast_pointers", "backward_pointers", "choice",
+    "storing", "in_place", "loop", "branch", "constexpr_branch", "pointer_loop", "pointer_ring", "while_loop",
+    "indirect", "broadcast_pointers", "backward_pointers", "choice",
 ))  # fmt: skip
 
 DTYPES = {

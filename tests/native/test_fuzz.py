@@ -22,6 +22,7 @@ import fuzz_oracle
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.py"))
+pytestmark = pytest.mark.filterwarnings("ignore:tl.cat")  # whose order programs do not show
 needs_llvmlite = pytest.mark.skipif(importlib.util.find_spec("llvmlite") is None, reason="llvmlite is not installed")
 
 
@@ -35,9 +36,9 @@ def command(*arguments: object, **variables: str) -> str:
 
 
 @needs_llvmlite
-@pytest.mark.parametrize("seed, way", [(0, "plain"), (150, "guarded"), (300, "narrow"), (450, "threads")])
+@pytest.mark.parametrize("seed, way", [(0, "plain"), (100, "guarded"), (200, "narrow"), (300, "threads")])
 def test_random_programs(seed, way):
-    """150 programs each: as they are, with every access checked, for vectors of half the width, on two threads."""
+    """100 programs each: as they are, with every access checked, for vectors of half the width, on two threads."""
     variables = {}
     if way == "guarded":
         variables["TENSORLIB_NATIVE_GUARD"] = "1"
@@ -45,9 +46,9 @@ def test_random_programs(seed, way):
         variables["TENSORLIB_NATIVE_CPU"] = "x86-64-v3"
     options = ["--threads", 2] if way == "threads" else []
     said = command(
-        "--seed", seed, "--programs", 150, "--seconds", 800, "--reduce", 20, "--failures", 3, *options, **variables
+        "--seed", seed, "--programs", 100, "--seconds", 800, "--reduce", 20, "--failures", 3, *options, **variables
     )
-    assert "150 programs" in said
+    assert "100 programs" in said
 
 
 @needs_llvmlite

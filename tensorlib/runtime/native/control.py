@@ -4,18 +4,31 @@ Scalars are SSA values. A loop keeps what it carries in variables on the stack t
 carried tile lives in scratch memory, in one buffer where the new value may overwrite the old as it is computed, in two
 that change places where it may not. A tile of pointers (or integers) that only moves by a uniform step is its initial
 value and an offset. What is written to a buffer inside a branch or loop is not known outside of it.
+
+Pointers that come from memory may lead anywhere, so that each store through one would part the loads before it from the
+stores after it. A run of such stores is made twice: a test of the addresses tells whether they lie apart.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tensorlib.runtime.native import llvm, ttir
-from tensorlib.runtime.native.analysis import STRUCTURAL, Analysis, is_index, is_pointer, is_tile, shape_of, walk
+from tensorlib.runtime.native.analysis import (
+    STRUCTURAL,
+    Analysis,
+    is_index,
+    is_pointer,
+    is_tile,
+    shape_of,
+    unit_dims,
+    walk,
+)
 from tensorlib.runtime.native.bounds import Bounds
-from tensorlib.runtime.native.evaluate import Buffer, Moved
+from tensorlib.runtime.native.evaluate import Buffer, Moved, row_major
 from tensorlib.runtime.native.groups import Groups
 from tensorlib.runtime.native.machine import Features
 from tensorlib.runtime.native.tiles import Uniform, Value
@@ -25,6 +38,10 @@ Place = tuple[str, str] | Buffer
 
 
 _TERMINATORS = frozenset({"scf.yield", "scf.condition", "tt.return", "cf.br", "cf.cond_br"})
+
+
+#: statements that take tiles in any layout
+_ANY_LAYOUT = frozenset({"tt.store", "tt.reduce", "tt.reduce.return", "scf.for", "scf.if", "scf.yield"})
 
 
 class Carried(NamedTuple):
@@ -238,16 +255,42 @@ class Control(Groups):
                 code.emit(0, f"store {type} 0, ptr {slot}")
                 carried.append(Carried(argument, type, slot, source=start, steps=steps))
                 continue
-            buffer = self.buffer_for(argument)
+            buffer = self._carrier(argument, new)
             self.fill(buffer, start)
             slot = code.alloca("ptr")
             code.emit(0, f"store ptr {buffer.base.text}, ptr {slot}")
             other = ""
             if not (may_overwrite and self._overwrites(argument, at, new)):
                 other = code.alloca("ptr")
-                code.emit(0, f"store ptr {self.buffer_for(argument).base.text}, ptr {other}")
+                code.emit(0, f"store ptr {self._carrier(argument, new).base.text}, ptr {other}")
             carried.append(Carried(argument, type, slot, other, buffer))
         return carried
+
+    def _carrier(self, argument: ttir.Value, new: Sequence[ttir.Value]) -> Buffer:
+        """A buffer of a carried tile. Its elements follow each other along the dim along which the new values of such
+        tiles are read, where nothing else of the kernel asks for rows."""
+        buffer = self.buffer_for(argument)
+        shape, last = buffer.shape, len(buffer.shape) - 1
+        if last < 1 or not self._any_layout:
+            return buffer
+        lane = self.lane_dim([value for value in new if shape_of(value) == shape])
+        if lane == last:
+            return buffer
+        order = [*(d for d in range(last + 1) if d != lane), lane]
+        steps = dict(zip(order, row_major([shape[d] for d in order]), strict=True))
+        return Buffer(buffer.base, buffer.element, shape, tuple(steps[d] for d in range(last + 1)))
+
+    @functools.cached_property
+    def _any_layout(self) -> bool:
+        """Whether every tile is only evaluated element by element, stored or reduced."""
+        for operation in self.analysis.operations:
+            if operation.name == "tt.reshape":
+                if unit_dims(shape_of(operation.operands[0]), shape_of(operation.result)) is None:
+                    return False
+            elif not self.analysis.lazy(operation) and operation.name not in _ANY_LAYOUT:
+                if any(is_tile(x) for x in (*operation.operands, *operation.results)):
+                    return False
+        return True
 
     def bind(self, values: Sequence[ttir.Value], carried: Sequence[Carried]) -> list[Buffer | None]:
         """Gives carried values to a block's arguments or a loop's results; returns where tiles' new values go."""

@@ -307,6 +307,8 @@ class Nests(Tiles):
             self.flush()
         self.prepare([value])
         lane, last = self.lane_dim([value]), len(buffer.shape) - 1
+        if last > 0 and buffer.strides[last] != 1:  # laid out for what is written to it
+            lane = last = buffer.strides.index(1)
         width = min(self.machine.lanes, self.machine.lanes * 4 // llvm.SIZES[buffer.element])
         if lane != last and min(buffer.shape[lane], buffer.shape[last]) >= width >= 4:
             self.versions([value], (), lambda: self._fill_transposed(buffer, value, lane, width))
