@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,9 +34,19 @@ ndarray = np.ndarray
 _NATIVE = Device("native")
 _KINDS = "biufV"  # of the dtypes that kernels know; V: ml_dtypes'
 
-#: Elements from which the kernel is faster than the NumPy body on every size measured: `tensorlib tune --cpu` on an
-#: Intel Xeon with AVX-512 (Sapphire Rapids), two threads, NumPy 2.4 with OpenBLAS 0.3.31. Float32.
-MEASURED: dict[str, int] = {}
+_K = 1 << 10
+#: Elements from which the kernel takes clearly less time than the NumPy body, by `tensorlib tune --device cpu` on an
+#: Intel Xeon with AVX-512 (Sapphire Rapids), two threads, NumPy 2.4 with OpenBLAS, float32. None below 64 Ki: a program
+#: of small tensors should not wait for a compiler.
+MEASURED: dict[str, int] = {
+    "_attention": 64 * _K, "_cross_entropy": 256 * _K, "cross_entropy_grad": 64 * _K, "_dropout": 64 * _K,
+    "_normal": 64 * _K, "_gelu": 64 * _K, "gelu_grad": 64 * _K, "_silu": 64 * _K, "silu_grad": 64 * _K,
+    "sigmoid": 256 * _K, "logsigmoid": 64 * _K, "_mish": 64 * _K, "_elu": 64 * _K, "_hardswish": 64 * _K,
+    "_leaky_relu": 1024 * _K, "erf": 64 * _K, "log1p": 64 * _K, "softmax": 256 * _K,
+    "softmax_grad": 64 * _K, "log_softmax": 64 * _K, "log_softmax_grad": 64 * _K, "_layer_norm": 256 * _K,
+    "layer_norm_grad": 256 * _K, "_rms_norm": 256 * _K, "rms_norm_grad": 1024 * _K, "cumsum": 256 * _K,
+    "_cumsum_reversed": 256 * _K, "adam_": 256 * _K,
+}  # fmt: skip
 
 
 class _Unread(dict[str, int]):
@@ -151,16 +162,32 @@ def _share(arrays: list[DeviceArray]) -> None:
             last = own
 
 
+def _suits(op: Op, arrays: Sequence[Any], attrs: dict[str, Any]) -> bool:
+    """Whether the operands are of the kind that was measured: rows along the last dim, attention of many queries."""
+    first: Any = next((x for x in arrays if type(x) is ndarray), None)
+    if first is None:
+        return True
+    if attrs.get("dim", first.ndim - 1) != first.ndim - 1:
+        return False
+    if op.name == "_attention":
+        return first.shape[-2] >= 16
+    if "cross_entropy" in op.name:  # with more dims the classes are not the last
+        return all(x.ndim <= 2 for x in arrays if type(x) is ndarray)
+    return True
+
+
 def run(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any) -> Sequence[Any] | None:
     """The operator by its kernel on NumPy's arrays; None where NumPy's body is to do it."""
     threshold = state.least[op.name]
+    if not _suits(op, arrays, attrs):
+        return None
     size = 0
     for x in arrays:
         if type(x) is ndarray:
             size = max(size, x.size)
         elif type(x) is list:
             size = max(size, sum([y.size for y in x]))
-    if size < threshold and not any(threshold <= np.prod(shape, dtype=int) for shape, _ in specs or ()):
+    if size < threshold and all(math.prod(shape) < threshold for shape, _ in specs or ()):
         return None
     return force(op, arrays, attrs, specs)
 

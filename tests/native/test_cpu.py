@@ -124,6 +124,17 @@ def test_small_and_foreign_arrays_stay_with_numpy(native, monkeypatch):
     assert (tl.erf(tl.from_numpy(packed)) == 0).all() and native == ["erf"]
 
 
+def test_what_was_not_measured_stays_with_numpy(native):
+    """Rows along another dim than the last, a query or two, classes in the middle."""
+    F.softmax(tl.ones(8, 8), 0), F.log_softmax(tl.ones(8, 8), 0), tl.cumsum(tl.ones(8, 8), 0)
+    F.scaled_dot_product_attention(tl.ones(2, 3, 8), tl.ones(2, 40, 8), tl.ones(2, 40, 8))
+    F.cross_entropy(tl.ones(2, 5, 3), tl.ones(2, 3, dtype=tl.int64))
+    assert native == []
+    F.softmax(tl.ones(8, 8), -1), tl.cumsum(tl.ones(8, 8), 1)
+    F.scaled_dot_product_attention(tl.ones(2, 16, 8), tl.ones(2, 40, 8), tl.ones(2, 40, 8))
+    assert native == ["softmax", "cumsum", "_attention"]
+
+
 def test_memory_that_two_arguments_share_is_seen():
     memory = np.arange(20, dtype=np.float32)
     arrays = [_native._seen(a) for a in (memory[:10], memory[5:15], memory[16:], np.frombuffer(memory)[-1:])]
