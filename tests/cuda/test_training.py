@@ -1,5 +1,5 @@
-"""A whole training step "on cuda": the bindings, the allocator and the launches over a simulated driver, kernels in the
-interpreter behind its launch entry. It must equal the CPU's."""
+"""Whole training steps "on cuda": the bindings, the allocator and the launches over a simulated driver, kernels in the
+interpreter or the native engine behind its launch entry. They must equal the CPU's."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tensorlib import nn
 from tensorlib.runtime.compiler import jit
 from tensorlib.runtime.driver import DeviceFault
 from tensorlib.runtime.launch import launch
+from tensorlib.train.gpt import GPT, VOCABULARY, GPTConfig
 
 VENDORS = pytest.mark.parametrize(("kind", "arch"), [("cuda", "sm_90"), ("hip", "gfx942")])
 
@@ -58,6 +59,29 @@ def test_a_training_step_equals_the_cpus(kind, arch):
     with simulated(kind, arch=arch):
         same(train("cuda", adamw), expected)
         assert tensorlib.cuda.memory_allocated() == 0  # nothing of it is left
+
+
+@VENDORS
+def test_a_transformer_trains_as_on_the_cpu(kind, arch):
+    """At real sizes, the kernels as machine code behind the launch entry."""
+    pytest.importorskip("llvmlite")
+
+    def losses(device: str):
+        tensorlib.manual_seed(0)
+        gpt = GPT(GPTConfig(layers=2, heads=4, width=128, block=64)).to(device)
+        optimizer = tensorlib.optim.AdamW(gpt.parameters(), lr=1e-3)
+        stream = tensorlib.Generator().manual_seed(5)
+        for _ in range(3):
+            tokens = tensorlib.randint(0, VOCABULARY, (8, 65), generator=stream).to(device)
+            loss = nn.functional.cross_entropy(gpt(tokens[:, :-1]).reshape(-1, VOCABULARY), tokens[:, 1:].reshape(-1))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield loss.item()
+
+    expected = list(losses("cpu"))
+    with simulated(kind, arch=arch, launcher="native"):
+        np.testing.assert_allclose(list(losses("cuda")), expected, rtol=1e-5)
 
 
 @VENDORS

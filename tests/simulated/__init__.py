@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from tensorlib._device import device as Device
 from tensorlib.runtime import (
     abi,
     caching,
@@ -37,6 +38,7 @@ from tensorlib.runtime import (
     versions,
 )
 from tensorlib.runtime.compiler import Compiled, Key
+from tensorlib.runtime.engine import engine_of
 
 SOURCE = Path(__file__).with_name("driver.c")
 _FILES = {"cuda": "libcuda-simulated.so", "hip": "libamdhip64-simulated.so"}
@@ -78,13 +80,29 @@ class Call(NamedTuple):
     thread: int
 
 
-class Pointer:
-    """A pointer argument read back from a launch: what the interpreter wants of an array."""
+NATIVE = Device("native")
 
-    def __init__(self, ptr: int, dtype: np.dtype[Any], nbytes: int) -> None:
+
+class _Block(NamedTuple):
+    """A block of the driver's memory; equal ones are one object, by which the native engine knows what may overlap."""
+
+    start: int
+    nbytes: int
+
+
+_block = functools.lru_cache(maxsize=1 << 16)(_Block)
+
+
+class Pointer:
+    """A pointer argument read back from a launch: what the interpreter and the native engine want of an array."""
+
+    def __init__(self, ptr: int, dtype: np.dtype[Any], start: int, end: int) -> None:
         self.ptr = ptr
         self.dtype = dtype
-        self.shape = (nbytes // dtype.itemsize,)  # from there to the end of its block
+        self.shape = ((end - ptr) // dtype.itemsize,)  # from there to the end of its block
+        self.strides = (1,)
+        self.owner = _block(start, end - start)
+        self.device = NATIVE
 
     def data_ptr(self) -> int:
         """Its address."""
@@ -359,8 +377,8 @@ class Simulation:
                     function.run(raw, sizes, (block[0], block[1], block[2]))
             elif callable(self.launcher):
                 self.launcher(function.compiled, raw, sizes)
-            elif self.launcher == "interpreter":
-                self._interpret(function.compiled, raw, sizes, threads, shared, pairs)
+            elif self.launcher in ("interpreter", "native"):
+                self._execute(function.compiled, raw, sizes, threads, shared, pairs)
             return 0
         except BaseException as error:
             self.exceptions.append(error)
@@ -369,7 +387,7 @@ class Simulation:
                 return ILLEGAL_ADDRESS
             return ASSERT if isinstance(cause, AssertionError) else LAUNCH_FAILED
 
-    def _interpret(
+    def _execute(
         self,
         compiled: Compiled,
         raw: list[bytes],
@@ -392,12 +410,16 @@ class Simulation:
             raise AssertionError(f"{compiled.name}: {len(raw)} parameters, types {compiled.types}, grid {grid}")
         flat = iter(zip(compiled.types, raw, strict=False))
         args = tuple(self._argument(key, flat, ranges) for key in compiled.keys)
+        sizes = grid[0] // ctas, grid[1], grid[2]
+        if self.launcher == "native":
+            engine_of(NATIVE).launch(compiled.kernel, sizes, args, dict(compiled.constants), 4, 2, None)
+            return
         with compiler.LOCK:
             before = memory.out_of_bounds
             anywhere = self._lib.sim_what if "table" in compiled.kernel.arguments else None
             memory.out_of_bounds = functools.partial(_outside, ranges, anywhere)  # type: ignore[assignment]
             try:
-                interpreter.run(compiled.kernel, (grid[0] // ctas, grid[1], grid[2]), args, dict(compiled.constants))
+                interpreter.run(compiled.kernel, sizes, args, dict(compiled.constants))
             finally:
                 memory.out_of_bounds = before  # type: ignore[assignment]
 
@@ -447,10 +469,10 @@ class Simulation:
         return descriptors.TensorDescriptor(base, shape, strides, boxes, padding, rounded)
 
     def _pointer(self, ptr: int, name: str, ranges: list[tuple[int, int]]) -> Pointer:
-        end = next((e for s, e in ranges if s <= ptr <= e), ptr)
+        start, end = next(((s, e) for s, e in ranges if s <= ptr <= e), (ptr, ptr))
         if ptr and self._lib.sim_what(ptr) <= 0:
             self._lib.sim_violate(f"a kernel was given {ptr:#x}, which is none of the driver's memory".encode())
-        return Pointer(ptr, _DTYPES[name], end - ptr)
+        return Pointer(ptr, _DTYPES[name], start, end)
 
 
 def _outside(
@@ -489,13 +511,13 @@ def simulated(
     """A machine with GPUs of one vendor and none of the other's, within the block.
 
     memory: bytes of each device; arch: "sm_90", "gfx942", ...; version: what the driver says of itself; launcher: what
-    kernels do: "interpreter", "none", or ``f(compiled, values, grid)``; strict: AssertionError at the end when a rule
+    kernels do: "interpreter", "native", "none", or ``f(compiled, values, grid)``; strict: AssertionError at the end when a rule
     was broken that no `Simulation.expect` was for; blocks: the caching allocator's blocks bound every access, not
     only the driver's allocations; options: of `Simulation.options`.
     """
     arch = arch or _ARCHES[kind]
-    if launcher not in ("interpreter", "none") and not callable(launcher):
-        raise ValueError(f"launcher: got {launcher!r}: expected 'interpreter', 'none' or a function")
+    if launcher not in ("interpreter", "native", "none") and not callable(launcher):
+        raise ValueError(f"launcher: got {launcher!r}: expected 'interpreter', 'native', 'none' or a function")
     sim = Simulation(kind, launcher)
     lib = sim._lib
     lib.sim_reset(devices, _VERSIONS[kind] if version is None else version)
