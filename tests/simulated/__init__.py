@@ -511,9 +511,9 @@ def simulated(
     """A machine with GPUs of one vendor and none of the other's, within the block.
 
     memory: bytes of each device; arch: "sm_90", "gfx942", ...; version: what the driver says of itself; launcher: what
-    kernels do: "interpreter", "native", "none", or ``f(compiled, values, grid)``; strict: AssertionError at the end when a rule
-    was broken that no `Simulation.expect` was for; blocks: the caching allocator's blocks bound every access, not
-    only the driver's allocations; options: of `Simulation.options`.
+    kernels do: "interpreter", "native", "none", or ``f(compiled, values, grid)``; strict: AssertionError at the end
+    when a rule was broken that no `Simulation.expect` was for; blocks: the caching allocator's blocks bound every
+    access, not only the driver's allocations; options: of `Simulation.options`.
     """
     arch = arch or _ARCHES[kind]
     if launcher not in ("interpreter", "native", "none") and not callable(launcher):
