@@ -24,6 +24,7 @@ from tensorlib._core import Tensor
 from tensorlib._device import device
 from tensorlib._dtypes import OF_NUMPY, as_dtype
 from tensorlib.errors import ArgumentError, DeviceError, OutOfMemoryError, RangeError, TensorlibError
+from tensorlib.runtime.environment import EnvironmentVariableError
 
 #: Kinds of arguments by the annotation of their parameter, None taken off it.
 _KINDS = {
@@ -169,7 +170,7 @@ class Arguments:
         """What to raise instead of an error that left the body; None where the error itself, now naming the function,
         says it.
         """
-        if isinstance(error, Warning) or _foreign(error.__traceback__):
+        if isinstance(error, (Warning, EnvironmentVariableError)) or _foreign(error.__traceback__):
             return None
         ours = isinstance(error, TensorlibError)
         if not (isinstance(error, TypeError) and str(error).startswith(f"{self.name}()")):

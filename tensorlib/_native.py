@@ -2,14 +2,16 @@
 
 Where llvmlite is installed (``pip install 'tensorlib[native]'``), an operator of ``least`` runs its Triton kernel,
 compiled for this processor, on NumPy's own memory, as soon as an operand or a result has that many elements. The
-numbers are measured: those of ``MEASURED`` on the machine it names, those of `tensorlib tune --cpu` on the user's, kept
-beside the compiled kernels. Nothing is timed while a program runs, so that the same program takes the same way, and
-rounds in the same way, every time. ``backends.native.enabled = False`` or TENSORLIB_NATIVE=off leaves all to NumPy.
+numbers are measured: those of ``MEASURED`` on the machine it names, those of `tensorlib tune --device cpu` on the
+user's, kept beside the compiled kernels. Nothing is timed while a program runs, so that the same program takes the same
+way, and rounds in the same way, every time. ``backends.native.enabled = False`` or TENSORLIB_NATIVE=off leaves all to
+NumPy.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -24,8 +26,7 @@ from tensorlib import _array
 from tensorlib._array import DeviceArray, contiguous_strides
 from tensorlib._core import listening, observers
 from tensorlib._device import device as Device
-from tensorlib.errors import ArgumentError
-from tensorlib.runtime import engine, tables
+from tensorlib.runtime import engine, environment, tables
 
 if TYPE_CHECKING:
     from tensorlib.op import Op
@@ -75,10 +76,7 @@ def available() -> bool:
 
 def asked() -> bool:
     """Whether TENSORLIB_NATIVE leaves the engine on."""
-    said = os.environ.get("TENSORLIB_NATIVE", "").lower()
-    if said not in ("", "off", "on"):
-        raise ArgumentError(f"TENSORLIB_NATIVE is {said!r}: expected 'off', 'on' or nothing")
-    return said != "off"
+    return environment.switch("TENSORLIB_NATIVE", True)
 
 
 def enable(on: bool) -> None:
@@ -103,11 +101,10 @@ def _table() -> dict[str, int]:
     path = _path()
     try:
         stored = json.loads(path.read_text()) if path is not None else {}
-        if stored.get("processor") == processor():
-            return {str(name): int(n) for name, n in stored["least"].items()}
+        of, numbers = stored["processor"], {str(name): int(n) for name, n in stored["least"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # none, or a damaged one: it is not trusted
-    return dict(MEASURED)
+        return dict(MEASURED)  # none, or a damaged one: it is not trusted
+    return numbers if of == processor() else dict(MEASURED)
 
 
 def processor() -> str:
@@ -230,7 +227,13 @@ def force(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any) -> S
 # ------------------------------------------------------------------------------------------------------------ measuring
 
 GAIN = 0.9  #: of NumPy's time that a kernel may take to be chosen: what is about as fast stays as it is
-_REPEAT, _SECONDS = 5, 0.2  # runs of each, of which the fastest counts, and how long they may take together
+ALONE = 0.7  #: the same where an operator was measured at one size only
+#: What waits for memory, or is BLAS's: one size never decides for these.
+BOUND = frozenset(
+    ("matmul", "linear", "sum", "mean", "amax", "amin", "add", "sub", "mul", "neg", "abs", "cast", "_full", "square",
+     "clamp")
+)  # fmt: skip
+_REPEAT, _SECONDS = 5, 0.01  # rounds at least, of which the fastest counts, and more of them while they are so short
 
 
 class Measured(NamedTuple):
@@ -265,29 +268,37 @@ def measure(call: Callable[[], Any]) -> Iterator[Measured]:
             sizes = [x.size for x in flat if type(x) is ndarray] + [int(np.prod(shape)) for shape, _ in specs]
             body, kernel = (lambda: op.cpu(*arrays, **attrs)), (lambda: force(op, arrays, attrs, specs))  # noqa: B023
             if sum(sizes):
-                yield Measured(op.name, max(sizes), _seconds(body), _seconds(kernel))
+                yield Measured(op.name, max(sizes), *_seconds(body, kernel))
 
 
-def _seconds(run: Callable[[], Any]) -> float:
-    best, until = np.inf, time.perf_counter() + _SECONDS
-    for _ in range(_REPEAT):
-        start = time.perf_counter()
-        run()
-        now = time.perf_counter()
-        best = min(best, now - start)
-        if now > until:
-            break
+def _seconds(*runs: Callable[[], Any]) -> list[float]:
+    """The least seconds of each. They take turns: what slows the machine for a while slows all of them."""
+    best, begin, rounds = [np.inf] * len(runs), time.perf_counter(), 0
+    while rounds < _REPEAT or time.perf_counter() - begin < _SECONDS:
+        rounds += 1
+        for i, run in enumerate(runs):
+            start = time.perf_counter()
+            run()
+            best[i] = min(best[i], time.perf_counter() - start)
     return best
 
 
 def crossovers(found: Sequence[Measured]) -> dict[str, int]:
-    """For each operator the least size from which on its kernel was faster at every size; others are left out."""
+    """For each operator the least size from which on its kernel was faster at every size; others are left out.
+
+    One size may be luck: two neighbouring ones have to agree, the largest among them. Of an operator that was measured
+    at one size only the kernel has to take at most ``ALONE`` of the time, and those of ``BOUND`` are left out.
+    """
     least: dict[str, int] = {}
     for name in sorted({m.op for m in found}):
-        for m in sorted((m for m in found if m.op == name), key=lambda m: (m.size, m.native / m.numpy), reverse=True):
-            if m.native > GAIN * m.numpy:
-                break
-            least[name] = m.size
+        worst: dict[int, float] = {}
+        for m in found:
+            if m.op == name:
+                worst[m.size] = max(worst.get(m.size, 0.0), m.native / m.numpy)
+        faster = list(itertools.takewhile(lambda size: worst[size] <= GAIN, sorted(worst, reverse=True)))  # noqa: B023
+        alone = len(worst) == 1 and name not in BOUND and worst[next(iter(worst))] <= ALONE
+        if len(faster) > 1 or alone:
+            least[name] = faster[-1]
     return least
 
 

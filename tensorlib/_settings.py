@@ -32,7 +32,11 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(num: int) -> None:
-    """Set how many threads matrix products on the CPU and kernels on device "native" run on. ValueError below 1."""
+    """Set how many threads matrix products on the CPU and kernels on device "native" run on. ValueError below 1.
+
+    More than there can be is cut to what there can be: OpenBLAS takes as many as it was built for (64 in NumPy's
+    wheels), device "native" 1024. ``get_num_threads`` says what holds.
+    """
     if not isinstance(num, int) or isinstance(num, bool):
         raise TypeError(f"set_num_threads expects an int, but got {type(num).__name__}")
     if num < 1:

@@ -13,9 +13,12 @@ import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
+import numpy as np
+
 from tensorlib import _blas, _native
 from tensorlib._settings import ATTENTION as _attention
 from tensorlib.amp.autocast_mode import gpu_is_available
+from tensorlib.errors import DeviceError
 from tensorlib.runtime import autotune
 from tensorlib.runtime.native import settings
 
@@ -30,10 +33,10 @@ class _Switches:
         if name not in self.__dict__:
             known = ", ".join(n for n in self.__dict__ if not n.startswith("_"))
             raise AttributeError(f"this backend has no setting {name!r}; it has {known}")
-        self.__dict__[name] = value
         follow = self.__dict__.get("_follow", {}).get(name)
         if follow is not None:
-            follow(value)
+            follow(value)  # which may refuse it
+        self.__dict__[name] = value
 
     def is_available(self) -> bool:
         """Whether the backend can be used."""
@@ -49,10 +52,10 @@ class _Switches:
     @contextlib.contextmanager
     def flags(self, **values: object) -> Iterator[None]:
         """Settings for the block."""
-        before = {name: self.__dict__.get(name) for name in values}
-        for name, value in values.items():
-            setattr(self, name, value)
+        before = {name: self.__dict__[name] for name in values if name in self.__dict__}
         try:
+            for name, value in values.items():
+                setattr(self, name, value)
             yield
         finally:
             for name, value in before.items():
@@ -79,6 +82,20 @@ def _sdp_kernel(
         _attention.update(before)
 
 
+def _boolean(name: str, value: object) -> bool:
+    """A switch's value: a bool, or 0 or 1. TypeError for another: "off" would be true."""
+    if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise TypeError(f"backends.native.{name}: got {value!r}: expected True or False")
+
+
+def _enable(value: object) -> None:
+    on = _boolean("enabled", value)
+    if on and not _native.available():
+        raise DeviceError("backends.native.enabled: needs Triton and llvmlite: pip install 'tensorlib[native]'")
+    _native.enable(on)
+
+
 cudnn = _Switches(
     False, enabled=False, benchmark=False, benchmark_limit=10, deterministic=False, allow_tf32=False,
     _follow={"benchmark": lambda on: autotune.benchmark(bool(on))},
@@ -99,8 +116,8 @@ openmp = _Switches(False)
 #: Operators of the CPU as machine code, where that was measured to be faster than NumPy: see ``tensorlib._native``.
 #: ``guard``: every access of a kernel on device "native" is checked, and one out of bounds is a KernelError.
 native = _Switches(
-    _native.available, enabled=_native.asked(), guard=settings.guarded(),
-    _follow={"enabled": lambda on: _native.enable(bool(on)), "guard": settings.guard},
+    _native.available, enabled=_native.asked() and _native.available(), guard=settings.guarded(),
+    _follow={"enabled": _enable, "guard": lambda on: settings.guard(_boolean("guard", on))},
 )  # fmt: skip
 opt_einsum = _Switches(True, enabled=True, strategy="auto")
 cpu = SimpleNamespace(get_cpu_capability=lambda: getattr(_blas.openblas(), "core", "default"))

@@ -173,9 +173,10 @@ def _search(options: argparse.Namespace, config: RunConfig | None) -> int:
         if device.type not in ("cuda", "hip"):
             raise DeviceError(f"--device {options.device} is no GPU: expected cuda[:i] or hip[:i].")
     except DeviceError as error:
+        why = str(error).rstrip(".").removesuffix("; or --device cpu").removesuffix("; use 'cpu'")
         raise DeviceError(
-            f"tune times kernels on a GPU: {str(error).rstrip('.')}. Without one, --compile-only --target sm_90 "
-            f"compiles what a GPU of that target will run"
+            f"tune times kernels on a GPU: {why}; without one, --compile-only --target sm_90 compiles what a GPU of "
+            f"that target will run, and --device cpu times the operators of the CPU"
         ) from error
     counts = {"timed": 0, "skipped": 0, "wrong": 0}
     with _Bar("problems") as bar:
@@ -202,19 +203,39 @@ def _measure_cpu(config: RunConfig | None) -> int:
     if not _native.available():
         raise DeviceError("tune --device cpu compares NumPy with the native engine: pip install 'tensorlib[native]'")
     calls = list(tuning.cpu_workloads() if config is None else tuning.workloads(config, [], tensorlib.device("cpu")))
+    calls.sort(key=_operator)  # all sizes of one after the other: those that were done are whole if this is interrupted
     found: list[_native.Measured] = []
+    whole, current, stopped = 0, "", False
     with _Bar("calls") as bar:
-        for number, (text, call) in enumerate(calls, 1):
-            found += _native.measure(call)
-            bar.step(number, len(calls), text)
+        try:
+            for number, (text, call) in enumerate(calls, 1):
+                if _operator((text, call)) != current:
+                    whole, current = len(found), _operator((text, call))
+                for measured in _native.measure(call):
+                    found.append(measured)
+                bar.step(number, len(calls), text)
+        except KeyboardInterrupt:
+            stopped = True
+            if config is None:
+                del found[whole:]  # of the one in hand some sizes lack, and they decide
+    if stopped and not found:
+        print("stopped: nothing was measured to the end, and nothing is changed", file=sys.stderr)
+        return 130
     print("\n".join(tuning.cpu_table(found)))
     least = _native.crossovers(found)
-    if config is not None:  # what a model's sizes say is added to what is known
+    if stopped or config is not None:  # what these say is added to what is known
         seen = {m.op for m in found}
         least = {**{name: n for name, n in _native.least().items() if name not in seen}, **least}
     where = _native.keep(least) or "this process only: the cache is off"
+    if stopped:
+        print("stopped: what is above was measured and is kept; the rest is as it was", file=sys.stderr)
     print(f"{len(least)} operators run natively; kept in {where}")
-    return 0
+    return 130 if stopped else 0
+
+
+def _operator(workload: tuple[str, Callable[[], Any]]) -> str:
+    """Of a workload of `tuning.cpu_workloads`, "gelu 1024": what it is, without its size."""
+    return workload[0].partition(" ")[0]
 
 
 def _compile_ahead(options: argparse.Namespace, config: RunConfig | None) -> int:
@@ -493,7 +514,10 @@ def _add_tune(commands: Any) -> None:
         description="Find the fastest configuration of each kernel for the sizes that a model uses.\n\n"
         "On a GPU every candidate is timed, compared with the default's result, and kept in a table that later\n"
         "programs choose from. With --compile-only nothing is run: what a training step launches is compiled for\n"
-        "a target, with no GPU, so that the first step of a program there waits for no compiler.",
+        "a target, with no GPU, so that the first step of a program there waits for no compiler.\n\n"
+        "With --device cpu each operator of the CPU is timed by NumPy and as machine code (pip install\n"
+        "'tensorlib[native]'), in turns, and the faster one is chosen from then on. That takes one to\n"
+        "three minutes on two otherwise idle cores; Ctrl-C keeps the operators that were done.",
         epilog="examples:\n"
         "  tensorlib tune --model gpt --width 768 --heads 12 --block 1024 --dtype bfloat16\n"
         "  tensorlib tune --op matmul                            products of transformers, of several sizes\n"

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tensorlib as tl
 from tensorlib import _blas, _lapack, _malloc
-from tensorlib.errors import DeviceError
+from tensorlib import _native as _engine
+from tensorlib.errors import ArgumentError, DeviceError
 from tensorlib.report import checkout, last_run
 from tensorlib.runtime import cache, versions
 from tensorlib.runtime.engine import gpus
+from tensorlib.runtime.environment import EnvironmentVariableError
 from tensorlib.runtime.native import machine, settings
 
 _COLUMN = 12
@@ -34,8 +37,8 @@ def report() -> Iterator[str]:
     yield f"LAPACK      {'called directly' if direct else 'not found: factorisations in NumPy, several times slower'}"
     yield f"processors  {_blas.usable_processors()} usable"
     yield f"malloc      {_malloc.status}"
-    yield f"{'native':<{_COLUMN}}{_native()}"
-    yield f"{'kernels':<{_COLUMN}}{_kernels()}"
+    yield f"{'native':<{_COLUMN}}{_told(_native)}"
+    yield f"{'kernels':<{_COLUMN}}{_told(_kernels)}"
     for target in dict.fromkeys(_targets()):
         yield f"{'ptxas':<{_COLUMN}}{_ptxas(target)}"
     for i, line in enumerate(_devices()):
@@ -45,11 +48,39 @@ def report() -> Iterator[str]:
     yield from list(_advice()) or ["Nothing to do: everything is as it should be."]
 
 
+def _told(line: Callable[[], str]) -> str:
+    """A line of the report, or the error that takes its place: an environment variable may say what cannot be."""
+    try:
+        return line()
+    except (ArgumentError, DeviceError) as error:
+        return str(error).removeprefix("native: ")
+
+
+def _variables() -> Iterator[str]:
+    """What is wrong with the environment."""
+    reads: tuple[Callable[[], object], ...] = (
+        _engine.asked, settings.guarded, cache.folder, cache.limit, lambda: machine.refuse_other(machine.features()),
+    )  # fmt: skip
+    for read in reads if machine.available() else reads[:-1]:
+        try:
+            read()
+        except (EnvironmentVariableError, DeviceError) as error:
+            yield f"{error}."
+    given = os.environ.get("OMP_NUM_THREADS")
+    if given and settings.given_threads() is None:
+        yield (
+            f"OMP_NUM_THREADS={given} is not a number of threads and is ignored: "
+            f"set OMP_NUM_THREADS={_blas.usable_processors()}, or unset it."
+        )
+
+
 def _kernels() -> str:
     """Where compiled kernels are kept."""
     folder = cache.folder()
     if folder is None:
         return "not kept between runs (TENSORLIB_CACHE, or there is no home folder)"
+    if not cache.writable():
+        return f"{folder}: it cannot be written, so that every process compiles anew what is not there"
     count, nbytes = cache.usage()
     return f"{folder}: {count} compiled, {nbytes / 2**20:.1f} MiB"
 
@@ -59,10 +90,12 @@ def _native() -> str:
     if not machine.available():
         return "not available: pip install 'tensorlib[native]' runs kernels as machine code of the processor"
     made_for = machine.features()
+    machine.refuse_other(made_for)
+    off = "" if _engine.asked() else ", operators of the CPU by NumPy alone (TENSORLIB_NATIVE)"
     bits = 32 * made_for.lanes
     return (
         f"{machine.version()}: {made_for.architecture} {made_for.cpu}, vectors of {bits} bits, "
-        f"{settings.get_num_threads()} threads{', every access checked' if settings.guarded() else ''}"
+        f"{settings.get_num_threads()} threads{', every access checked' if settings.guarded() else ''}{off}"
     )
 
 
@@ -135,6 +168,14 @@ def hint(label: str, root: Path = Path("/")) -> str:
 
 
 def _advice() -> Iterator[str]:
+    yield from _variables()
+    with contextlib.suppress(EnvironmentVariableError):  # told above
+        folder = cache.folder()
+        if folder is not None and not cache.writable():
+            yield (
+                f"Compiled kernels cannot be kept: {folder} cannot be written. Set TENSORLIB_CACHE_DIR to a folder "
+                f"that can be, or TENSORLIB_CACHE=0 to do without."
+            )
     used, core, processors = _blas.openblas(), _blas.better_core(), _blas.usable_processors()
     if used is not None and core is not None:
         yield (

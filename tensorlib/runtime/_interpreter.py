@@ -737,6 +737,12 @@ HINTS = {
 }
 
 
+def is_value(returned: Any) -> bool:
+    """Whether a kernel returned what it computed: numbers of its source alone are nothing to Triton either."""
+    values = returned if isinstance(returned, (tuple, tl.core.tuple)) else (returned,)
+    return any(isinstance(value, tl.core.tensor) for value in values)
+
+
 def is_block(value: Any) -> bool:
     return isinstance(value, tl.core.tensor) and value.type.is_block()
 

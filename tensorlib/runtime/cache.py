@@ -24,6 +24,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from tensorlib.runtime import environment
+
 try:
     import fcntl
 except ImportError:  # Windows: processes then compile what another compiles as well
@@ -40,13 +42,13 @@ LOCK_SECONDS = 300.0  #: how long to wait for a process that compiles the same, 
 
 def folder() -> str | None:
     """The folder of what tensorlib keeps between runs; None where it is switched off or there is no home."""
-    environment = os.environ
-    if environment.get("TENSORLIB_CACHE", "1").lower() in ("0", "off", "false", "no"):
+    if not environment.switch("TENSORLIB_CACHE", True):
         return None
-    given = environment.get("TENSORLIB_CACHE_DIR")
+    variables = os.environ
+    given = variables.get("TENSORLIB_CACHE_DIR")
     if given:
         return os.path.abspath(given)
-    parent = environment.get("TRITON_CACHE_DIR") or environment.get("XDG_CACHE_HOME")
+    parent = variables.get("TRITON_CACHE_DIR") or variables.get("XDG_CACHE_HOME")
     if not parent:
         home = os.path.expanduser("~")
         if home == "~":
@@ -108,6 +110,7 @@ def store(key: str, header: dict[str, Any], binary: bytes) -> bool:
     path = path_of(key)
     if path is None:
         return False
+    limit()  # an impossible TENSORLIB_CACHE_SIZE is an error each time, not only when it is time to prune
     content = pack(key, header, binary)
     temporary = f"{path}.{os.getpid()}.{os.urandom(8).hex()}.tmp"
     try:
@@ -165,7 +168,7 @@ def _warn(error: OSError) -> None:
     warnings.warn(
         f"compiled kernels cannot be kept in {folder()}: {error.strerror or error}; every process compiles them anew. "
         f"Set TENSORLIB_CACHE_DIR to a folder that can be written, or TENSORLIB_CACHE=0 to do without",
-        RuntimeWarning,
+        UserWarning,  # NumPy's RuntimeWarnings are not shown
         stacklevel=2,
     )
 
@@ -263,11 +266,14 @@ def clear() -> int:
 
 
 def limit() -> int:
-    """Bytes that the kernels may take."""
+    """Bytes that the kernels may take. EnvironmentVariableError where TENSORLIB_CACHE_SIZE is no number of MiB."""
     try:
-        return int(float(os.environ.get("TENSORLIB_CACHE_SIZE", 2048)) * (1 << 20))
+        size = float(os.environ.get("TENSORLIB_CACHE_SIZE") or 2048)
     except ValueError:
-        return 2048 << 20
+        size = -1.0
+    if not 0 <= size < 1 << 40:
+        raise environment.refuse("TENSORLIB_CACHE_SIZE", "a number of MiB, 0 or more", "2048")
+    return int(size * (1 << 20))
 
 
 def prune() -> int:

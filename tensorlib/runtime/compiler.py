@@ -499,11 +499,10 @@ class Request(NamedTuple):
 
     def describe(self) -> str:
         """What a message says of it."""
-        return (
-            f"  arguments: {describe_keys(self.kernel, self.keys)}\n"
-            f"  constants: {self.constants}\n"
-            f"  num_warps={self.num_warps}, num_stages={self.num_stages}, options={self.options or {}}"
-        )
+        what = f"  arguments: {describe_keys(self.kernel, self.keys)}\n  constants: {self.constants}"
+        if self.target.startswith("native"):  # warps, stages and options are a GPU's
+            return what
+        return f"{what}\n  num_warps={self.num_warps}, num_stages={self.num_stages}, options={self.options or {}}"
 
 
 class _Hashable(NamedTuple):

@@ -169,7 +169,7 @@ class Properties:
 
 
 class Entries:
-    """The library's functions under their short names, each found when it is first asked for.
+    """The library's functions under their short names, each found when it is first asked for: by Driver's beginning.
 
     In a forked child they are all forgotten, and asking for one is an error: so a call costs no check of that.
     """
@@ -206,6 +206,9 @@ class Entries:
         driver = self._driver
         self.__dict__.clear()
         self._driver, self._forked = driver, True
+
+
+_IN_DESTRUCTORS = ("int *", "uintptr_t *", "size_t *", "place *", "const char **", "char[]")  # types, as C has them
 
 
 class Prepared:
@@ -311,6 +314,13 @@ class Driver(abc.ABC):
                 f"{self.label}: {self.path} is there, and the package that calls it is not ({error}): pip install cffi"
             ) from None
         self.api = Entries(self, self.ffi.dlopen(self.ffi.cast("void *", library)))
+        # cffi makes a function or a type under a lock, at its first use. A destructor that the collector runs meanwhile
+        # on the same thread would wait for ever for another one: so all of them are made now.
+        for name in self.NAMES:
+            with contextlib.suppress(UnsupportedError):
+                getattr(self.api, name)
+        for kind in _IN_DESTRUCTORS:
+            self.ffi.typeof(kind)
         self.forked = False
         try:
             self._start()

@@ -155,17 +155,20 @@ def _run(gpu: GPU, loaded: Loaded) -> Callable[[tuple[int, ...], tuple[Any, ...]
     if names:
         lines.append(f"    {', '.join(names)}, = args")
     lines += [
-        "    try:",
+        "    n = len(grid)",
+        "    if n == 1:",
         "        x, = grid",
         "        y = z = 1",
-        "    except ValueError:",
-        "        x, y, z = (*grid, 1)[:3]",
-        "    if not x or not y or not z: return",
+        "    elif n == 2 or n == 3:",
+        "        x, y, z = grid if n == 3 else (*grid, 1)",
+        "        if not (0 < y < 0x10000 and 0 < z < 0x10000): raise no_grid",
+        "    else: raise no_grid",
+        "    if not 0 < x < 0x80000000: raise no_grid",
         "    if thread.active is not gpu: gpu.activate()",
         "    stream = local.stream",
     ]
     if scratch:
-        lines.append(f"    scratch = allocate(x * y * z * {compiled.num_ctas * scratch}, stream)")
+        lines.append(f"    scratch = allocate(int(x) * int(y) * int(z) * {compiled.num_ctas * scratch}, stream)")
     lines += [
         "    try: memory = pop()",
         "    except IndexError: memory = new()",
@@ -191,7 +194,7 @@ def _run(gpu: GPU, loaded: Loaded) -> Callable[[tuple[int, ...], tuple[Any, ...]
         "new": block.new, "pack": struct.Struct(block.letters).pack_into, "recent": launchers.recent.append,
         "operator": operator, "loaded": loaded, "DriverError": DriverError, "failed": failed,
         "letters": block.fields[0], "narrowed": launchers.narrowed, "allocate": gpu.memory.allocate,
-        "uint16": np.uint16, "synchronize": gpu.driver.stream_synchronize,
+        "uint16": np.uint16, "synchronize": gpu.driver.stream_synchronize, "no_grid": struct.error("no grid"),
         "tensor_map": lambda descriptor, number: descriptor.map(gpu.driver, maps[number]),
     }  # fmt: skip
     exec(compiler.compile_source("\n".join(lines), f"<launch {compiled.kernel.__name__}>"), scope)

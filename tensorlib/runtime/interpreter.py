@@ -49,7 +49,9 @@ def run(kernel: Jit, grid: tuple[int, ...], args: tuple[Any, ...], constants: di
             engine.builder.set_grid_dim(*sizes)
             for program in np.ndindex(*sizes):
                 engine.builder.set_grid_idx(*program)
-                function(**values)
+                returned = function(**values)
+                if engine.is_value(returned):
+                    raise TypeError("returns a value: expected a kernel that returns nothing, as on a GPU: store it")
         except Exception as error:
             described = (f"{name}: {_describe(arg)}" for name, arg in zip(kernel.arguments, args, strict=True))
             raise KernelError(

@@ -65,6 +65,10 @@ class Coverage:
         observers.remove(self._note)
 
 
+#: What the quick way raises for a grid that is none, or empty, before anything runs.
+_NO_GRID = (struct.error, OverflowError, TypeError)
+
+
 def cdiv(a: int, b: int) -> int:
     """ceil(a / b) for integers, b > 0."""
     return -(-a // b)
@@ -105,14 +109,14 @@ def launch(
         if run is not None:
             try:
                 return run(grid, args)
-            except (struct.error, OverflowError):  # a grid that is none: checked below, as at a first launch
+            except _NO_GRID:  # nothing ran: checked below, as at a first launch
                 pass
     _launch(kernel, grid, args, constants, num_warps, num_stages, options)
 
 
 def _launch(
     kernel: Jit,
-    grid: int | tuple[int, ...],
+    grid: Any,
     args: tuple[Any, ...],
     constants: dict[str, Any],
     num_warps: int,
@@ -120,11 +124,9 @@ def _launch(
     options: dict[str, Any] | None,
 ) -> None:
     """`launch` with everything checked."""
-    grid = (grid,) if isinstance(grid, int) else tuple(grid)
     _bind(kernel, args, constants)
     device = _device(kernel, args)
-    if not 1 <= len(grid) <= 3 or min(grid) < 0:
-        raise KernelError(f"{kernel.__name__}: a grid has one to three sizes, none negative, got {grid}")
+    grid = _grid(kernel, grid, device)
     if 0 in grid:
         return
     if observers:
@@ -155,7 +157,8 @@ def launch_by_name(kernel: Jit, grid: Any, *args: Any, **kwargs: Any) -> None:
     values.update(order.defaults)
     if callable(grid):
         grid = grid(values)
-    grid = grid if type(grid) is tuple else (grid,) if isinstance(grid, int) else tuple(grid)
+    if type(grid) is int:
+        grid = (grid,)
     options: dict[str, Any] | None = None
     if order.options:
         options = {name: kwargs[name] for name in order.options if kwargs[name] is not None}
@@ -165,10 +168,7 @@ def launch_by_name(kernel: Jit, grid: Any, *args: Any, **kwargs: Any) -> None:
         warps, stages = 4, 2
     arguments = tuple([values[name] for name in order.arguments])
     if any(type(v) is np.ndarray for v in arguments):
-        raise DeviceError(
-            f"{kernel.__name__}: its tensors are on the CPU, where operators run in NumPy: move them to a GPU, or to "
-            f"'native', which runs kernels on the processor"
-        )
+        raise _not_on_a_device(kernel, {n: args[at] if type(at) is int else kwargs[at] for n, at in order.given})
     constants = {name: values[name] for name in order.constants}
     if not observers and options is None:
         quick = kernel.quick.get((*map(type, arguments), *constants, *map(type, constants.values())))
@@ -176,7 +176,7 @@ def launch_by_name(kernel: Jit, grid: Any, *args: Any, **kwargs: Any) -> None:
         if run is not None:
             try:
                 return run(grid, arguments)
-            except (struct.error, OverflowError):
+            except _NO_GRID:
                 pass
     _launch(kernel, grid, arguments, constants, warps, stages, options)
 
@@ -261,30 +261,126 @@ def _bind(kernel: Jit, args: tuple[Any, ...], constants: dict[str, Any]) -> None
     missing = kernel.constants - constants.keys()
     if missing:
         raise KernelError(f"{kernel.__name__}: the constexprs {', '.join(sorted(missing))} are missing")
+    for name, value in constants.items():
+        _check_constant(kernel, name, value)
+    for name, value in zip(kernel.arguments, args, strict=True):
+        _check_argument(kernel, name, value)
+
+
+def _check_constant(kernel: Jit, name: str, value: Any) -> None:
+    """KernelError for a constexpr that code cannot be compiled for."""
+    if isinstance(value, tuple):
+        for item in value:
+            _check_constant(kernel, name, item)
+    elif isinstance(value, np.ndarray) or hasattr(value, "_array") or hasattr(value, "data_ptr"):
+        raise KernelError(f"{kernel.__name__}: {name} is a constexpr, got a tensor: expected a number: {name}.item()")
+    elif type(value).__hash__ is None:
+        raise KernelError(
+            f"{kernel.__name__}: {name} is a constexpr, got a {type(value).__name__}: expected a number, string, "
+            f"dtype, None, @jit function or a tuple of those"
+        )
+
+
+def _check_argument(kernel: Jit, name: str, value: Any) -> None:
+    """KernelError for what no kernel takes at run time."""
+    if type(value) is int:
+        if not -(2**63) <= value < 2**64:
+            raise KernelError(f"{kernel.__name__}: {name} does not fit 64 bits, got {value}")
+    elif isinstance(value, tuple):
+        for i, item in enumerate(value):
+            _check_argument(kernel, f"{name}[{i}]", item)
+    elif isinstance(value, np.ndarray):
+        raise KernelError(
+            f"{kernel.__name__}: {name} is in NumPy's memory: expected an array on a device: a tensor's, after "
+            f".to('native')"
+        )
+    elif not (
+        value is None
+        or hasattr(value, "data_ptr")
+        or isinstance(value, (int, float, TensorDescriptor))
+        or (isinstance(value, np.generic) and value.dtype in compiler.TYPES)
+    ):
+        kind = type(value).__name__ if not isinstance(value, np.generic) else f"number of {value.dtype}"
+        raise KernelError(
+            f"{kernel.__name__}: {name} is a {kind}: a kernel argument is a tensor, TensorDescriptor, int, float, "
+            f"bool, NumPy scalar, None or a tuple of those; anything else goes to a parameter annotated tl.constexpr"
+        )
+
+
+def _grid(kernel: Jit, grid: Any, device: Device) -> tuple[int, ...]:
+    """The sizes of a grid. KernelError for what is none."""
+    given = grid
+    try:
+        if hasattr(grid, "__index__") and not getattr(grid, "shape", ()):
+            grid = (grid,)
+        else:
+            given = grid = grid if isinstance(grid, str) else tuple(grid)
+        sizes = tuple([n.__index__() for n in grid])  # not operator.index, which a marked number does not notice
+    except (AttributeError, TypeError):
+        sizes = ()
+    gpu = device.compile_only or device.type in ("cuda", "hip")
+    right = 1 <= len(sizes) <= 3 and min(sizes) >= 0 and max(sizes) <= _MOST_X
+    if not right or (gpu and max(sizes[1:], default=0) > _MOST_YZ):
+        fractions = isinstance(given, float) or (type(given) is tuple and any(isinstance(n, float) for n in given))
+        raise KernelError(
+            f"{kernel.__name__}: a grid has one to three whole sizes of 0 .. {_MOST_X} (y and z {_MOST_YZ} on a GPU), "
+            f"got {given!r}{': use triton.cdiv' if fractions else ''}"
+        )
+    return sizes
+
+
+_MOST_X, _MOST_YZ = 2**31 - 1, 2**16 - 1  # CUDA's limits of a grid, and what int32 holds: tl.program_id is one
 
 
 def _device(kernel: Jit, args: tuple[Any, ...]) -> Device:
     found: Device | None = None
-    for array in _arrays(args):
+    first = ""
+    for name, array in _arrays(kernel.arguments, args):
         if found is None:
-            found = array.device
+            first, found = name, array.device
         elif array.device is not found:
             raise DeviceError(
-                f"{kernel.__name__}: expected all arrays on one device, got {str(found)!r} and {str(array.device)!r}"
+                f"{kernel.__name__}: expected all arrays on one device, got {first} on {str(found)!r} and {name} on "
+                f"{str(array.device)!r}: {name}.to({str(found)!r})"
             )
     if found is None:
         raise KernelError(f"{kernel.__name__}: none of its arguments is an array on a device")
     return found
 
 
-def _arrays(values: Any) -> Any:
-    for value in values:
+def _arrays(names: Any, values: Any) -> Any:
+    """(name of the parameter, array) of each array, those of tuples and descriptors too."""
+    for name, value in zip(names, values, strict=True):
         if isinstance(value, tuple):
-            yield from _arrays(value)
+            yield from _arrays([f"{name}[{i}]" for i in range(len(value))], value)
         elif hasattr(value, "data_ptr"):
-            yield value
+            yield name, value
         elif type(value) is TensorDescriptor:
-            yield value.base
+            yield name, value.base
+
+
+def _not_on_a_device(kernel: Jit, given: dict[str, Any]) -> DeviceError:
+    """The error for a call by name, some of whose arrays are in NumPy's memory: given as they came, by parameter."""
+    values = {name: given[name] for name in kernel.arguments if name in given}
+    there = next(_arrays(values, map(_plain, values.values())), None)
+    place = str(there[1].device) if there else "native"
+    beside = f", {there[0]} on {place}" if there else ""
+    for name, value in values.items():
+        if isinstance(value, np.ndarray):
+            return DeviceError(
+                f"{kernel.__name__}: {name} is a numpy.ndarray{beside}: tensorlib.from_numpy({name}).to({place!r})"
+            )
+        if isinstance(_plain(value), np.ndarray) and there:
+            if not value.shape:
+                return DeviceError(
+                    f"{kernel.__name__}: {name} is a tensor on the CPU{beside}: {name}.item() for its number, "
+                    f"{name}.to({place!r}) for a pointer to it"
+                )
+            return DeviceError(f"{kernel.__name__}: {name} is on the CPU{beside}: {name}.to({place!r})")
+    return DeviceError(
+        f"{kernel.__name__}: its tensors are on the CPU, where operators run in NumPy: move them to a GPU, or to "
+        f"'native', which runs kernels on the processor"
+    )
 
 
 def _functions(value: Any) -> Any:

@@ -30,6 +30,7 @@ class HostBlock:
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
+        self.start = 0  # until there is memory: without, `__del__` runs too
         fence = _Fence.bytes
         raw = np.empty(nbytes + ALIGNMENT + 2 * fence, np.uint8)
         offset = fence + -(raw.ctypes.data + fence) % ALIGNMENT

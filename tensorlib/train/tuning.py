@@ -180,7 +180,10 @@ def cpu_table(found: Sequence[_native.Measured]) -> Iterator[str]:
     """A line an operator: the ratio of its kernel's time to NumPy's at each size, and from where on it is chosen."""
     least = _native.crossovers(found)
     for name in sorted({m.op for m in found}):
-        ratios = {m.size: m.native / m.numpy for m in found if m.op == name}
+        ratios: dict[int, float] = {}
+        for m in found:
+            if m.op == name:  # the worst of a size, which is what decides
+                ratios[m.size] = max(ratios.get(m.size, 0.0), m.native / m.numpy)
         text = "  ".join(f"{size}: {ratio:.2f}" for size, ratio in sorted(ratios.items()))
         yield f"{name:<36} {f'from {least[name]}' if name in least else 'NumPy':<14} {text}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 
 import tensorlib as tl
-from tensorlib import _native
-from tensorlib.errors import ArgumentError
+from tensorlib import _native, doctor
+from tensorlib.errors import ArgumentError, DeviceError
 from tensorlib.nn import functional as F
 from tensorlib.op import registry
+from tensorlib.runtime.native import machine, settings
 
 pytest.importorskip("llvmlite")
 pytest.importorskip("triton")
@@ -177,11 +179,90 @@ def test_measuring(native):
     assert _native.crossovers(times) == {"a": 100, "c": 5}
 
 
+@pytest.mark.parametrize(
+    ("name", "ratios", "least"),
+    [
+        ("x", [2.0, 0.8, 0.8], 2), ("x", [2.0, 2.0, 0.5], None), ("x", [0.5, 0.5, 1.0], None),
+        ("x", [0.5, 2.0, 0.5], None), ("x", [0.89, 0.89], 1),
+        ("x", [0.7], 1), ("x", [0.8], None), ("sum", [0.2], None), ("matmul", [0.2], None),
+        ("matmul", [1.1, 0.2], None), ("sum", [0.5, 0.5], 1),
+    ],
+)  # fmt: skip
+def test_one_lucky_size_chooses_nothing(name, ratios, least):
+    """Sizes 1, 2, 3, with what the kernel takes of NumPy's time; the worse of two measurements of a size counts."""
+    found = [_native.Measured(name, size, 1.0, r * luck) for size, r in enumerate(ratios, 1) for luck in (0.1, 1.0)]
+    assert _native.crossovers(found) == ({} if least is None else {name: least})
+
+
+def test_both_sides_take_turns():
+    """What slows the machine for a while slows both of them, and the fastest round of each counts."""
+    turns: list[str] = []
+    times = _native._seconds(lambda: turns.append("numpy"), lambda: turns.append("native"))
+    assert len(times) == 2 and len(turns) >= 10 and turns == ["numpy", "native"] * (len(turns) // 2)
+    assert _native.BOUND <= registry.keys()
+
+
 def test_the_environment(monkeypatch):
     code = "import tensorlib as t; from tensorlib import _native; t.ones(3).erf(); print(len(_native.least()))"
     environment = {**os.environ, "TENSORLIB_NATIVE": "off"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0"
+    for said, on in dict.fromkeys(("", "1", "true", "YES", "on"), True).items() | {"0": False, "No": False}.items():
+        monkeypatch.setenv("TENSORLIB_NATIVE", said)
+        assert _native.asked() is on
     monkeypatch.setenv("TENSORLIB_NATIVE", "fast")
-    with pytest.raises(ArgumentError, match="TENSORLIB_NATIVE is 'fast': expected 'off', 'on' or nothing"):
-        _native.asked()
+    monkeypatch.setattr(_native.state, "least", _native._Unread())
+    with pytest.raises(ArgumentError, match=r"^TENSORLIB_NATIVE=fast: expected 1, true, .*; unset it for on$"):
+        tl.erf(tl.ones(3))  # which is not to blame
+
+
+def test_switches_are_booleans(native, monkeypatch):
+    switches = tl.backends.native
+    for name in ("enabled", "guard"):
+        for value in ("off", None, 2, 0.0):
+            with pytest.raises(TypeError, match=f"backends.native.{name}: got .*: expected True or False"):
+                setattr(switches, name, value)
+        for value in (0, np.False_):
+            with switches.flags(**{name: value}):
+                assert not getattr(switches, name)
+    assert switches.enabled and not switches.guard
+    with pytest.raises(TypeError, match="guard"), switches.flags(enabled=False, guard="on"):
+        pass
+    assert switches.enabled and not switches.guard
+    monkeypatch.setattr(_native, "available", lambda: False)
+    switches.enabled = False
+    try:
+        with pytest.raises(DeviceError, match=r"needs Triton and llvmlite: pip install 'tensorlib\[native\]'"):
+            switches.enabled = True
+        assert not switches.enabled
+    finally:
+        monkeypatch.undo()
+        switches.enabled = True
+
+
+SAYS = {
+    "TENSORLIB_NATIVE=fast": "TENSORLIB_NATIVE=fast: expected 1, true, yes or on, or else 0, false, no or off",
+    "TENSORLIB_NATIVE_CPU=fast": "TENSORLIB_NATIVE_CPU=fast: expected one of x86-64, .*; unset it for this processor",
+    "TENSORLIB_CACHE=fast": "TENSORLIB_CACHE=fast: expected 1, true",
+    "TENSORLIB_CACHE_SIZE=fast": "TENSORLIB_CACHE_SIZE=fast: expected a number of MiB",
+    "OMP_NUM_THREADS=fast": r"OMP_NUM_THREADS=fast is not a number of threads and is ignored: set OMP_NUM_THREADS=\d",
+    "TENSORLIB_CACHE_DIR=/dev/null/x": "Compiled kernels cannot be kept: /dev/null/x cannot be written. Set TENSORLIB",
+}
+
+
+@pytest.mark.parametrize("variable", SAYS)
+def test_the_doctor_says_what_is_wrong_with_the_environment(variable, monkeypatch):
+    monkeypatch.setenv(*variable.split("="))
+    advice = list(doctor.report())[-5:]
+    assert any(re.match(SAYS[variable], line) for line in advice), advice
+
+
+def test_the_doctor_knows_a_foreign_processor_and_the_guards_variable(monkeypatch):
+    monkeypatch.setattr(settings._State, "guard", None)
+    monkeypatch.setenv("TENSORLIB_NATIVE_GUARD", "fast")
+    assert any(line.startswith("TENSORLIB_NATIVE_GUARD=fast: expected 1, true") for line in doctor.report())
+    monkeypatch.delenv("TENSORLIB_NATIVE_GUARD")
+    other = "neon" if machine.host().architecture == "x86_64" else "x86-64"
+    monkeypatch.setenv("TENSORLIB_NATIVE_CPU", other)
+    lines = list(doctor.report())
+    assert sum(f"cannot run code for {other}: it lacks " in line for line in lines) == 2

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 import tensorlib as T
-from tensorlib.errors import DeviceError, KernelError
+from tensorlib import _blas
+from tensorlib.errors import ArgumentError, DeviceError, KernelError
 from tensorlib.op import jit
 from tensorlib.runtime import cache, compiler
 from tensorlib.runtime.launch import launch
@@ -149,14 +150,14 @@ def test_other_processors_are_compiled_for(name):
 
 def test_an_unknown_processor_is_an_error(monkeypatch):
     monkeypatch.setenv("TENSORLIB_NATIVE_CPU", "pentium")
-    with pytest.raises(ValueError, match="x86-64-v3"):
+    with pytest.raises(ArgumentError, match=r"^TENSORLIB_NATIVE_CPU=pentium: expected one of .*x86-64-v3.*; unset it"):
         machine.features()
 
 
 def test_code_for_another_processor_is_not_run(fresh, monkeypatch):
     other = "neon" if machine.host().architecture == "x86_64" else "x86-64"
     monkeypatch.setenv("TENSORLIB_NATIVE_CPU", other)
-    with pytest.raises(DeviceError, match="cannot run code for"):
+    with pytest.raises(DeviceError, match=f"cannot run code for {other}: it lacks "):
         run_scale()
 
 
@@ -273,7 +274,7 @@ def test_a_grid_that_is_none():
     for _ in range(2):  # the slow way, then the quick one
         launch(scale, 0, x._array, x._array, 4, 2.0, BLOCK=16)
         for grid in ((-1,), (1, 1, 1, 1), ()):
-            with pytest.raises(KernelError, match="one to three sizes"):
+            with pytest.raises(KernelError, match="one to three whole sizes"):
                 launch(scale, grid, x._array, x._array, 4, 2.0, BLOCK=16)
         launch(scale, 1, x._array, x._array, 4, 2.0, BLOCK=16)
     np.testing.assert_array_equal(x.cpu().numpy(), np.full(4, 4.0))
@@ -542,6 +543,75 @@ def test_a_long_job_is_run_in_parts(count, monkeypatch):
     pool.run(job.memory, 1000, 1e6)
     assert (job.out == 1).all()
     assert len(parts) > 1
+
+
+@pytest.mark.parametrize("said", [1.0, 100.0, 1e4])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_job_that_takes_longer_than_it_was_said_to_is_run_in_parts(count, monkeypatch, number, said):
+    """Every program once, and no part has many of them: what they take is measured."""
+    count(number)
+    job, parts = Job(2000), []
+    runtime = pool.runtime()
+    data = runtime.ffi.buffer(job.memory)
+
+    def slowly(run):
+        def part(*args):
+            begin, end = pool._RANGE.unpack_from(data, pool._FIRST)
+            parts.append(end - begin)
+            clock.now += 0.005 * (end - begin) / number
+            run(*args)
+
+        return part
+
+    class clock:
+        now = 0.0
+
+    monkeypatch.setattr(pool.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(runtime, "share", slowly(runtime.share))
+    monkeypatch.setattr(runtime, "inline", slowly(runtime.inline))
+    pool.run(job.memory, 2000, said)
+    assert (job.out == 1).all() and sum(parts) == 2000 and max(parts) <= 16
+    assert pool.HEAD.unpack_from(data)[3] == 1  # the chunk is as it was
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
+def test_an_interrupt_is_seen_where_a_loops_count_is_an_argument(count):
+    """2000 programs of about 5 ms, which the estimate of a kernel's time cannot know: at least 5 s."""
+    count(2)
+    out = T.zeros(2000, device="native")
+    slow[(2000,)](out, 10)
+    n, took = 100_000, 0.0
+    while took < 0.005:
+        n *= 2
+        runs = []
+        for _ in range(3):
+            start = time.perf_counter()
+            slow[(1,)](out, n)
+            runs.append(time.perf_counter() - start)
+        took = min(runs)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        start = time.perf_counter()
+        with pytest.raises(KeyboardInterrupt):
+            slow[(2000,)](out, n)
+        assert time.perf_counter() - start < 5
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    slow[(2000,)](out, 0)
+    np.testing.assert_array_equal(out.cpu().numpy(), np.arange(2000))
+
+
+def test_no_more_threads_than_can_be(count, monkeypatch):
+    monkeypatch.setattr(settings._State, "threads", None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1000000")
+    assert settings.get_num_threads() == settings.MOST_THREADS
+    monkeypatch.setenv("OMP_NUM_THREADS", "nonsense")
+    monkeypatch.setattr(settings._State, "threads", None)
+    assert settings.get_num_threads() == _blas.usable_processors()
+    settings.set_num_threads(10**6)
+    assert settings.get_num_threads() == settings.MOST_THREADS
 
 
 def test_jobs_of_several_threads_at_once(count):

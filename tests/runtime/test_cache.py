@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tensorlib import _dtypes
+from tensorlib.errors import ArgumentError
 from tensorlib.runtime import abi, cache, compiler, versions
 from tensorlib.runtime.compiler import Request, define, jit
 
@@ -123,7 +124,7 @@ def test_a_damaged_entry_is_compiled_again_and_replaced(harm, compilations):
         Path(path).write_bytes(damaged[harm])
     compiler._compiled.clear()
     if harm == "folder":  # it cannot be replaced
-        with pytest.warns(RuntimeWarning, match="cannot be kept"):
+        with pytest.warns(UserWarning, match="cannot be kept"):
             again = compiler.compile_kernel(*_request())
     else:
         again = compiler.compile_kernel(*_request())
@@ -261,7 +262,7 @@ def test_a_folder_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, 
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TENSORLIB_CACHE_DIR", str(tmp_path / "file" / "cache"))
     assert not cache.writable()
-    with pytest.warns(RuntimeWarning, match="cannot be kept in .*file.*TENSORLIB_CACHE_DIR"):
+    with pytest.warns(UserWarning, match="cannot be kept in .*file.*TENSORLIB_CACHE_DIR"):
         compiler.compile_kernel(*_request())
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # once
@@ -277,7 +278,7 @@ def test_a_full_disk(monkeypatch, folder):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.warns(RuntimeWarning, match="No space left"):
+    with pytest.warns(UserWarning, match="No space left"):
         assert not cache.store(KEY, {}, b"x")
     monkeypatch.setattr(os, "replace", real)
     assert list(cache.entries()) == []
@@ -317,8 +318,40 @@ def test_the_least_recently_used_go_first(monkeypatch):
     assert [k for k in keys if cache.load(k)] == [keys[0], *keys[7:]]
     os.utime(cache.path_of(keys[9]), (now - 86400 * 200,) * 2)
     assert cache.prune() == 1
-    monkeypatch.setenv("TENSORLIB_CACHE_SIZE", "much")
+    monkeypatch.setenv("TENSORLIB_CACHE_SIZE", "")
     assert cache.limit() == 2 << 30
+
+
+@pytest.mark.parametrize("size", ["much", "-1", "nan", "inf"])
+def test_an_impossible_size_is_an_error(monkeypatch, size):
+    monkeypatch.setenv("TENSORLIB_CACHE_SIZE", size)
+    for call in (cache.limit, cache.prune, lambda: cache.store(KEY, {}, b"x")):
+        with pytest.raises(ArgumentError, match=f"^TENSORLIB_CACHE_SIZE={size}: expected a number of MiB.*unset it"):
+            call()
+    assert cache.usage() == (0, 0)
+
+
+def test_a_cache_that_is_neither_on_nor_off_is_an_error(monkeypatch, folder):
+    for said in ("1", "true", "YES", "on", ""):
+        monkeypatch.setenv("TENSORLIB_CACHE", said)
+        assert cache.folder() == str(folder)
+    for said in ("0", "False", "no", "off"):
+        monkeypatch.setenv("TENSORLIB_CACHE", said)
+        assert cache.folder() is None
+    monkeypatch.setenv("TENSORLIB_CACHE", "nonsense")
+    with pytest.raises(ArgumentError, match=r"^TENSORLIB_CACHE=nonsense: expected 1, true, .*unset it for on"):
+        cache.folder()
+
+
+def test_a_program_is_told_that_its_kernels_are_not_kept(tmp_path):
+    """Once, and whatever the library's filters of NumPy's warnings are."""
+    (tmp_path / "file").write_text("")
+    code = f"import tensorlib; from tensorlib.runtime import cache; [cache.store({KEY!r}, {{}}, b'x') for _ in '12']"
+    environment = {**os.environ, "TENSORLIB_CACHE_DIR": str(tmp_path / "file" / "cache")}
+    environment.pop("PYTHONWARNINGS", None)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr.count("UserWarning: compiled kernels cannot be kept in ") == 1
+    assert "Set TENSORLIB_CACHE_DIR to a folder that can be written" in done.stderr
 
 
 def test_a_process_prunes_when_it_writes(monkeypatch):

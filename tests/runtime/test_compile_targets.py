@@ -90,7 +90,7 @@ def test_every_target_compiles_and_reads_the_block_we_pack(target):
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_100", "gfx90a", "gfx1201"])
-def test_scalars_of_every_width_are_where_the_binary_reads_them(target):
+def test_scalars_of_every_width_are_where_the_binary_reads_them(target, monkeypatch):
     x = empty((4,), np.float64, device(target))
     args = (x, np.float16(1), np.float64(2), True, 2**40, np.float32(3), np.int8(4), np.int16(5),
             BF16.type(6), np.uint64(7))  # fmt: skip
@@ -103,6 +103,7 @@ def test_scalars_of_every_width_are_where_the_binary_reads_them(target):
     assert np.frombuffer(block.data, np.float64, 1, 16)[0] == 2.0
     assert np.frombuffer(block.data, BF16, 1, 48)[0] == 6.0
     compiled.types[1] = "fp32"
+    monkeypatch.setattr(abi, "_checked", {})  # it passed above
     with pytest.raises(KernelError, match=f"_scalars: {target} reads its parameters at"):
         abi.check(compiled)
     compiled.types[1] = "fp16"  # it is shared with the cache
@@ -272,14 +273,14 @@ def test_arguments_that_do_not_fit_the_kernel():
         launch(_add_kernel, 1, 1, 2, 3, 4, fn=_double, BLOCK=4)
     with pytest.raises(KernelError, match="expected a function declared with @jit"):
         launch(print, 1, x)
-    with pytest.raises(KernelError, match="one to three sizes"):
+    with pytest.raises(KernelError, match="one to three whole sizes"):
         launch(_add_kernel, (1, 1, 1, 1), x, x, x, 4, fn=_double, BLOCK=4)
     other = empty((4,), np.float32, device("gfx942"))
-    with pytest.raises(DeviceError, match="'sm_90' and 'gfx942'"):
+    with pytest.raises(DeviceError, match=r"out on 'sm_90' and x\[0\] on 'gfx942'"):
         launch(_add_kernel, 1, x, (other,), x, 4, fn=_double, BLOCK=4)
-    with pytest.raises(TypeError, match="launch"):
+    with pytest.raises(KernelError, match="_add_kernel: x, y, n, fn, BLOCK missing"):
         _add_kernel[1](x)
-    with pytest.raises(TypeError, match="launch"):
+    with pytest.raises(TypeError, match="_double is a Triton function: call it in a kernel"):
         _double(1)
 
 

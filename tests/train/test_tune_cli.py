@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from simulated import simulated
 
 import tensorlib
-from tensorlib import cli
+from tensorlib import _native, cli
 from tensorlib.runtime import ahead, autotune
 from tensorlib.train import tuning
 
@@ -26,8 +27,9 @@ def fresh(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ([], "tune times kernels on a GPU: .*Without one, --compile-only --target sm_90 compiles"),
-        (["--device", "cpu"], "--device cpu is no GPU: expected cuda"),
+        ([], r"tune times kernels on a GPU: .*; without one, --compile-only --target sm_90 compiles .* the CPU$"),
+        (["--op", "matmul"], r"times kernels on a GPU: [^.]*no GPU can be used here(?!.*use 'cpu'|.*or --device cpu)"),
+        (["--device", "native"], "--device native is no GPU: expected cuda"),
         (["--op", "matmull"], "--op matmull: expected one of attention, .*matmul"),
         (["--width", "8"], "--width says how large a --model is: name one of gpt, images"),
         (["--model", "images", "--heads", "2"], "--model images has no --heads"),
@@ -42,6 +44,35 @@ def test_what_it_refuses(argv, said, capsys, monkeypatch):
     monkeypatch.setenv("TENSORLIB_HIP_DRIVER", "/nowhere/libamdhip64.so")
     assert cli.main(["tune", *argv]) == 1
     assert re.search(said, capsys.readouterr().err)
+
+
+def test_an_interrupted_comparison_keeps_what_was_done(capsys, monkeypatch, tmp_path):
+    """The operators whose sizes were all timed; that in hand and the rest stay as they were."""
+    pytest.importorskip("llvmlite")
+    monkeypatch.setattr(_native.state, "least", {"tanh": 7, "erf": 3, "gelu": 5})
+    stop = ["c 3", "a 1"]
+    names = {"a": "erf", "b": "gelu", "c": "tanh"}
+
+    def measure(call):
+        if call() in stop:
+            raise KeyboardInterrupt
+        name, size = call().split()
+        yield _native.Measured(names[name], int(size), 1.0, 2.0 if name == "a" else 0.5)
+
+    texts = [f"{name} {size}" for size in (1, 2, 3) for name in "abc"]
+    monkeypatch.setattr(_native, "measure", measure)
+    monkeypatch.setattr(tuning, "cpu_workloads", lambda: ((text, lambda text=text: text) for text in texts))
+    assert cli.main(["tune", "--device", "cpu"]) == 130  # nothing was done
+    assert "nothing is changed" in capsys.readouterr().err and _native.least() == {"tanh": 7, "erf": 3, "gelu": 5}
+    stop.pop()
+    assert cli.main(["tune", "--device", "cpu"]) == 130
+    shown = capsys.readouterr()
+    assert "stopped: what is above was measured and is kept" in shown.err and "tanh" not in shown.out
+    assert _native.least() == {"gelu": 1, "tanh": 7}
+    assert json.loads(next(tmp_path.rglob("cpu-native.json")).read_text())["least"] == _native.least()
+    stop.pop()
+    assert cli.main(["tune", "--device", "cpu"]) == 0
+    assert _native.least() == {"gelu": 1, "tanh": 1}
 
 
 @pytest.fixture

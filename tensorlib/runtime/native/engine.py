@@ -26,6 +26,7 @@ from tensorlib._version import __version__
 from tensorlib.errors import KernelError, UnsupportedError
 from tensorlib.runtime import abi, cache, compiler, fingerprint, memory, quick
 from tensorlib.runtime.compiler import Jit, Key, Request
+from tensorlib.runtime.launch import operator
 from tensorlib.runtime.native import machine, pool, settings
 
 _SMALL = 8_000.0  # ns that a whole grid is said to take, without waiting for memory: less does not wake other threads
@@ -52,6 +53,7 @@ class Message(NamedTuple):
     shape: tuple[int, ...]
     hex: bool
     line: int
+    file: str
 
 
 class Program(NamedTuple):
@@ -75,7 +77,7 @@ class Program(NamedTuple):
             lowered.scratch,
             float(lowered.cost),
             tuple(sorted(lowered.stores)),
-            tuple(Message(m.kind, m.text, m.element, tuple(m.shape), m.hex, m.line) for m in lowered.messages),
+            tuple(Message(m.kind, m.text, m.element, tuple(m.shape), m.hex, m.line, m.file) for m in lowered.messages),
         )
 
     @classmethod
@@ -85,7 +87,7 @@ class Program(NamedTuple):
             symbol, parameters, size, scratch, cost, stores, messages = found
             return cls(
                 symbol, tuple(Parameter(*p) for p in parameters), size, scratch, cost, tuple(stores),
-                tuple(Message(kind, text, e, tuple(shape), hex, line) for kind, text, e, shape, hex, line in messages),
+                tuple(Message(kind, text, e, tuple(shape), *rest) for kind, text, e, shape, *rest in messages),
             )  # fmt: skip
         except (TypeError, ValueError, IndexError):
             return None
@@ -171,7 +173,14 @@ def lowered_kernel(
     parser, lower = _lowering()
     text = parser.ttir_of(kernel, keys, constants, _OPTIONS)
     try:
-        return lower.lower(parser.parse(text), machine.features(), alias=alias, guard=guard)
+        module = parser.parse(text)
+        if module.kernel.results:
+            types = ", ".join(map(str, module.kernel.results))
+            raise KernelError(
+                f"{kernel.__name__}: returns {types}: expected a kernel that returns nothing, as on a GPU: store it\n"
+                f"{Request(kernel, keys, constants, 'native').describe()}"
+            )
+        return lower.lower(module, machine.features(), alias=alias, guard=guard)
     except UnsupportedError as error:
         what = f"  arguments: {compiler.describe_keys(kernel, keys)}\n  constants: {constants}"
         raise UnsupportedError(f"{kernel.__name__}: {error}\n{what}") from error
@@ -273,10 +282,11 @@ class Loaded:
     def failed(self, status: Any, grid: tuple[int, ...], args: tuple[Any, ...]) -> KernelError:
         """The error that a program left in the status."""
         state, which, offset, x, y, z, access = _STATUS.unpack_from(status)
-        where = f"{self.kernel.__name__}: program {(x, y, z)[: len(grid)]} of grid {tuple(grid)}"
+        name = f"{operator[0]}: " if operator[0] else ""
+        where = f"{name}{self.kernel.__name__}: program {(x, y, z)[: len(grid)]} of grid {tuple(grid)}"
         if state == _ASSERTION:
             message = self.program.messages[which]
-            line = f" (line {message.line})" if message.line else ""
+            line = f" ({message.file}:{message.line})" if message.line else ""
             return KernelError(f"{where}: device_assert failed: {message.text}{line}\n{self.describe(args)}")
         array = self.arrays(*args)[which]
         does = ("loads from", "stores to", "updates")[access]
@@ -354,13 +364,20 @@ def _run(loaded: Loaded) -> tuple[Any, Any]:
         "    if n == 1:",
         "        x, = grid",
         "        y = z = 1",
-        "    elif n == 2:",
-        "        x, y = grid",
-        "        z = 1",
-        "    elif n == 3: x, y, z = grid",
-        "    else: raise no_grid('a grid has one to three sizes')",
-        "    total = x * y * z",
-        "    if not total: return",
+        "        if not 0 < x < 0x80000000: raise no_grid",
+        "        total = x",
+        "    else:",
+        "        if n == 2:",
+        "            x, y = grid",
+        "            z = 1",
+        "        elif n == 3:",
+        "            x, y, z = grid",
+        "            if z.__class__ is not int: raise no_grid",  # NumPy's overflow
+        "        else: raise no_grid",
+        "        if not x.__class__ is y.__class__ is int: raise no_grid",
+        "        total = x * y * z",
+        "        if not 0 < total < 0x80000000 and (not total or x | y | z > 0x7fffffff): raise no_grid",
+        # a size below 0 is the packing's error
     ]
     if shared and not loaded.alias:
         lines.append(f"    if {' or '.join(sorted(shared))}: return aliased(grid, args)")
@@ -391,7 +408,7 @@ def _run(loaded: Loaded) -> tuple[Any, Any]:
     scope: dict[str, Any] = {
         "pop": free.pop, "push": free.append, "buffer": buffer, "pack": packed.pack_into, "inline": runtime.inline,
         "share": pool.run, "scratch": pool.scratch, "aliased": loaded.aliased, "failed": loaded.failed,
-        "uint16": np.uint16, "no_grid": struct.error, "zero": b"\0", "zeros": bytes(_STATUS.size),
+        "uint16": np.uint16, "no_grid": struct.error("no grid"), "zero": b"\0", "zeros": bytes(_STATUS.size),
     }  # fmt: skip
     exec(compiler.compile_source("\n".join(lines), f"<launch {loaded.kernel.__name__}>"), scope)
     return scope["run"], scope["arrays"]

@@ -7,6 +7,7 @@ in guard mode, an access outside of its argument's memory is left out, and the p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import PurePath
 from typing import NamedTuple
 
 from tensorlib.errors import UnsupportedError
@@ -50,6 +51,7 @@ class Message(NamedTuple):
     shape: tuple[int, ...] = ()
     hex: bool = False
     line: int = 0
+    file: str = ""  #: without its folder
 
 
 class Program(NamedTuple):
@@ -316,7 +318,7 @@ class Lowering(Control):
         condition = operation.operands[0]
         which = len(self.messages)
         text = str(operation.attributes.get("message", ""))
-        self.messages.append(Message("assert", text, line=operation.line))
+        self.messages.append(Message("assert", text, line=operation.line, file=PurePath(operation.file).name))
 
         def check(index: tuple[Number, ...], level: int, n: int) -> None:
             value = _number(self.evaluate(condition, index))
@@ -342,7 +344,8 @@ class Lowering(Control):
         nothing = Buffer(Uniform("null", "ptr"), "i8", (), ())
         for buffer, element in values or [(nothing, "")]:
             place, count = buffer.base.text, volume(buffer.shape) if element else 0
-            message = Message("print", prefix, element, buffer.shape, as_hex, operation.line)
+            source = operation.line, PurePath(operation.file).name
+            message = Message("print", prefix, element, buffer.shape, as_hex, *source)
             printer = code.effect(0, f"load ptr, ptr {at}")
             code.emit(0, f"call void {printer}(i64 {len(self.messages)}, {where}, ptr {place}, i64 {count})")
             self.messages.append(message)

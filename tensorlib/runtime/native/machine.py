@@ -16,6 +16,7 @@ import threading
 from typing import Any, NamedTuple
 
 from tensorlib.errors import DeviceError, KernelError
+from tensorlib.runtime import environment
 
 #: Held around every use of llvmlite, and over a fork: a child never begins in the middle of one.
 LOCK = threading.RLock()
@@ -105,17 +106,20 @@ def host() -> Features:
 
 
 def level(name: str) -> Features:
-    """One of LEVELS. ValueError for another name."""
-    if name not in LEVELS:
-        raise ValueError(f"TENSORLIB_NATIVE_CPU={name}: expected one of {', '.join(LEVELS)}")
+    """One of LEVELS."""
     architecture, cpu, features, lanes = LEVELS[name]
     triple = host().triple if host().architecture == architecture else f"{architecture}-unknown-linux-gnu"
     return Features(triple, cpu, ",".join(sorted(features.split(","))), lanes)
 
 
 def features() -> Features:
-    """The processor that kernels are compiled for: this one, or what ``TENSORLIB_NATIVE_CPU`` names."""
+    """The processor that kernels are compiled for: this one, or what ``TENSORLIB_NATIVE_CPU`` names.
+
+    EnvironmentVariableError where that is none of LEVELS.
+    """
     name = os.environ.get("TENSORLIB_NATIVE_CPU")
+    if name and name not in LEVELS:
+        raise environment.refuse("TENSORLIB_NATIVE_CPU", f"one of {', '.join(LEVELS)}", "this processor")
     return level(name) if name else host()
 
 
@@ -126,8 +130,9 @@ def refuse_other(machine: Features) -> None:
     if machine.architecture != here.architecture:
         lacks = [machine.architecture]
     if lacks:
+        asked = os.environ.get("TENSORLIB_NATIVE_CPU") or machine.cpu
         raise DeviceError(
-            f"native: this processor ({here.architecture} {here.cpu}) cannot run code for {machine.cpu}: it lacks "
+            f"native: this processor ({here.architecture} {here.cpu}) cannot run code for {asked}: it lacks "
             f"{', '.join(lacks)}; unset TENSORLIB_NATIVE_CPU, or name a lesser one"
         )
 

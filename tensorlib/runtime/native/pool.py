@@ -14,6 +14,7 @@ import os
 import signal
 import struct
 import threading
+import time
 from typing import Any
 
 import cffi
@@ -28,11 +29,15 @@ HEAD = struct.Struct("<QQQQ")
 RANGE = "qqIII4xQ"
 _FIRST = HEAD.size
 _RANGE = struct.Struct("<qq")
+_LEAST = struct.Struct("<Q")
+_STATUS_AT, _LEAST_AT = 16, 24
 ARGUMENTS = 128  #: where the kernel's arguments begin
 STATUS = 128  #: bytes of the status that follows them
 
 _SPINS = 600  # looks at the next job before a thread goes to sleep, and at the end of one: about 20 µs
-_LATEST = 0.1  # seconds that a job runs before Python looks for signals
+_LATEST = 0.02  # seconds that a part of a job should take: between two Python looks for signals
+_GROWTH = 256  # times as many programs at most as in the part before: later programs may take longer than earlier ones
+_ALONE = 2_000.0  # ns that a program is said to take whose first two are run before other threads are woken
 _STACK = 16 << 20
 
 # Offsets in a pool's memory. The system's mutex and conditions take at most 64 bytes each on Linux and macOS.
@@ -429,16 +434,36 @@ def run(job: Any, total: int, nanoseconds: float) -> None:
         run_part, first = functions.inline, None
     else:
         run_part, first = functions.share, pool().address
-    step = total
-    if total * nanoseconds > 4e9 * _LATEST * count:
-        step = max(8 * count, int(1e9 * _LATEST * count / nanoseconds))
-    if step >= total:
-        run_part(job) if first is None else run_part(first, job)
-        return
+    # What a program takes is known when some have run: the estimate knows no loop's count that is an argument. So the
+    # first few run by themselves, and each part's time decides the next one's size.
+    here = nanoseconds <= _ALONE
+    end = min(total, 2 if here else count)
     memory = functions.ffi.buffer(job, ARGUMENTS)
-    for begin in range(0, total, step):
-        _RANGE.pack_into(memory, _FIRST, begin, min(begin + step, total))
-        run_part(job) if first is None else run_part(first, job)
+    chunk, status = _LEAST.unpack_from(memory, _LEAST_AT)[0], None
+    begin = 0
+    while True:
+        _RANGE.pack_into(memory, _FIRST, begin, end)
+        start = time.perf_counter()
+        if first is None:
+            run_part(job)
+        elif here:
+            functions.inline(job)
+        else:
+            run_part(first, job)
+        if end >= total:
+            break
+        seconds = time.perf_counter() - start
+        if status is None:
+            status = functions.ffi.cast("int64_t *", _LEAST.unpack_from(memory, _STATUS_AT)[0])
+        if status[0]:  # a program has reported an error
+            break
+        size = end - begin
+        each = seconds * (1 if here else count) / size  # of one thread
+        step = int(min(_LATEST * count / each, size * _GROWTH)) if each else size * _GROWTH
+        # A thread takes one program at a time if they are long, so that all threads have some of a short part.
+        _LEAST.pack_into(memory, _LEAST_AT, max(1, min(chunk, step // (8 * count))))
+        begin, end, here = end, min(total, end + max(step, count)), False
+    _LEAST.pack_into(memory, _LEAST_AT, chunk)
 
 
 class Scratch(threading.local):
