@@ -921,7 +921,7 @@ def test_the_process_finds_it(sim: Simulation) -> None:
 
 
 def test_destructors_find_nothing_new(d: Driver) -> None:
-    """cffi makes a function under a lock: a destructor that the collector runs meanwhile must not wait for that lock."""
+    """cffi makes a function under a lock, which a destructor that the collector runs meanwhile must not wait for."""
     lacking = {name for name in d.NAMES if name not in vars(d.api)}
     for name in lacking:
         with pytest.raises(UnsupportedError):
