@@ -27,7 +27,7 @@ from tensorlib._core import KINDS, Node, Tensor, listening, modes, new, next_seq
 from tensorlib._device import device as Device
 from tensorlib._dtypes import dtype as Dtype
 from tensorlib._promotion import Rule, default_dtype
-from tensorlib.errors import DriverError, OutOfMemoryError
+from tensorlib.errors import DeviceError, DriverError, OutOfMemoryError
 from tensorlib.kernels.pointwise import Host
 from tensorlib.runtime import autotune, compiler, determinism, launch
 from tensorlib.runtime.engine import gpus_used, resolve
@@ -170,7 +170,11 @@ class _Finder:
         for i, p in enumerate(self.op.attrs):
             lines += [f"    v = attrs[{p.name!r}]", "    t = type(v)"]
             if p.name == "device" and not names:
-                lines += ["    if t is not Device: return NO_PLAN", f"    v{i} = device = resolve(v)"]
+                lines += [
+                    "    if t is not Device: return NO_PLAN",
+                    f"    try: v{i} = device = resolve(v)",
+                    "    except ABSENT: return NO_PLAN",
+                ]
             elif p.name in self.draws:
                 lines.append("    if t is not int or not 0 <= v < 0x8000000000000000: return NO_PLAN")
                 lines.append(f"    v{i} = v < 0x80000000")
@@ -327,7 +331,8 @@ _STATE = ("default_dtype()", "arrays._poisoned", "autotune.state.generation")
 _SCOPE: dict[str, Any] = {
     "launches": launch.observers, "level": determinism.level, "listening": listening, "observers": observers,
     "modes": modes, "autotune": autotune, "default_dtype": default_dtype, "arrays": _array, "NO_PLAN": NO_PLAN,
-    "KINDS": KINDS, "PLAIN": _PLAIN, "REFUSE": _Refuse, "DeviceArray": DeviceArray, "frozen": _frozen,
+    "KINDS": KINDS, "PLAIN": _PLAIN, "REFUSE": _Refuse, "ABSENT": DeviceError,
+    "DeviceArray": DeviceArray, "frozen": _frozen,
     "function": FunctionType, "Device": Device, "resolve": resolve,
 }  # fmt: skip
 
