@@ -31,6 +31,7 @@ parser.add_argument("--json", type=Path)
 args = parser.parse_args()
 for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(name, str(args.threads))
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # else NumPy's threads spin on while the next one is measured
 
 import numpy as np  # noqa: E402
 import triton.language as tl  # noqa: E402
@@ -39,6 +40,9 @@ import tensorlib  # noqa: E402
 from tensorlib.runtime.compiler import jit  # noqa: E402
 from tensorlib.runtime.launch import cdiv, launch  # noqa: E402
 from tensorlib.runtime.versions import installed  # noqa: E402
+
+if tensorlib.backends.native.is_available():
+    tensorlib.backends.native.enabled = False  # NumPy's column is NumPy's
 
 try:
     import torch
