@@ -16,6 +16,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -97,13 +98,20 @@ def _path() -> Any:
 
 
 def _table() -> dict[str, int]:
-    """The user's numbers if they are of this processor, else the library's."""
+    """The user's numbers if they are of this processor, else the library's. A damaged file is told of, not trusted."""
     path = _path()
+    if path is None or not path.exists():
+        return dict(MEASURED)
     try:
-        stored = json.loads(path.read_text()) if path is not None else {}
+        stored = json.loads(path.read_text())
         of, numbers = stored["processor"], {str(name): int(n) for name, n in stored["least"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return dict(MEASURED)  # none, or a damaged one: it is not trusted
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        warnings.warn(
+            f"{path} cannot be read ({type(error).__name__}: {error}): the library's own numbers say which operators "
+            f"run natively; `tensorlib tune --device cpu` measures yours again",
+            stacklevel=2,
+        )
+        return dict(MEASURED)
     return numbers if of == processor() else dict(MEASURED)
 
 

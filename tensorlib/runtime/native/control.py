@@ -11,6 +11,7 @@ stores after it. A run of such stores is made twice: a test of the addresses tel
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
@@ -57,16 +58,16 @@ class Carried(NamedTuple):
     steps: tuple[ttir.Value, ...] = ()
 
 
-class Control(Groups):
+class Control(Groups, abc.ABC):
     """Code of statements that hold other statements."""
 
     def __init__(self, analysis: Analysis, machine: Features, alias: bool) -> None:
         super().__init__(analysis, machine, alias)
         self.targets: dict[ttir.Value, Buffer] = {}  #: where a statement's tile is wanted
 
+    @abc.abstractmethod
     def statement(self, operation: ttir.Operation) -> None:
         """Makes code for an operation; `lower.Lowering` says how."""
-        raise NotImplementedError
 
     def block(self, block: ttir.Block) -> None:
         """All statements of a block but its terminator."""
