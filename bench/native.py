@@ -39,6 +39,7 @@ import triton.language as tl  # noqa: E402
 import tensorlib  # noqa: E402
 from tensorlib.runtime.compiler import jit  # noqa: E402
 from tensorlib.runtime.launch import cdiv, launch  # noqa: E402
+from tensorlib.runtime.native import codegen  # noqa: E402
 from tensorlib.runtime.versions import installed  # noqa: E402
 
 if tensorlib.backends.native.is_available():
@@ -311,8 +312,6 @@ def once(make: Callable[[Library], Run], lib: Library) -> float:
 
 def versions() -> dict[str, Any]:
     """What was measured, and on what."""
-    import llvmlite.binding
-
     cpu = platform.processor()
     if sys.platform == "linux":
         cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), cpu)
@@ -321,7 +320,7 @@ def versions() -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"), "cpu": cpu, "cores": os.cpu_count(), "threads": args.threads,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(), "numpy": np.__version__, "tensorlib": tensorlib.__version__,
-        "triton": triton.version if triton else None, "llvm": ".".join(map(str, llvmlite.binding.llvm_version_info)),
+        "triton": triton.version if triton else None, "compiler": codegen.version(),
         "torch": torch.__version__ if torch else None,
     }  # fmt: skip
 

@@ -1,16 +1,14 @@
 """The native engine behind ``cpu``: which operators run there as machine code instead of NumPy, and from which size on.
 
-Where llvmlite is installed (``pip install 'tensorlib[native]'``), an operator of ``least`` runs its Triton kernel,
-compiled for this processor, on NumPy's own memory, as soon as an operand or a result has that many elements. The
-numbers are measured: those of ``MEASURED`` on the machine it names, those of `tensorlib tune --device cpu` on the
-user's, kept beside the compiled kernels. Nothing is timed while a program runs, so that the same program takes the same
-way, and rounds in the same way, every time. ``backends.native.enabled = False`` or TENSORLIB_NATIVE=off leaves all to
-NumPy.
+Where there is a compiler (`runtime/native/codegen`), an operator of ``least`` runs its Triton kernel, compiled for this
+processor, on NumPy's own memory, as soon as an operand or a result has that many elements. The numbers are measured:
+those of ``MEASURED`` on the machine it names, those of `tensorlib tune --device cpu` on the user's, kept beside the
+compiled kernels. Nothing is timed while a program runs, so that the same program takes the same way, and rounds in the
+same way, every time. ``backends.native.enabled = False`` or TENSORLIB_NATIVE=off leaves all to NumPy.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import math
@@ -27,6 +25,7 @@ from tensorlib import _array
 from tensorlib._array import DeviceArray, contiguous_strides
 from tensorlib._core import listening, observers
 from tensorlib._device import device as Device
+from tensorlib.errors import DeviceError
 from tensorlib.runtime import engine, environment, tables
 
 if TYPE_CHECKING:
@@ -71,8 +70,8 @@ state = _State()
 
 
 def available() -> bool:
-    """Whether kernels can be compiled for this processor: Triton and llvmlite are installed."""
-    return all(importlib.util.find_spec(name) is not None for name in ("triton", "llvmlite"))
+    """Whether kernels can be compiled for this processor."""
+    return engine.codegen().available()
 
 
 def asked() -> bool:
@@ -194,7 +193,14 @@ def run(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any) -> Seq
             size = max(size, sum([y.size for y in x]))
     if size < threshold and all(math.prod(shape) < threshold for shape, _ in specs or ()):
         return None
-    return force(op, arrays, attrs, specs)
+    try:
+        return force(op, arrays, attrs, specs)
+    except DeviceError as error:
+        if not isinstance(error, engine.codegen().NoCompiler):
+            raise
+        warnings.warn(f"{error}: operators of the CPU run on NumPy alone", stacklevel=2)
+        state.least = {}
+        return None
 
 
 def force(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any) -> Sequence[Any] | None:

@@ -1,5 +1,5 @@
-"""The command line: `tensorlib train gpt | images`, `tensorlib generate`, `tensorlib tune`, `tensorlib doctor`,
-`tensorlib report`."""
+"""The command line: `tensorlib train gpt | images`, `tensorlib generate`, `tensorlib tune`, `tensorlib bench`,
+`tensorlib doctor`, `tensorlib report`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import tensorlib
-from tensorlib import _blas, _native, doctor, report
+from tensorlib import _blas, _native, bench, doctor, report
 from tensorlib._device import TARGETS
 from tensorlib.errors import ArgumentError, DeviceError, TensorlibError
 from tensorlib.runtime import ahead, autotune, cache
 from tensorlib.runtime.ahead import Outcome, Request
 from tensorlib.runtime.hardware import hardware
+from tensorlib.runtime.native import codegen
 from tensorlib.train import tuning
 from tensorlib.train.checkpoint import Checkpoint
 from tensorlib.train.config import RunConfig, flag, usable_device
@@ -201,7 +202,7 @@ def _search(options: argparse.Namespace, config: RunConfig | None) -> int:
 def _measure_cpu(config: RunConfig | None) -> int:
     """Each operator of training by NumPy and by its kernel as machine code; the numbers are kept for this processor."""
     if not _native.available():
-        raise DeviceError("tune --device cpu compares NumPy with the native engine: pip install 'tensorlib[native]'")
+        raise DeviceError(f"tune --device cpu compares NumPy with device native, which needs {codegen.requirement()}")
     calls = list(tuning.cpu_workloads() if config is None else tuning.workloads(config, [], tensorlib.device("cpu")))
     calls.sort(key=_operator)  # all sizes of one after the other: those that were done are whole if this is interrupted
     found: list[_native.Measured] = []
@@ -335,6 +336,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_generate(commands)
     _add_tune(commands)
+    add = commands.add_parser(
+        "bench",
+        help="time operators on this machine, beside NumPy and PyTorch",
+        formatter_class=_Help,
+        description="Time operators at the sizes that they declare, beside NumPy and PyTorch where these are there, and\n"
+        "show what share of the measured limits they reach: copies for what moves bytes, products for what multiplies.",
+        epilog="examples:\n"
+        "  tensorlib bench                                      all that declare sizes\n"
+        "  tensorlib bench softmax matmul --dtype bfloat16 --backward\n"
+        "  tensorlib bench --all --compare numpy --json bench.json --plot roofline.png",
+    )
+    add.set_defaults(run=bench.main)
+    bench.add_arguments(add)
     add = commands.add_parser(
         "doctor",
         help="versions, BLAS, devices, and what to do about them",
@@ -515,9 +529,9 @@ def _add_tune(commands: Any) -> None:
         "On a GPU every candidate is timed, compared with the default's result, and kept in a table that later\n"
         "programs choose from. With --compile-only nothing is run: what a training step launches is compiled for\n"
         "a target, with no GPU, so that the first step of a program there waits for no compiler.\n\n"
-        "With --device cpu each operator of the CPU is timed by NumPy and as machine code (pip install\n"
-        "'tensorlib[native]'), in turns, and the faster one is chosen from then on. That takes one to\n"
-        "three minutes on two otherwise idle cores; Ctrl-C keeps the operators that were done.",
+        "With --device cpu each operator of the CPU is timed by NumPy and as machine code, in turns, and the\n"
+        "faster one is chosen from then on. That takes one to three minutes on two otherwise idle cores;\n"
+        "Ctrl-C keeps the operators that were done.",
         epilog="examples:\n"
         "  tensorlib tune --model gpt --width 768 --heads 12 --block 1024 --dtype bfloat16\n"
         "  tensorlib tune --op matmul                            products of transformers, of several sizes\n"

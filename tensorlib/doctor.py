@@ -20,7 +20,7 @@ from tensorlib.report import checkout, last_run
 from tensorlib.runtime import cache, versions
 from tensorlib.runtime.engine import gpus
 from tensorlib.runtime.environment import EnvironmentVariableError
-from tensorlib.runtime.native import machine, settings
+from tensorlib.runtime.native import codegen, machine, settings
 
 _COLUMN = 12
 
@@ -61,7 +61,7 @@ def _variables() -> Iterator[str]:
     reads: tuple[Callable[[], object], ...] = (
         _engine.asked, settings.guarded, cache.folder, cache.limit, lambda: machine.refuse_other(machine.features()),
     )  # fmt: skip
-    for read in reads if machine.available() else reads[:-1]:
+    for read in reads if codegen.available() else reads[:-1]:
         try:
             read()
         except (EnvironmentVariableError, DeviceError) as error:
@@ -87,14 +87,14 @@ def _kernels() -> str:
 
 def _native() -> str:
     """What kernels on device "native" are compiled for."""
-    if not machine.available():
-        return "not available: pip install 'tensorlib[native]' runs kernels as machine code of the processor"
+    if not codegen.available():
+        return f"not available: kernels as machine code of the processor need {codegen.requirement()}"
     made_for = machine.features()
     machine.refuse_other(made_for)
     off = "" if _engine.asked() else ", operators of the CPU by NumPy alone (TENSORLIB_NATIVE)"
     bits = 32 * made_for.lanes
     return (
-        f"{machine.version()}: {made_for.architecture} {made_for.cpu}, vectors of {bits} bits, "
+        f"{codegen.version()}: {made_for.architecture} {made_for.cpu}, vectors of {bits} bits, "
         f"{settings.get_num_threads()} threads{', every access checked' if settings.guarded() else ''}{off}"
     )
 

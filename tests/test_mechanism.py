@@ -18,11 +18,11 @@ from tensorlib.kernels.pointwise import copy
 from tensorlib.op import Array, Dim, composite, op, pointwise
 from tensorlib.runtime.compiler import jit
 from tensorlib.runtime.launch import cdiv, launch
-from tensorlib.runtime.native import machine
+from tensorlib.runtime.native import codegen
 from tensorlib.testing import Check, CheckError, checks, kernels
 
 #: The check that what the interpreter finds is also found in machine code, where that can be made.
-NATIVE = ("native",) if machine.available() else ()
+NATIVE = ("native",) if codegen.available() else ()
 
 
 @pytest.fixture(autouse=True)

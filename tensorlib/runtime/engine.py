@@ -102,6 +102,12 @@ def native() -> Any:
     return importlib.import_module("tensorlib.runtime.native.engine")
 
 
+@cache
+def codegen() -> Any:
+    """The module of the processor's compiler, loaded when it is first asked for."""
+    return importlib.import_module("tensorlib.runtime.native.codegen")
+
+
 def engine_of(device: Device) -> Engine:
     """The engine of a device: "cuda" without an index is the thread's current GPU.
 

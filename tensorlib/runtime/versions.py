@@ -274,6 +274,49 @@ def front_end(source: Any, options: dict[str, Any]) -> str:
     return str(stages["ttir"](module, {}).str())
 
 
+class HostCompiler:
+    """The LLVM in Triton's library as a compiler for x86-64, which Triton itself has no use for.
+
+    Its optimiser is not told of the target, so that it leaves loops as they are. Whoever calls holds a lock.
+    """
+
+    triple = "x86_64-unknown-linux-gnu"
+
+    def __init__(self) -> None:
+        import cffi
+        from triton._C import libtriton
+
+        self._ir, self._llvm = libtriton.ir, libtriton.llvm
+        self._llvm.init_targets()
+        ffi = cffi.FFI()
+        library = ffi.dlopen(libtriton.__file__)
+        with contextlib.suppress(AttributeError):  # 3.6 has made every target ready, and hides these
+            for part in ("TargetInfo", "Target", "TargetMC", "AsmPrinter"):
+                ffi.cdef(f"void LLVMInitializeX86{part}(void);")
+                getattr(library, f"LLVMInitializeX86{part}")()
+        takes = self._llvm.translate_to_asm.__doc__
+        self._more = (False,) if "canonicalize_gep" in takes or "arg7" in takes else ()  # since 3.8
+        slp = "disable_slp_vectorizer" in self._llvm.optimize_module.__doc__  # since 3.9
+        self._without = {"disable_slp_vectorizer": True} if slp else {}
+        self._levels = {1: self._llvm.OPTIMIZE_O1, 2: self._llvm.OPTIMIZE_O2, 3: self._llvm.OPTIMIZE_O3}
+
+    def emit(self, declarations: str, library: str, cpu: str, features: str, speed: int, binary: bool) -> bytes:
+        """An object file, or assembly, of what a module of MLIR declares and a file of LLVM's IR defines (paths)."""
+        context = self._ir.context()
+        self._ir.load_dialects(context)
+        mlir = self._ir.parse_mlir_module(declarations, context)
+        mlir.context = context
+        scope = self._llvm.context()
+        module = self._llvm.to_module(mlir, scope)
+        self._llvm.attach_datalayout(module, self.triple, cpu, features)
+        if "target datalayout" not in str(module):  # translate_to_asm would end the process
+            raise KernelError("the LLVM of this Triton makes no code for x86-64")
+        self._llvm.link_extern_libs(module, [library])
+        self._llvm.optimize_module(module, self._levels[speed], **self._without)
+        made = self._llvm.translate_to_asm(str(module), self.triple, cpu, features, [], False, binary, *self._more)
+        return made if binary else made.encode()
+
+
 def source(jit_function: Any) -> str:
     """The source that Triton read of a function."""
     return "".join(jit_function.raw_src)

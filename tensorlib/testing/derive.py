@@ -16,7 +16,7 @@ paths            gradients on raw arrays and by fused kernels against those by T
 stale            a write between forward and backward gives an error or has no effect
 fast             the fast path of a ufunc against the one slow path: numbers, dtypes, errors
 kernel           the kernel in Triton's interpreter against the CPU, in memory that was poisoned
-native           the kernel as machine code of the processor, at sizes of use too; where llvmlite is installed
+native           the kernel as machine code of the processor, at sizes of use too; where there is a compiler for it
 compile          the kernel compiled for every GPU target, its parameter block read back
 errors           the declared errors, alike on the CPU and in the interpreter
 inplace          ``x.op_()`` and ``out=`` against the result; version counters
@@ -44,7 +44,7 @@ from tensorlib.autograd import engine
 from tensorlib.errors import DeviceError, DtypeError
 from tensorlib.op import Composite, Op
 from tensorlib.runtime import memory
-from tensorlib.runtime.native import machine
+from tensorlib.runtime.native import codegen
 from tensorlib.testing import calls, expected, gradients, kernels, transforms
 from tensorlib.testing.cases import (
     BFLOAT16,
@@ -156,7 +156,7 @@ def _checks(made: Declared, values: Path | str | None, full_targets: bool) -> It
         yield check("fast", _fast)
     if made.kernel is not None:
         yield check("kernel", kernel_on)
-        if machine.available():
+        if codegen.available():
             yield check("native", _native)
         yield check("compile", _compile, full_targets)
     elif made.is_view:

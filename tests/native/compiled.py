@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.runtime.native import machine
+from tensorlib.runtime.native import codegen, linker, machine
 from tensorlib.runtime.native.formula import Function
 
 DTYPES = {
@@ -58,7 +58,7 @@ def over_arrays(function: Function, lanes: int, features: machine.Features) -> C
 @functools.cache
 def linked(text: str, symbol: str, features: machine.Features, arguments: int) -> Callable[..., None]:
     """A function of integers and addresses out of a module."""
-    code = machine.load(machine.compile(text, features), symbol)
+    code = linker.load(codegen.compile(text, features), symbol)
     pointer = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)(code[symbol])
 
     def call(*values: int) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tensorlib as T
-from tensorlib.runtime.native import machine
+from tensorlib.runtime.native import codegen
 
-DEVICES = ["interpret", *(["native"] if machine.available() else [])]
+DEVICES = ["interpret", *(["native"] if codegen.available() else [])]
 
 
 def on(array, device):

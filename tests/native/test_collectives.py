@@ -11,7 +11,7 @@ import tensorlib as T
 from tensorlib.errors import KernelError
 from tensorlib.op import jit
 from tensorlib.runtime.launch import launch
-from tensorlib.runtime.native import machine
+from tensorlib.runtime.native import codegen
 
 pytestmark = pytest.mark.filterwarnings("ignore:tl.cat")
 DTYPES = [np.dtype(d) for d in (np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int32, np.int64, np.int8)]
@@ -20,11 +20,11 @@ SHAPES = [(1, 16), (1, 2), (4, 8), (8, 4), (32, 64), (2, 128), (64, 1), (1, 1)]
 
 @pytest.fixture(params=DEVICES)
 def device(request):
-    """The interpreter, and the processor's own code where llvmlite is there."""
+    """The interpreter, and the processor's own code."""
     return request.param
 
 
-native = pytest.mark.skipif(not machine.available(), reason="needs llvmlite: pip install 'tensorlib[native]'")
+native = pytest.mark.skipif(not codegen.available(), reason="there is no compiler for this processor")
 
 
 def draw(shape, dtype=np.float32, seed=0, low=-8, high=9):

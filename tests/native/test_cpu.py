@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from tensorlib import _native, doctor
 from tensorlib.errors import ArgumentError, DeviceError
 from tensorlib.nn import functional as F
 from tensorlib.op import registry
-from tensorlib.runtime.native import machine, settings
+from tensorlib.runtime.native import codegen, machine, settings
 
-pytest.importorskip("llvmlite")
+if not codegen.available():
+    pytest.skip("there is no compiler for this processor", allow_module_level=True)
 pytest.importorskip("triton")
 
 OPERATORS = (
@@ -236,7 +238,7 @@ def test_switches_are_booleans(native, monkeypatch):
     monkeypatch.setattr(_native, "available", lambda: False)
     switches.enabled = False
     try:
-        with pytest.raises(DeviceError, match=r"needs Triton and llvmlite: pip install 'tensorlib\[native\]'"):
+        with pytest.raises(DeviceError, match=r"needs Triton"):
             switches.enabled = True
         assert not switches.enabled
     finally:
@@ -270,3 +272,33 @@ def test_the_doctor_knows_a_foreign_processor_and_the_guards_variable(monkeypatc
     monkeypatch.setenv("TENSORLIB_NATIVE_CPU", other)
     lines = list(doctor.report())
     assert sum(f"cannot run code for {other}: it lacks " in line for line in lines) == 2
+
+
+def test_without_a_working_compiler_numpy_does_it(monkeypatch):
+    """A Triton without a code generator for the processor, or a system that forbids it: said once, nothing is lost."""
+
+    def none(*_):
+        raise codegen.NoCompiler("native: the LLVM of this Triton makes no code for x86-64")
+
+    x = tl.randn(1 << 17)
+    monkeypatch.setattr(_native, "force", none)
+    monkeypatch.setattr(_native.state, "least", dict(_native.MEASURED))
+    with pytest.warns(UserWarning, match="makes no code for x86-64: operators of the CPU run on NumPy alone"):
+        y = F.gelu(x)
+    assert not _native.state.least
+    np.testing.assert_array_equal(F.gelu(x).numpy(), y.numpy())
+
+
+def test_nothing_but_triton_is_needed():
+    """On Linux for x86-64 no llvmlite is loaded, to compile or to link."""
+    if platform.machine() != "x86_64":
+        pytest.skip("elsewhere llvmlite compiles")
+    code = (
+        "import sys, tensorlib as tl\n"
+        "with tl.backends.native.flags(enabled=True): tl.nn.functional.gelu(tl.randn(1 << 17))\n"
+        "tl.ones(3, device='native').sum().item()\n"
+        "assert not any(name.startswith('llvmlite') for name in sys.modules), 'llvmlite'\n"
+    )
+    environment = {**os.environ, "TENSORLIB_CACHE": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr

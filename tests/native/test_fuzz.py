@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import subprocess
@@ -20,10 +19,12 @@ import fuzz
 import fuzz_numpy
 import fuzz_oracle
 
+from tensorlib.runtime.native import codegen
+
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.py"))
 pytestmark = pytest.mark.filterwarnings("ignore:tl.cat")  # whose order programs do not show
-needs_llvmlite = pytest.mark.skipif(importlib.util.find_spec("llvmlite") is None, reason="llvmlite is not installed")
+needs_compiler = pytest.mark.skipif(not codegen.available(), reason="there is no compiler for this processor")
 
 
 def command(*arguments: object, **variables: str) -> str:
@@ -35,7 +36,7 @@ def command(*arguments: object, **variables: str) -> str:
     return done.stdout
 
 
-@needs_llvmlite
+@needs_compiler
 @pytest.mark.parametrize("seed, way", [(0, "plain"), (100, "guarded"), (200, "narrow"), (300, "threads")])
 def test_random_programs(seed, way):
     """100 programs each: as they are, with every access checked, for vectors of half the width, on two threads."""
@@ -51,7 +52,7 @@ def test_random_programs(seed, way):
     assert "100 programs" in said
 
 
-@needs_llvmlite
+@needs_compiler
 def test_corpus():
     said = command("--reduce", 0, *CORPUS)
     assert f"{len(CORPUS)} programs" in said
@@ -92,7 +93,7 @@ def test_numpy_says_what_the_interpreter_says():
         assert verdict.kind == "same", (seed, verdict.text)
 
 
-@needs_llvmlite
+@needs_compiler
 def test_numpy_says_what_native_says():
     only = ",".join(sorted(fuzz_numpy.EXPRESSIBLE))
     said = command(

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from tensorlib.errors import UnsupportedError
-from tensorlib.runtime.native import llvm, machine, parser
+from tensorlib.runtime.native import codegen, linker, llvm, machine, parser
 
-pytestmark = pytest.mark.skipif(not machine.available(), reason="needs llvmlite")
-if machine.available():
+pytestmark = pytest.mark.skipif(not codegen.available(), reason="there is no compiler for this processor")
+if codegen.available():
     from tensorlib.runtime.native.lower import lower
 
 WIDTHS = (16, 8, 4)
@@ -27,7 +27,7 @@ BFLOAT16 = ml_dtypes.bfloat16
 def _compiled(text: str, lanes: int, alias: bool, guard: bool):
     features = machine.host()._replace(lanes=lanes)
     program = lower(parser.parse(text), features, alias=alias, guard=guard)
-    loaded = machine.load(machine.compile(program.text, features), program.grid)
+    loaded = linker.load(codegen.compile(program.text, features), program.grid)
     return program, loaded
 
 

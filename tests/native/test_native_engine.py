@@ -24,9 +24,9 @@ from tensorlib.errors import ArgumentError, DeviceError, KernelError
 from tensorlib.op import jit
 from tensorlib.runtime import cache, compiler
 from tensorlib.runtime.launch import launch
-from tensorlib.runtime.native import engine, machine, pool, settings
+from tensorlib.runtime.native import codegen, engine, helpers, linker, machine, pool, settings
 
-pytestmark = pytest.mark.skipif(not machine.available(), reason="needs llvmlite: pip install 'tensorlib[native]'")
+pytestmark = pytest.mark.skipif(not codegen.available(), reason="there is no compiler for this processor")
 ROOT = Path(__file__).parents[2]
 
 
@@ -140,12 +140,12 @@ REGISTERS = {"x86-64": "%xmm", "x86-64-v2": "%xmm", "x86-64-v3": "%ymm", "x86-64
 @pytest.mark.parametrize("name", machine.LEVELS)
 def test_other_processors_are_compiled_for(name):
     made = machine.level(name)
-    text = machine.assembly(TEXT, made)
+    text = codegen.assembly(TEXT, made)
     if name in REGISTERS:
         assert REGISTERS[name] in text
     for larger in {4: ("%ymm", "%zmm"), 8: ("%zmm",)}.get(made.lanes, ()):
         assert larger not in text
-    assert machine.compile(TEXT, made)[:4] == b"\x7fELF" or "linux" not in made.triple
+    assert codegen.compile(TEXT, made)[:4] == b"\x7fELF" or "linux" not in made.triple
 
 
 def test_an_unknown_processor_is_an_error(monkeypatch):
@@ -163,16 +163,16 @@ def test_code_for_another_processor_is_not_run(fresh, monkeypatch):
 
 def test_what_is_no_module_is_an_error():
     with pytest.raises(KernelError, match="LLVM does not take"):
-        machine.compile("define void @f( {", machine.host())
+        codegen.compile("define void @f( {", machine.host())
 
 
 def test_what_cannot_be_linked_is_an_error():
     text = "declare void @nobody_has_this()\ndefine void @f() {\n call void @nobody_has_this()\n ret void\n}"
     with pytest.raises(KernelError, match="cannot be linked"):
-        machine.load(machine.compile(text, machine.host()), "f")
+        linker.load(codegen.compile(text, machine.host()), "f")
 
 
-@pytest.mark.skipif(machine.available() and machine.host().architecture != "x86_64", reason="compiles for x86-64")
+@pytest.mark.skipif(codegen.available() and machine.host().architecture != "x86_64", reason="compiles for x86-64")
 def test_half_types_convert_where_the_processor_cannot():
     """The compiler's helpers: every half to float, and floats to both halves, rounded to even, from double once."""
     text = """
@@ -193,9 +193,9 @@ define void @{source}.{short}(ptr %in, ptr %out) {{
 }}
 """
     names = ["wide", "float.half", "double.half", "float.bfloat", "double.bfloat"]
-    image = machine.compile(text, machine.level("x86-64"))
-    assert any(helper.encode() in image for helper in machine.HELPERS)
-    code = machine.load(image, *names)
+    image = codegen.compile(text, machine.level("x86-64"))
+    assert any(helper.encode() in image for helper in helpers.NAMES)
+    code = linker.load(image, *names)
     ffi = pool.runtime().ffi
 
     def convert(name, given, dtype):
@@ -228,9 +228,9 @@ define void @{source}.{short}(ptr %in, ptr %out) {{
             np.testing.assert_array_equal(found.view(np.uint16)[~nan], want.view(np.uint16)[~nan])
 
 
-def test_without_llvmlite_the_device_says_so(monkeypatch):
-    monkeypatch.setattr(machine, "available", lambda: False)
-    with pytest.raises(DeviceError, match=r"pip install 'tensorlib\[native\]'"):
+def test_without_a_compiler_the_device_says_so(monkeypatch):
+    monkeypatch.setattr(codegen, "available", lambda: False)
+    with pytest.raises(DeviceError, match=r"native: needs Triton.*: pip install"):
         engine.Native(T.device("native"))
 
 
@@ -512,7 +512,7 @@ class Job:
 
     def __init__(self, total):
         self.runtime = pool.runtime()
-        self.code = machine.load(machine.compile(COUNTS, machine.host()), "count")
+        self.code = linker.load(codegen.compile(COUNTS, machine.host()), "count")
         self.out = np.zeros(total, np.int64)
         ffi = self.runtime.ffi
         self.memory = ffi.new("char[]", pool.ARGUMENTS + 64 + pool.STATUS)
@@ -714,9 +714,9 @@ def test_an_unloaded_kernel_frees_its_code():
     import gc
 
     before = _mapped()
-    image = machine.compile(COUNTS, machine.host())
+    image = codegen.compile(COUNTS, machine.host())
     for _ in range(200):
-        machine.load(image, "count")
+        linker.load(image, "count")
     gc.collect()
     assert _mapped() - before < 150  # mappings of 200 that were linked
 

@@ -97,7 +97,7 @@ def test_autotune_of_another_package():
 
 
 @pytest.mark.parametrize("options", [{"reset_to_zero": ["out"]}, {"restore_value": ["out"]}])
-@pytest.mark.skipif("native" not in DEVICES, reason="needs llvmlite")
+@pytest.mark.skipif("native" not in DEVICES, reason="there is no compiler for this processor")
 def test_autotune_leaves_the_arguments_as_they_were(options):
     configs = [triton.Config({"BLOCK": b}) for b in (16, 64)]
     kernel = triton.autotune(configs=configs, key=["n"], **options)(add_to_kernel)
@@ -106,7 +106,7 @@ def test_autotune_leaves_the_arguments_as_they_were(options):
     np.testing.assert_array_equal(out.cpu().numpy(), X)
 
 
-@pytest.mark.skipif("native" not in DEVICES, reason="needs llvmlite")
+@pytest.mark.skipif("native" not in DEVICES, reason="there is no compiler for this processor")
 def test_autotune_tells_when_none_runs_and_prunes():
     huge = [triton.Config({"BLOCK": 2**30}), triton.Config({"BLOCK": 2**29})]
     with pytest.raises(KernelError, match="shift_kernel"):
@@ -137,7 +137,7 @@ def test_descriptors_are_arguments(device):
         out.zero_()
 
 
-@pytest.mark.skipif("native" not in DEVICES, reason="needs llvmlite")
+@pytest.mark.skipif("native" not in DEVICES, reason="there is no compiler for this processor")
 def test_the_guard_knows_descriptors():
     """Their loads are masked by the shape: what may be out of bounds is a shape that the memory has not."""
     out, given = T.zeros(30, 44, device="native"), T.ones(30, 44, device="native")

@@ -16,9 +16,9 @@ from tensorlib.errors import DeviceError, KernelError
 from tensorlib.op import jit
 from tensorlib.runtime import memory
 from tensorlib.runtime.launch import launch
-from tensorlib.runtime.native import machine
+from tensorlib.runtime.native import codegen
 
-NATIVE = pytest.mark.skipif(not machine.available(), reason="needs llvmlite: pip install 'tensorlib[native]'")
+NATIVE = pytest.mark.skipif(not codegen.available(), reason="there is no compiler for this processor")
 DEVICES = pytest.mark.parametrize("device", ["interpret", pytest.param("native", marks=NATIVE), "sm_90"])
 
 

@@ -1,1 +1,1 @@
-"""Triton kernels as machine code of the host: Triton's own IR, lowered to LLVM IR and compiled by llvmlite."""
+"""Triton kernels as machine code of the host: Triton's own IR, lowered to LLVM IR and compiled."""

@@ -27,7 +27,7 @@ from tensorlib.errors import KernelError, UnsupportedError
 from tensorlib.runtime import abi, cache, compiler, fingerprint, memory, quick
 from tensorlib.runtime.compiler import Jit, Key, Request
 from tensorlib.runtime.launch import operator
-from tensorlib.runtime.native import machine, pool, settings
+from tensorlib.runtime.native import codegen, linker, machine, pool, settings
 
 _SMALL = 8_000.0  # ns that a whole grid is said to take, without waiting for memory: less does not wake other threads
 _CHUNK = 2_000.0  # ns that a thread takes from the grid at least
@@ -144,7 +144,7 @@ def _entry(request: Request) -> str | None:
     around = compiler.surroundings("sm_80")  # what the front end makes IR for
     if around is None:
         return None
-    return compiler.entry_key(request, fingerprint.digest("\0".join((around, _sources(), machine.version()))))
+    return compiler.entry_key(request, fingerprint.digest("\0".join((around, _sources(), codegen.version()))))
 
 
 @functools.cache
@@ -160,7 +160,7 @@ def _compile(request: Request) -> Compiled:
     options = request.options or {}
     lowered = lowered_kernel(request.kernel, request.keys, request.constants, **options)
     try:
-        image = machine.compile(lowered.text, machine.features())
+        image = codegen.compile(lowered.text, machine.features())
     except KernelError as error:
         raise KernelError(f"{request.kernel.__name__}: {error}\n{request.describe()}") from error
     return Compiled(Program.of(lowered), image)
@@ -203,12 +203,12 @@ def _lowering() -> tuple[Any, Any]:
 
 
 class Native(memory.HostMemory):
-    """The device: host memory, and launches on the processor. DeviceError where llvmlite is not installed."""
+    """The device: host memory, and launches on the processor. DeviceError where there is no compiler for it."""
 
     target = "native"
 
     def __init__(self, device: Device) -> None:
-        machine.require()
+        codegen.require()
         self.device = device
         self.launchers = Launchers(self)
         settings.guard_changed.append(self.launchers.forget)
@@ -258,7 +258,7 @@ class Loaded:
         compiled = compile_kernel(kernel, keys, constants, alias=alias, guard=guard)
         self.program = compiled.program
         try:
-            self._code = machine.load(compiled.image, self.program.symbol)
+            self._code = linker.load(compiled.image, self.program.symbol)
         except KernelError as error:
             raise KernelError(f"{kernel.__name__}: {error}") from error
         self.address = self._code[self.program.symbol]

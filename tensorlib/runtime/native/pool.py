@@ -21,7 +21,7 @@ import cffi
 import numpy as np
 
 from tensorlib.runtime import cache, fingerprint
-from tensorlib.runtime.native import machine, settings
+from tensorlib.runtime.native import codegen, linker, machine, settings
 
 #: A job's constant part: the address of `symbol_grid`, bytes of scratch a thread, the status, the least chunk.
 HEAD = struct.Struct("<QQQQ")
@@ -350,15 +350,15 @@ class Runtime:
     def __init__(self) -> None:
         features = machine.host()
         module = text(features)
-        key = fingerprint.digest("\0".join((module, features.text, machine.version())))
+        key = fingerprint.digest("\0".join((module, features.text, codegen.version())))
         symbols = ("tensorlib_inline", "tensorlib_share", "tensorlib_start", "tensorlib_stop")
         found = cache.load(key)
         if found is None:
-            image = machine.compile(module, features)
+            image = codegen.compile(module, features)
             cache.store(key, {"kernel": "threads", "target": "native"}, image)
         else:
             image = found[1]
-        self.loaded = machine.load(image, *symbols)
+        self.loaded = linker.load(image, *symbols)
         self.ffi = cffi.FFI()
         cast = self.ffi.cast
         self.inline = cast("void(*)(void *)", self.loaded["tensorlib_inline"])
