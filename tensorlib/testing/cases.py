@@ -179,6 +179,12 @@ def _number(limits: tuple[float, float], at: float) -> float:
     return low + (high - low) * at
 
 
+def _special(op: Op, position: int, numbers: Sequence[float]) -> list[float]:
+    """The special values of one tensor: finite ones within its own domain, where it has one (a count of steps)."""
+    own = op.domain.get(op.tensors[position].name) if isinstance(op.domain, dict) else None
+    return [v for v in numbers if own is None or not math.isfinite(v) or own[0] <= v <= own[1]]
+
+
 def _pointwise(op: Op) -> Iterator[Case]:
     n = len(op.tensors)
     if op.variadic or n == 0:
@@ -229,9 +235,8 @@ def _pointwise(op: Op) -> Iterator[Case]:
     if all(grids) and op.domain is None and not own:
         yield Case("ties", _grid(grids[: min(n, 3)] + grids[3:], attrs))
     if not own:
-        yield Case(
-            "special values", _grid([SPECIAL[:6] if n > 2 else SPECIAL] * n, attrs), special=True, refusable=True
-        )
+        special = [_special(op, i, SPECIAL[:6] if n > 2 else SPECIAL) for i in range(n)]
+        yield Case("special values", _grid(special, attrs), special=True, refusable=True)
     if gradient or n == 1:
         return
     for i in sorted({*range(n)} - {*own}):
