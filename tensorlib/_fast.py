@@ -53,7 +53,11 @@ def _unary(op: Op) -> Callable[[Any], Any]:
     def fast(input: Any) -> Any:
         if type(input) in KINDS and not listening[0]:
             x = input._array
-            if type(x) is ndarray and ((d := x.dtype) is _F32 or d is _F64) and name not in native.least:
+            if (
+                type(x) is ndarray
+                and ((d := x.dtype) is _F32 or d is _F64)
+                and (name not in native.least or x.size < native.least[name])
+            ):
                 if input._view is not None:
                     sync(input)
                 r = ufunc(x)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tensorlib import _array
+from tensorlib import _array, _native_plans
 from tensorlib._array import DeviceArray, contiguous_strides
 from tensorlib._core import listening, observers
 from tensorlib._device import device as Device
@@ -37,16 +37,17 @@ _KINDS = "biufV"  # of the dtypes that kernels know; V: ml_dtypes'
 
 _K = 1 << 10
 #: Elements from which the kernel takes clearly less time than the NumPy body, by `tensorlib tune --device cpu` on an
-#: Intel Xeon with AVX-512 (Sapphire Rapids), two threads, NumPy 2.4 with OpenBLAS, float32. None below 64 Ki: a program
-#: of small tensors should not wait for a compiler.
+#: Intel Xeon with AVX-512 (Sapphire Rapids), one thread, NumPy 2.4 with OpenBLAS, float32. None below 16 Ki, though
+#: many win from 4 Ki on: a program of small tensors should not wait for a compiler.
 MEASURED: dict[str, int] = {
-    "_attention": 64 * _K, "_cross_entropy": 256 * _K, "cross_entropy_grad": 64 * _K, "_dropout": 64 * _K,
-    "_normal": 64 * _K, "_gelu": 64 * _K, "gelu_grad": 64 * _K, "_silu": 64 * _K, "silu_grad": 64 * _K,
-    "sigmoid": 256 * _K, "logsigmoid": 64 * _K, "_mish": 64 * _K, "_elu": 64 * _K, "_hardswish": 64 * _K,
-    "_leaky_relu": 1024 * _K, "erf": 64 * _K, "log1p": 64 * _K, "softmax": 256 * _K,
-    "softmax_grad": 64 * _K, "log_softmax": 64 * _K, "log_softmax_grad": 64 * _K, "_layer_norm": 256 * _K,
-    "layer_norm_grad": 256 * _K, "_rms_norm": 256 * _K, "rms_norm_grad": 1024 * _K, "cumsum": 256 * _K,
-    "_cumsum_reversed": 256 * _K, "adam_": 256 * _K,
+    **dict.fromkeys((
+        "_attention", "_cross_entropy", "cross_entropy_grad", "_dropout", "_normal", "_gelu", "gelu_grad",
+        "_silu", "silu_grad", "sigmoid", "logsigmoid", "_mish", "_elu", "_hardswish", "erf", "log1p", "softmax",
+        "softmax_grad", "log_softmax", "log_softmax_grad", "_layer_norm", "layer_norm_grad", "_rms_norm",
+        "rms_norm_grad", "cumsum", "_cumsum_reversed",
+    ), 16 * _K),
+    **dict.fromkeys(("_leaky_relu", "sgn", "exp", "sin", "cos", "batch_norm_grad"), 64 * _K),
+    **dict.fromkeys(("adam_", "embedding_grad", "scaled_dot_product_attention_grad"), 256 * _K),
 }  # fmt: skip
 
 
@@ -125,11 +126,11 @@ def processor() -> str:
 class _Span:
     """NumPy's memory as the owner of a DeviceArray: from ``start``, ``nbytes`` long."""
 
-    __slots__ = ("__weakref__", "array", "nbytes", "start")
+    __slots__ = ("__weakref__", "array", "nbytes", "ptr", "start")
 
     def __init__(self, array: ndarray, start: int, nbytes: int) -> None:
         self.array = array
-        self.start = start
+        self.start = self.ptr = start
         self.nbytes = nbytes
 
 
@@ -204,7 +205,15 @@ def run(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any) -> Seq
 
 
 def force(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any) -> Sequence[Any] | None:
-    """``run`` whatever the size."""
+    """``run`` whatever the size: by a plan, or by the operator's host function."""
+    outs = _native_plans.run(op, arrays, attrs, specs, _by_host)
+    return _by_host(op, arrays, attrs, specs) if outs is _native_plans.NO_PLAN else outs
+
+
+def _by_host(
+    op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any, begin: Callable[..., Any] | None = None
+) -> Sequence[Any] | None:
+    """By the operator's host function. ``begin`` is told of the arrays that it gets: see `_native_plans`."""
     operands: list[Any] = []
     wrapped: list[DeviceArray] = []
     for x in arrays:
@@ -233,6 +242,8 @@ def force(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any) -> S
         return None
     if op.mutates:
         _share(wrapped)
+    if begin is not None:
+        attrs = begin([*[x if type(x) is DeviceArray else None for x in operands], *results])
     assert op.kernel is not None
     op.kernel(*results, *operands, **attrs)
     return outs

@@ -29,7 +29,7 @@ from tensorlib._dtypes import dtype as Dtype
 from tensorlib._promotion import Rule, default_dtype
 from tensorlib.errors import DeviceError, DriverError, OutOfMemoryError
 from tensorlib.kernels.pointwise import Host
-from tensorlib.runtime import autotune, compiler, determinism, launch
+from tensorlib.runtime import autotune, compiler, determinism, launch, precision
 from tensorlib.runtime.engine import gpus_used, resolve
 from tensorlib.runtime.recording import (
     Allocate,
@@ -58,11 +58,11 @@ _PLAIN = frozenset({int, bool, type(None), type(Ellipsis), str, Dtype})
 _RANDOM = ("seed", "offset")
 
 
-class _Refuse(Exception):
+class Refuse(Exception):
     """A value that no key can be made of."""
 
 
-def _frozen(value: Any) -> Any:
+def frozen(value: Any) -> Any:
     """A key for an attribute that tells 1 from 1.0 and True, 0.0 from -0.0, and knows NaN again."""
     kind = type(value)
     if kind in _PLAIN:
@@ -70,15 +70,15 @@ def _frozen(value: Any) -> Any:
     if kind is float:
         return repr(value)
     if kind is tuple or kind is list:
-        return kind, *[_frozen(v) for v in value]
+        return kind, *[frozen(v) for v in value]
     if kind is slice:
-        return kind, _frozen(value.start), _frozen(value.stop), _frozen(value.step)
+        return kind, frozen(value.start), frozen(value.stop), frozen(value.step)
     if isinstance(value, np.dtype) or (kind is Device and value.index is not None):  # "cuda" is the current one
         return value
-    raise _Refuse
+    raise Refuse
 
 
-class _Candidate:
+class Candidate:
     """What was seen of a key that has no plan yet; with a reason, none will be made."""
 
     __slots__ = ("attempts", "did", "reason")
@@ -241,10 +241,11 @@ class _Finder:
                         return NO_PLAN
                     parts.append(v < 1 << 31)
                 else:
-                    parts.append(float if self.marks and type(v) is float else _frozen(v))
-        except _Refuse:
+                    parts.append(float if self.marks and type(v) is float else frozen(v))
+        except Refuse:
             return NO_PLAN
-        key = (self.op, default_dtype(), _array._poisoned, autotune.state.generation, counts, *parts)
+        state = default_dtype(), _array._poisoned, autotune.state.generation, precision.float32[0]
+        key = (self.op, *state, counts, *parts)
         plan = plans.get(key)
         if type(plan) is FunctionType:
             return plan(operands, attrs)
@@ -284,7 +285,7 @@ class _Finder:
         return result
 
     def _learn(
-        self, key: Any, engine: Any, seen: _Candidate | None, recording: Recording, done: _Done, flat: list[Any]
+        self, key: Any, engine: Any, seen: Candidate | None, recording: Recording, done: _Done, flat: list[Any]
     ) -> None:
         """Make a plan of the second recording that is like the one before, or remember why there is none."""
         if len(engine.plans) >= MOST:
@@ -303,17 +304,17 @@ class _Finder:
         attempts = 0 if seen is None else seen.attempts + 1
         if recording.refused or attempts > ATTEMPTS:
             reason = recording.refused or "it does something else each time"
-            engine.plans[key] = _Candidate(None, reason, attempts)
+            engine.plans[key] = Candidate(None, reason, attempts)
             return
         if seen is None or seen.did != did:
             self.lonely += seen is None
-            engine.plans[key] = _Candidate(did, "", attempts)
+            engine.plans[key] = Candidate(did, "", attempts)
             return
         self.lonely = 0
         try:
             engine.plans[key] = _Builder(self, engine, recording, outs, done, flat).build()
         except OutOfMemoryError:
-            engine.plans[key] = _Candidate(None, "no memory for what it would hold", attempts)
+            engine.plans[key] = Candidate(None, "no memory for what it would hold", attempts)
 
 
 def _look(record: Any) -> None:
@@ -327,12 +328,12 @@ _GUARD = (
     "if autotune.state.special and autotune.busy(): return NO_PLAN",
     "grad = modes.grad",
 )
-_STATE = ("default_dtype()", "arrays._poisoned", "autotune.state.generation")
+_STATE = ("default_dtype()", "arrays._poisoned", "autotune.state.generation", "precision[0]")
 _SCOPE: dict[str, Any] = {
     "launches": launch.observers, "level": determinism.level, "listening": listening, "observers": observers,
-    "modes": modes, "autotune": autotune, "default_dtype": default_dtype, "arrays": _array, "NO_PLAN": NO_PLAN,
-    "KINDS": KINDS, "PLAIN": _PLAIN, "REFUSE": _Refuse, "ABSENT": DeviceError,
-    "DeviceArray": DeviceArray, "frozen": _frozen,
+    "modes": modes, "autotune": autotune, "default_dtype": default_dtype, "arrays": _array, "precision": precision.float32, "NO_PLAN": NO_PLAN,
+    "KINDS": KINDS, "PLAIN": _PLAIN, "REFUSE": Refuse, "ABSENT": DeviceError,
+    "DeviceArray": DeviceArray, "frozen": frozen,
     "function": FunctionType, "Device": Device, "resolve": resolve,
 }  # fmt: skip
 

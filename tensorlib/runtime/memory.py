@@ -43,6 +43,11 @@ class HostBlock:
             _Live.ends[self.start] = self.start + nbytes
             _Live.table = None
 
+    @property
+    def ptr(self) -> int:
+        """Where it begins, by the name that a GPU's block has for it."""
+        return self.start
+
     def __del__(self) -> None:
         with _Live.lock:
             _Live.ends.pop(self.start, None)

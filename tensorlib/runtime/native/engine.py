@@ -15,10 +15,12 @@ import functools
 import hashlib
 import importlib
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cffi
 import numpy as np
 
 from tensorlib._device import device as Device
@@ -32,6 +34,8 @@ from tensorlib.runtime.native import codegen, linker, machine, pool, settings
 _SMALL = 8_000.0  # ns that a whole grid is said to take, without waiting for memory: less does not wake other threads
 _CHUNK = 2_000.0  # ns that a thread takes from the grid at least
 _STATUS = struct.Struct("<7q")
+_ffi = cffi.FFI()
+_cast, _from_buffer, _ADDRESS = _ffi.cast, _ffi.from_buffer, _ffi.typeof("uintptr_t")
 _ASSERTION = 2  # the state of a launch that failed one; 1 is an access out of bounds
 _PRINT_SLOT = 64  # where the status has the address of the function that prints
 
@@ -202,6 +206,12 @@ def _lowering() -> tuple[Any, Any]:
 # -- the device --------------------------------------------------------------------------------------------------------
 
 
+class _Thread(threading.local):
+    """What belongs to one thread: the Recording that is told of what it does."""
+
+    recording: Any = None
+
+
 class Native(memory.HostMemory):
     """The device: host memory, and launches on the processor. DeviceError where there is no compiler for it."""
 
@@ -211,7 +221,33 @@ class Native(memory.HostMemory):
         codegen.require()
         self.device = device
         self.launchers = Launchers(self)
+        self.thread = _Thread()
         settings.guard_changed.append(self.launchers.forget)
+
+    def allocate(self, nbytes: int) -> tuple[int, Any]:
+        """Address and owner of nbytes of host memory."""
+        start, block = super().allocate(nbytes)
+        if self.thread.recording is not None:
+            self.thread.recording.allocated(self, block, nbytes)
+        return start, block
+
+    def read(self, ptr: int, owner: memory.HostBlock, out: np.ndarray) -> None:
+        """Copy from the block."""
+        if self.thread.recording is not None:
+            self.thread.recording.refuse("numbers that the host reads")
+        super().read(ptr, owner, out)
+
+    def upload(self, data: np.ndarray) -> tuple[int, Any]:
+        """A new block with a copy of data."""
+        start, block = self.allocate(data.nbytes)
+        self.write(start, block, data)
+        return start, block
+
+    def write(self, ptr: int, owner: memory.HostBlock, data: np.ndarray) -> None:
+        """Copy to the block."""
+        if self.thread.recording is not None:
+            self.thread.recording.wrote(self, ptr, owner, data)
+        super().write(ptr, owner, data)
 
     def launch(
         self,
@@ -230,6 +266,10 @@ class Native(memory.HostMemory):
 class Launchers(quick.Launchers):
     """The kernels that are linked into this process."""
 
+    def __init__(self, engine: Native) -> None:
+        super().__init__(engine)
+        self.engine = engine
+
     def load(
         self,
         kernel: Jit,
@@ -241,6 +281,14 @@ class Launchers(quick.Launchers):
     ) -> Loaded:
         """Compile a kernel and link it."""
         return Loaded(kernel, keys, constants, alias=False, guard=settings.guarded())
+
+    def launching(self, found: Any, grid: tuple[int, ...], args: tuple[Any, ...]) -> None:
+        """Tell the thread's recording, if there is one."""
+        recording = self.engine.thread.recording
+        if recording is not None:
+            if found.reports:
+                recording.refuse("a kernel that may report an error")
+            recording.launched(self.engine, found, grid, args, operator[0])
 
 
 class Loaded:
@@ -264,15 +312,26 @@ class Loaded:
         self.address = self._code[self.program.symbol]
         self._other: Loaded | None = None
         self._print = _printer(self) if any(m.kind == "print" for m in self.program.messages) else None
+        self.reports = guard or bool(self.program.messages)  #: whether a launch may end with an error
+        self.job = Job.of(self)
         self.run: Callable[[tuple[int, ...], tuple[Any, ...]], None]
         self.arrays: Callable[..., dict[int, Any]]  #: of the arguments, by the parameter that has its address
         self.run, self.arrays = _run(self)
 
-    def aliased(self, grid: tuple[int, ...], args: tuple[Any, ...]) -> None:
-        """Launch the form for arguments that share memory."""
+    @property
+    def compiled(self) -> Loaded:
+        """What was compiled, by the name that a GPU's kernel has for it."""
+        return self
+
+    def aliased_form(self) -> Loaded:
+        """The form for arguments that share memory."""
         if self._other is None:
             self._other = Loaded(self.kernel, self.keys, self.constants, alias=True, guard=self.guard)
-        self._other.run(grid, args)
+        return self._other
+
+    def aliased(self, grid: tuple[int, ...], args: tuple[Any, ...]) -> None:
+        """Launch the form for arguments that share memory."""
+        self.aliased_form().run(grid, args)
 
     def describe(self, args: tuple[Any, ...]) -> str:
         """What a message says of a launch."""
@@ -327,27 +386,51 @@ def _layout(loaded: Loaded) -> tuple[str, list[str], list[tuple[int, str]]]:
     return code, [e for _, e in pairs], arrays
 
 
+class Job(NamedTuple):
+    """How one loaded kernel is run: what its block of memory holds besides the arguments, and whether threads share."""
+
+    buffer: Callable[[], Any]  #: new memory for a job: as a buffer, as a pointer, and its status as a buffer
+    pack: Callable[..., None]  #: writes the grid, the calling thread's scratch and the arguments
+    scratch: int  #: bytes a thread
+    cost: float  #: nanoseconds of one program, about
+    small: int  #: programs fewer than which run on the calling thread
+
+    @classmethod
+    def of(cls, loaded: Loaded) -> Job:
+        """That of a kernel."""
+        program, ffi = loaded.program, pool.runtime().ffi
+        code, _, _ = _layout(loaded)
+        before = pool.HEAD.size + struct.calcsize("<" + pool.RANGE)
+        packed = struct.Struct(f"<{pool.RANGE}{pool.ARGUMENTS - before}x{code}")
+        status_at = -(-(pool.ARGUMENTS + program.size) // 64) * 64
+        cost = max(program.cost, 1.0)
+
+        def buffer() -> Any:
+            job = ffi.new("char[]", status_at + pool.STATUS)
+            data, address = ffi.buffer(job), int(ffi.cast("uintptr_t", job))
+            chunk = max(1, int(_CHUNK / cost))
+            pool.HEAD.pack_into(data, 0, loaded.address, program.scratch, address + status_at, chunk)
+            if loaded._print is not None:
+                struct.pack_into("<Q", data, status_at + _PRINT_SLOT, int(ffi.cast("uintptr_t", loaded._print)))
+            return data, job, ffi.buffer(job + status_at, _STATUS.size)
+
+        return cls(buffer, packed.pack_into, program.scratch, cost, int(_SMALL / cost) + 1)
+
+
+def address(array: np.ndarray) -> int:
+    """Where a NumPy array's first element is. `__array_interface__` says it too, in twice the time."""
+    try:
+        return int(_cast(_ADDRESS, _from_buffer(array)))
+    except (ValueError, TypeError, BufferError):  # not contiguous, or of a dtype that buffers do not know
+        place: int = array.__array_interface__["data"][0]
+        return place
+
+
 def _run(loaded: Loaded) -> tuple[Any, Any]:
     """`run(grid, args)`, which packs the job of one loaded kernel and runs it, and `arrays(*args)`."""
-    program, runtime = loaded.program, pool.runtime()
-    ffi = runtime.ffi
+    program, runtime, job = loaded.program, pool.runtime(), loaded.job
     names = [f"a{i}" for i in range(len(loaded.keys))]
-    code, values, arrays = _layout(loaded)
-    before = pool.HEAD.size + struct.calcsize("<" + pool.RANGE)
-    packed = struct.Struct(f"<{pool.RANGE}{pool.ARGUMENTS - before}x{code}")
-    status_at = -(-(pool.ARGUMENTS + program.size) // 64) * 64
-    cost = max(program.cost, 1.0)
-    reports = loaded.guard or bool(program.messages)
-
-    def buffer() -> Any:
-        """New memory for a job: as a buffer, as a pointer, and its status as a buffer."""
-        job = ffi.new("char[]", status_at + pool.STATUS)
-        data, address = ffi.buffer(job), int(ffi.cast("uintptr_t", job))
-        chunk = max(1, int(_CHUNK / cost))
-        pool.HEAD.pack_into(data, 0, loaded.address, program.scratch, address + status_at, chunk)
-        if loaded._print is not None:
-            struct.pack_into("<Q", data, status_at + _PRINT_SLOT, int(ffi.cast("uintptr_t", loaded._print)))
-        return data, job, ffi.buffer(job + status_at, _STATUS.size)
+    _, values, arrays = _layout(loaded)
 
     stored = {array for i, array in arrays if i in program.stores}
     every = [array for _, array in arrays]
@@ -387,10 +470,10 @@ def _run(loaded: Loaded) -> tuple[Any, Any]:
         "    except IndexError: memory = buffer()",
         f"    pack(memory[0], {pool.HEAD.size}, 0, total, x, y, z, {own if program.scratch else '0'}"
         f"{''.join(', ' + v for v in values)})",
-        f"    if total < {int(_SMALL / cost) + 1}: inline(memory[1])",
-        f"    else: share(memory[1], total, {cost!r})",
+        f"    if total < {job.small}: inline(memory[1])",
+        f"    else: share(memory[1], total, {job.cost!r})",
     ]
-    if reports:
+    if loaded.reports:
         lines += [
             "    status = memory[2]",
             "    if status[0] != zero:",
@@ -404,9 +487,9 @@ def _run(loaded: Loaded) -> tuple[Any, Any]:
         f"def arrays({', '.join(names)}):",
         f"    return {{{', '.join(f'{i}: {array}' for i, array in arrays)}}}",
     ]
-    free: list[Any] = [buffer()]
+    free: list[Any] = [job.buffer()]
     scope: dict[str, Any] = {
-        "pop": free.pop, "push": free.append, "buffer": buffer, "pack": packed.pack_into, "inline": runtime.inline,
+        "pop": free.pop, "push": free.append, "buffer": job.buffer, "pack": job.pack, "inline": runtime.inline,
         "share": pool.run, "scratch": pool.scratch, "aliased": loaded.aliased, "failed": loaded.failed,
         "uint16": np.uint16, "no_grid": struct.error("no grid"), "zero": b"\0", "zeros": bytes(_STATUS.size),
     }  # fmt: skip

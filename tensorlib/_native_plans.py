@@ -1,0 +1,260 @@
+"""Plans of the CPU's native operators: one that ran before on such arrays is run again without its host function.
+
+What `_plans` is to a GPU, this is to NumPy's arrays. The key holds all that a host function decides by: shapes,
+strides, dtypes, addresses modulo 16, attributes. Two calls with a key are recorded (`runtime.recording`); where both did the
+same, code is generated that asks for the results' memory, packs the kernels' arguments and runs them. Only operators
+without writes into operands have plans: their results lie in new memory, so that nothing is shared that was not before.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from functools import cache
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tensorlib import _array
+from tensorlib._device import device as Device
+from tensorlib._plans import ATTEMPTS, MOST, NO_PLAN, PATIENCE, Candidate, Refuse, frozen
+from tensorlib.kernels.pointwise import Host
+from tensorlib.runtime import autotune, compiler, determinism, engine, launch, precision
+from tensorlib.runtime.native import settings
+from tensorlib.runtime.recording import (
+    Allocate,
+    Constant,
+    Launched,
+    MarkedFloat,
+    MarkedInt,
+    Number,
+    Operand,
+    Place,
+    Recording,
+    Upload,
+)
+
+if TYPE_CHECKING:
+    from tensorlib.op import Op
+
+ndarray = np.ndarray
+_NATIVE = Device("native")
+_DRAWS = ("seed", "offset")
+_KEPT = 1 << 18  #: bytes of a call's own memory that a plan keeps for the next one; more is asked for anew
+_PLAIN = frozenset({int, bool, str, type(None)})
+
+
+class _Operator:
+    """What is known of an operator. One of a plugin may look at anything: only those of the library have plans."""
+
+    def __init__(self, op: Op) -> None:
+        self.has_plans = not op.mutates and op.__module__.startswith("tensorlib.")
+        #: Whether the host function only passes Python floats on, so that they take no part in its decisions.
+        self.marks = type(op.kernel) is Host
+        self.lonely = 0  # keys recorded once since one was recorded again
+
+
+plans: dict[Any, Any] = {}
+_operators: dict[Op, _Operator] = {}
+
+
+settings.threads_changed.append(plans.clear)
+settings.guard_changed.append(plans.clear)
+
+
+def run(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any, general: Callable[..., Any]) -> Any:
+    """The operator's outputs by a plan; NO_PLAN where it has none and gets none; None where kernels cannot read arrays.
+
+    ``general(op, arrays, attrs, specs, begin)`` runs the host function with the attributes that ``begin(arrays)``
+    gives for the arrays that it will be called with: operands, then outputs.
+    """
+    try:
+        of = _operators[op]
+    except KeyError:
+        of = _operators[op] = _Operator(op)
+    if not of.has_plans or specs is None or launch.observers or determinism.level[0] != "off":
+        return NO_PLAN
+    if autotune.state.special and autotune.busy():
+        return NO_PLAN
+    native = engine.native()
+    pointers: list[int] = []
+    parts: list[Any] = [op, _array._poisoned, autotune.state.generation, precision.float32[0], *specs]
+    for x in arrays:
+        if type(x) is ndarray:
+            if not x.ndim and op.pointwise:
+                return NO_PLAN
+            ptr = native.address(x)
+            pointers.append(ptr)
+            parts += (x.shape, x.strides, x.dtype, ptr & 15)
+        elif x is None:
+            pointers.append(0)
+            parts.append(None)
+        else:
+            return NO_PLAN
+    for name, v in attrs.items():
+        kind = type(v)
+        if name in _DRAWS:
+            if kind is not int or not 0 <= v < 1 << 63:
+                return NO_PLAN
+            parts.append(v < 1 << 31)
+        elif kind in _PLAIN:
+            parts += (kind, v)
+        elif kind is float:
+            parts.append(float if of.marks else repr(v))
+        else:
+            try:
+                parts.append(frozen(v))
+            except Refuse:
+                return NO_PLAN
+    key = tuple(parts)
+    plan = plans.get(key)
+    if type(plan) is FunctionType:
+        return plan(pointers, attrs)
+    return _missed(key, plan, op, of, arrays, attrs, specs, general)
+
+
+def _missed(
+    key: Any, seen: Any, op: Op, of: _Operator, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any, general: Any
+) -> Any:
+    """The general way, recorded unless that was in vain before."""
+    if seen is not None:
+        if seen.reason:
+            return NO_PLAN
+    elif of.lonely >= PATIENCE:
+        of.lonely += 1
+        if of.lonely & 15:
+            return NO_PLAN
+    device: Any = engine.engine_of(_NATIVE)
+    if device.thread.recording is not None or settings.guarded():
+        return NO_PLAN
+    recordings: list[Recording] = []
+    passed = dict(attrs)
+
+    def begin(operands: list[Any]) -> dict[str, Any]:
+        """Record what follows on these arrays; the attributes to call with, those marked that may change."""
+        recording = Recording(device, operands)
+        recordings.append(recording)
+        for name, v in attrs.items():
+            if name in _DRAWS:
+                passed[name] = MarkedInt(v).marked(recording, name, v)
+            elif of.marks and type(v) is float:
+                passed[name] = MarkedFloat(v).marked(recording, name, v)
+        device.thread.recording = recording
+        return passed
+
+    launch.observers.append(_look)  # while there is one, launches go the way that tells the recording
+    try:
+        outs = general(op, arrays, attrs, specs, begin)
+    finally:
+        launch.observers.remove(_look)
+        device.thread.recording = None
+    if len(plans) >= MOST:
+        plans.clear()
+    if outs is None:
+        plans[key] = Candidate(None, "arrays that kernels cannot read", 0)
+        return None
+    recording = recordings[0]
+    attempts = 0 if seen is None else seen.attempts + 1
+    if recording.tables:
+        recording.refuse("tables that are kept")
+    if recording.refused or attempts > ATTEMPTS:
+        plans[key] = Candidate(None, recording.refused or "it does something else each time", attempts)
+    elif seen is None or seen.did != recording.steps:
+        of.lonely += seen is None
+        plans[key] = Candidate(recording.steps, "", attempts)
+    else:
+        of.lonely = 0
+        plans[key] = _built(recording.steps, len(arrays), specs)
+    return outs
+
+
+def _look(record: Any) -> None:
+    """An observer of launches that sees nothing."""
+
+
+@cache
+def _compiled(source: str) -> Any:
+    """Plans of one structure share one code object."""
+    return compiler.compile_source(source, "<plan>")
+
+
+def _built(steps: list[Any], operands: int, specs: Any) -> FunctionType:
+    """``plan(pointers, attrs)``, which gives the outputs. Operands from ``operands`` on are the outputs."""
+    native, pool = engine.native(), engine.native().pool
+    launches = [step for step in steps if type(step) is Launched]
+    written = {step.block: np.frombuffer(step.data, np.uint8) for step in steps if type(step) is Upload}
+    sizes = {step.block: step.nbytes for step in steps if type(step) is Allocate}
+    sizes |= {b: data.nbytes for b, data in written.items()}
+    kept = sum(sizes.values()) <= _KEPT
+    jobs = [_form(step).job for step in launches]
+
+    def made() -> tuple[Any, ...]:
+        """New memory for a call: of each launch its arguments, as a buffer and a pointer; the blocks that are kept."""
+        parts: list[Any] = []
+        for job in jobs:
+            parts += job.buffer()[:2]
+        for nbytes in sizes.values() if kept else ():
+            parts += block(nbytes)
+        return tuple(parts)
+
+    def block(nbytes: int) -> tuple[np.ndarray, int]:
+        raw = np.empty(nbytes + 64, np.uint8)
+        offset = -native.address(raw) % 64
+        return raw[offset : offset + nbytes], native.address(raw) + offset
+
+    scope: dict[str, Any] = {
+        "empty": np.empty if not _array._poisoned else _array.empty, "address": native.address, "free": [],
+        "made": made, "block": block, "share": pool.run, "inline": pool.runtime().inline, "scratch": pool.scratch,
+    }  # fmt: skip
+    scope |= {"pop": scope["free"].pop, "push": scope["free"].append}
+    lines = ["def plan(p, attrs):"]
+    for i, (shape, dtype) in enumerate(specs):
+        scope |= {f"shape{i}": shape, f"dtype{i}": dtype}
+        lines += [f"    o{i} = empty(shape{i}, dtype{i})", f"    q{i} = address(o{i})"]
+    names = [name for k in range(len(jobs)) for name in (f"v{k}", f"j{k}")]
+    names += [name for b in sizes for name in (f"r{b}", f"b{b}")] if kept else []
+    lines += ["    try: memory = pop()", "    except IndexError: memory = made()", f"    {', '.join(names)}, = memory"]
+    if not kept:
+        scope |= {f"n{b}": nbytes for b, nbytes in sizes.items()}
+        lines += [f"    r{b}, b{b} = block(n{b})" for b in sizes]
+    for b, data in written.items():  # at each call, for the kernels may write to it
+        scope[f"data{b}"] = data
+        lines.append(f"    r{b}[:] = data{b}")
+    for k, (step, job) in enumerate(zip(launches, jobs, strict=True)):
+        x, y, z = step.grid
+        total, values = x * y * z, []
+        for i, (letter, origin) in enumerate(step.values):
+            if type(origin) is Constant:
+                scope[f"c{k}_{i}"] = struct.unpack("<" + letter, origin.data)[0]
+                values.append(f"c{k}_{i}")
+            elif type(origin) is Number:
+                values.append(f"attrs[{origin.origin!r}]")
+            else:
+                name = f"b{origin.block}" if type(origin) is Place else f"p[{origin.index}]"
+                if type(origin) is Operand and origin.index >= operands:
+                    name = f"q{origin.index - operands}"
+                values.append(f"{name} + {origin.offset}" if origin.offset else name)
+        own = f"scratch.address if scratch.size >= {job.scratch} else scratch.grow({job.scratch})"
+        scope[f"pack{k}"] = job.pack
+        lines += [
+            f"    pack{k}(v{k}, {pool.HEAD.size}, 0, {total}, {x}, {y}, {z}, {own if job.scratch else '0'}"
+            f"{''.join(', ' + v for v in values)})",
+            f"    inline(j{k})" if total < job.small else f"    share(j{k}, {total}, {job.cost!r})",
+        ]
+    lines += ["    push(memory)", f"    return ({''.join(f'o{i}, ' for i in range(len(specs)))})"]
+    exec(_compiled("\n".join(lines)), scope)
+    plan: FunctionType = scope["plan"]
+    return plan
+
+
+def _form(step: Launched) -> Any:
+    """The form of the kernel that was launched: another one where it stores to memory that it also has otherwise."""
+    loaded = step.loaded
+    stored = {i for i, parameter in enumerate(loaded.program.parameters) if i in loaded.program.stores}
+    places = [(i, type(o), o.block if type(o) is Place else o.index) for i, (_, o) in enumerate(step.values)
+              if type(o) in (Place, Operand)]  # fmt: skip
+    for i, kind, which in places:
+        if any(j != i and (kind, which) == other for j, *rest in places for other in (tuple(rest),) if i in stored):
+            return loaded.aliased_form()
+    return loaded
