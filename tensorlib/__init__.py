@@ -81,6 +81,9 @@ for _made in _declared():
             globals()[f"{_name}_"] = getattr(Tensor, f"{_name}_")
 
 if _collecting:
+    if not _gc.get_freeze_count():  # to the oldest generation at once, or the next allocation walks through all of them
+        _gc.freeze()
+        _gc.unfreeze()
     _gc.enable()
 
 

@@ -1,9 +1,10 @@
 """Plans of the CPU's native operators: one that ran before on such arrays is run again without its host function.
 
 What `_plans` is to a GPU, this is to NumPy's arrays. The key holds all that a host function decides by: shapes,
-strides, dtypes, addresses modulo 16, attributes. Two calls with a key are recorded (`runtime.recording`); where both did the
-same, code is generated that asks for the results' memory, packs the kernels' arguments and runs them. Only operators
-without writes into operands have plans: their results lie in new memory, so that nothing is shared that was not before.
+strides, dtypes, addresses modulo 16, attributes. Two calls with a key are recorded (`runtime.recording`); where both
+did the same, code is generated that asks for the results' memory, packs the kernels' arguments and runs them. Only
+operators without writes into operands have plans: their results lie in new memory, so that nothing is shared that was
+not before.
 """
 
 from __future__ import annotations

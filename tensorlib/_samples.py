@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ class Draw:
     """One tensor to draw: its shape, what its numbers are, and how it lies in memory."""
 
     shape: tuple[int, ...]
-    kind: str = "normal"  # normal, uniform, integers, bools, distinct, values, regular, positive
+    kind: str = "normal"  # normal, uniform, integers, bools, distinct, shuffled, values, regular, positive
     low: float = -3.0
     high: float = 3.0
     dtype: str | None = None  # None: the dtype under test
@@ -49,6 +50,9 @@ class Draw:
     def _numbers(self, rng: np.random.Generator, shape: tuple[int, ...], want: np.dtype[Any]) -> np.ndarray:
         if self.kind == "values":
             return np.array(self.values).astype(want)
+        if self.kind == "shuffled":  # the same numbers in every sample
+            n = math.prod(shape)
+            return (np.random.default_rng(n).permutation(n) - min(n // 2, 3)).reshape(shape).astype(want)
         if self.kind == "bools" or want == np.bool_:
             return rng.random(shape) < 0.5
         if self.kind == "integers" or want.kind in "iu":
@@ -96,6 +100,11 @@ def values(data: Any, dtype: str | None = None) -> Draw:
     """These very numbers."""
     a = np.array(data)
     return Draw(a.shape, "values", values=data, dtype=dtype, grad=dtype is None)
+
+
+def shuffled(*shape: int) -> Draw:
+    """Different whole numbers, few of them negative, in samples whose results depend on ties in every dtype."""
+    return Draw(shape, "shuffled")
 
 
 def regular(*shape: int) -> Draw:

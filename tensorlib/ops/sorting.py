@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from tensorlib._core import Tensor, wrap
 from tensorlib._dispatch import as_int, wrap_dim
 from tensorlib._dtypes import OF_NUMPY
 from tensorlib._promotion import PROMOTE, of_number
-from tensorlib._samples import Draw, between, bools, draw, each, fails, ints, strided, transposed, values
+from tensorlib._samples import between, bools, draw, each, fails, ints, shuffled, strided, transposed, values
 from tensorlib.errors import ArgumentError, DeviceError, DimError, DtypeError, RangeError, ShapeError
 from tensorlib.kernels import counting, drawing, searching, selection
 from tensorlib.kernels import create as create_kernels
@@ -32,12 +33,6 @@ from tensorlib.ops.indexing import with_dimension
 from tensorlib.ops.joining import cat
 
 _F32, _F64, _INT64, _INT32, _BOOL = (np.dtype(t) for t in (np.float32, np.float64, np.int64, np.int32, np.bool_))
-
-
-def shuffled(*shape: int) -> Draw:
-    """Different whole numbers, few of them negative, in samples whose results depend on ties in every dtype."""
-    n = math.prod(shape)
-    return values((np.random.default_rng(n).permutation(n) - min(n // 2, 3)).reshape(shape).tolist())
 
 
 def _ordered(name: str, dtype: Any) -> None:
@@ -163,7 +158,7 @@ def _topk_spec(input: Any, k: int, dim: int, largest: bool, sorted: bool) -> Any
         draw(shuffled(3, 4), k=2), draw(shuffled(3, 4), k=3, dim=0, largest=False), draw((0, 3), k=1),
         draw(shuffled(2, 3, 50), k=5, dim=-1), draw(shuffled(200, 2), k=7, dim=0), draw((3,), k=0),
         draw(shuffled(4, 3), k=4, dim=0, sorted=False), draw(transposed(30, 40), k=2),
-        draw(values(np.random.default_rng(0).permutation(4100).tolist(), "int16"), k=3),
+        draw(replace(shuffled(4100), dtype="int16", grad=False), k=3),
     ),
     errors=[fails((3, 4), k=5, match="out of range"), fails((3, 4), k=1, dim=2, match="range", error=DimError)],
     bench=[draw((128, 50257), k=50)],
@@ -232,7 +227,7 @@ def _kthvalue_spec(input: Any, k: int, dim: int, keepdim: bool) -> Any:
     samples=each(
         draw(shuffled(3, 4), k=2), draw(shuffled(3, 4), k=3, dim=0, keepdim=True), draw((), k=1), draw((0, 3), k=1),
         draw(shuffled(2, 5, 3), k=5, dim=1), draw(transposed(5, 6), k=1),
-        draw(values(np.random.default_rng(0).permutation(4100).tolist(), "int16"), k=1234),
+        draw(replace(shuffled(4100), dtype="int16", grad=False), k=1234),
     ),
     bench=[draw((128, 50257), k=25000)],
     bytes=lambda input, k: input.nbytes,
@@ -339,6 +334,7 @@ _NO_MIDDLE = [fails((2, 0), dim=1, match="non-zero size", error=DimError)]
 
 
 @op(
+    bench=[draw((1024, 4096), dim=1)],
     spec=_median_along_spec("median"), kernel=selection.median, promote=PROMOTE, outputs=("values", "indices"),
     vjp=_at_index, on="", samples=_MEDIANS, errors=_NO_MIDDLE,
 )  # fmt: skip
@@ -534,6 +530,7 @@ def _changes(x: np.ndarray) -> np.ndarray:
 
 
 @op(
+    bench=[draw(ints(1 << 20, high=1000), return_inverse=True, return_counts=True, consecutive=False)],
     dynamic=True,
     kernel=searching.unique,
     outputs=("output", "inverse_indices", "counts"),
@@ -643,6 +640,7 @@ def _searchsorted_spec(sorted_sequence: Any, input: Any, sorter: Any, right: boo
 
 
 @op(
+    bench=[draw(values(range(1 << 12)), between(0.0, 4096.0, 1 << 20), None, right=False, out_int32=False)],
     spec=_searchsorted_spec,
     kernel=searching.searchsorted,
     promote=PROMOTE.over("sorted_sequence", "input"),
@@ -734,6 +732,7 @@ def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right:
 
 
 @op(
+    bench=[draw(ints(1 << 20, high=1 << 16), ints(1024, high=1 << 16), invert=False)],
     spec=lambda elements, test_elements, invert: (elements.shape, _BOOL),
     kernel=searching.isin,
     promote=PROMOTE,
@@ -808,6 +807,7 @@ def _bincount_kernel(input: Any, weights: Any, minlength: int) -> Any:
 
 
 @op(
+    bench=[draw(ints(1 << 22, high=1000), None)],
     dynamic=True,
     kernel=_bincount_kernel,
     samples=each(
@@ -871,6 +871,7 @@ def _histc_spec(input: Any, bins: int, min: float, max: float) -> Any:
 
 
 @op(
+    bench=[draw((1 << 22,), bins=100, min=-3, max=3)],
     spec=_histc_spec,
     kernel=counting.histc,
     promote=PROMOTE,

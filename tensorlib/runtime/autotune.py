@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import math
 import os
 import threading
@@ -349,7 +348,7 @@ class Tunable:
     def stamp(self) -> str:
         """The version and a hash of the kernels' sources: results of another stamp are of another kernel."""
         if self._stamp is None:
-            digest = hashlib.sha256()
+            digest = fingerprint.sha256()
             reached = set(self.kernels).union(*(kernel.dependencies for kernel in self.kernels))
             for function in sorted(reached, key=lambda f: (f.__module__, f.__qualname__)):
                 digest.update(f"{function.__module__}.{function.__qualname__}\n{_source(function)}".encode())

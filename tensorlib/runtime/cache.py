@@ -14,7 +14,6 @@ not used for 180 days. ``TENSORLIB_CACHE=0`` does without. To clear it delete th
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import struct
@@ -24,7 +23,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from tensorlib.runtime import environment
+from tensorlib.runtime import environment, fingerprint
 
 try:
     import fcntl
@@ -86,7 +85,7 @@ def unpack(content: bytes, key: str) -> tuple[dict[str, Any], bytes] | None:
     if len(content) < _HEAD.size:
         return None
     magic, digest, size = _HEAD.unpack_from(content)
-    if magic != _MAGIC or hashlib.sha256(memoryview(content)[40:]).digest() != digest:
+    if magic != _MAGIC or fingerprint.sha256(memoryview(content)[40:]).digest() != digest:
         return None
     end = _HEAD.size + size
     try:
@@ -102,7 +101,7 @@ def pack(key: str, header: dict[str, Any], binary: bytes) -> bytes:
     """A file's contents."""
     text = json.dumps(header | {"key": key}).encode()
     rest = struct.pack("<I", len(text)) + text + binary
-    return _MAGIC + hashlib.sha256(rest).digest() + rest
+    return _MAGIC + fingerprint.sha256(rest).digest() + rest
 
 
 def store(key: str, header: dict[str, Any], binary: bytes) -> bool:

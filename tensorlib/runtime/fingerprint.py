@@ -8,7 +8,6 @@ disk needs no compiler. What has no text that would be the same in another proce
 from __future__ import annotations
 
 import dis
-import hashlib
 import linecache
 import types
 from collections.abc import Callable
@@ -17,6 +16,13 @@ from typing import Any
 import numpy as np
 
 from tensorlib import _dtypes
+
+
+def sha256(data: Any = b"") -> Any:
+    """``hashlib.sha256``, which brings OpenSSL with it: not before something is hashed."""
+    import hashlib
+
+    return hashlib.sha256(data)
 
 
 class Unknown(Exception):
@@ -123,7 +129,7 @@ class Reached:
 def of(value: Any) -> str:
     """A hash of a value and of all the functions it reaches. Unknown where that cannot be had."""
     reached = Reached()
-    sha = hashlib.sha256(reached.text(value).encode())
+    sha = sha256(reached.text(value).encode())
     for function in reached.functions:  # the list grows
         sha.update(b"\0")
         sha.update(_function(function, reached).encode())
@@ -132,7 +138,7 @@ def of(value: Any) -> str:
 
 def digest(text: str) -> str:
     """A hash of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256(text.encode()).hexdigest()
 
 
 class Arguments(Reached):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import importlib.util
 import os
 import re
@@ -22,6 +21,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from tensorlib.errors import KernelError
+from tensorlib.runtime import fingerprint
 
 #: The first version that works, and the first that is not known to.
 OLDEST, BEYOND = (3, 6), (3, 10)
@@ -124,7 +124,7 @@ def _ends(path: str, size: int = 4096) -> str:
     with open(path, "rb") as file:
         first = file.read(size)
         file.seek(max(0, os.fstat(file.fileno()).st_size - size))
-        return hashlib.sha256(first + file.read()).hexdigest()
+        return fingerprint.sha256(first + file.read()).hexdigest()
 
 
 def stamp(path: str | None) -> tuple[int, int] | None:
