@@ -522,12 +522,13 @@ def compute(op: Op, flat: list[Any], counts: Any, attrs: dict[str, Any]) -> Sequ
 
 
 def _apply_quick(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
-    """``apply`` where nothing needs converting: CPU tensors, the promoted ones float32 or float64 and of one dtype.
+    """``apply`` where little needs converting: CPU tensors, the promoted ones float32 or float64 and of one dtype, and
+    Python's floats and ints beside them.
 
     None where that is not so, or where NumPy refuses: the general way then converts, or raises the proper error.
     """
     arrays: list[Any] = []
-    dtype = None
+    dtype = numbers = None
     for x, (promoted, optional) in zip(operands, op.quick, strict=True):
         if type(x) in KINDS:
             a = x._array
@@ -544,8 +545,17 @@ def _apply_quick(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
             arrays.append(a)
         elif x is None and optional:
             arrays.append(None)
+        elif promoted and (type(x) is float or type(x) is int):
+            numbers = True
+            arrays.append(x)
         else:
             return None
+    if numbers:
+        if dtype is None:
+            return None
+        for i, x in enumerate(arrays):
+            if type(x) is float or type(x) is int:
+                arrays[i] = np.asarray(x, dtype)
     if op.styled:
         if op.lifts and arrays[0].ndim == 0:
             return None

@@ -184,15 +184,19 @@ def _suits(op: Op, arrays: Sequence[Any], attrs: dict[str, Any]) -> bool:
 def run(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any) -> Sequence[Any] | None:
     """The operator by its kernel on NumPy's arrays; None where NumPy's body is to do it."""
     threshold = state.least[op.name]
-    if not _suits(op, arrays, attrs):
-        return None
-    size = 0
     for x in arrays:
         if type(x) is ndarray:
-            size = max(size, x.size)
-        elif type(x) is list:
-            size = max(size, sum([y.size for y in x]))
-    if size < threshold and all(math.prod(shape) < threshold for shape, _ in specs or ()):
+            if x.size >= threshold:
+                break
+        elif type(x) is list and sum([y.size for y in x]) >= threshold:
+            break
+    else:
+        for shape, _ in specs or ():
+            if math.prod(shape) >= threshold:
+                break
+        else:
+            return None
+    if not _suits(op, arrays, attrs):
         return None
     try:
         return force(op, arrays, attrs, specs)
