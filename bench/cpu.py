@@ -3,7 +3,9 @@
     python bench/cpu.py [--threads N] [--json FILE] [--only NAME]
 
 Needs torch installed beside (it is the peer, never a dependency). The same program runs under both modules; ratios are
-tensorlib's median time over PyTorch's: below 1 is faster. Both with their default settings.
+tensorlib's median time over PyTorch's: below 1 is faster. Both with their default settings. The last column is the
+share of what this machine was measured to do in the same run: copies for what moves bytes, products for what
+multiplies; what lies in a cache passes 100%.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -33,6 +34,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import tensorlib  # noqa: E402
+from tensorlib import bench  # noqa: E402
 
 torch.set_num_threads(args.threads)
 LIBRARIES = {"tensorlib": tensorlib, "torch": torch}
@@ -162,23 +164,24 @@ def operators(T: Any) -> dict[str, Callable[[], Any]]:
     }  # fmt: skip
 
 
-def measure(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Median seconds of each, in turns."""
-    loops = {}
-    for name, run in runs.items():
-        run()
-        start = time.perf_counter()
-        run()
-        loops[name] = max(1, int(0.01 / max(time.perf_counter() - start, 1e-7)))
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    stop = time.perf_counter() + args.seconds * len(runs)
-    while time.perf_counter() < stop or len(next(iter(times.values()))) < 5:
-        for name, run in runs.items():
-            start = time.perf_counter()
-            for _ in range(loops[name]):
-                run()
-            times[name].append((time.perf_counter() - start) / loops[name])
-    return {name: median(t) for name, t in times.items()}
+MIB = 4 << 20  # bytes of 1024² numbers
+#: (bytes, operations) that an entry is worth at the least.
+AMOUNTS: dict[str, tuple[float, float]] = {
+    "step: MLP 784-512-512-10, batch 128": (0.0, 6.0 * 128 * (784 * 512 + 512 * 512 + 512 * 10)),
+    "step: LeNet 28×28, batch 64": (0.0, 6.0 * 64 * (28 * 28 * 6 * 25 + 10 * 10 * 16 * 150 + 48000 + 10080 + 840)),
+    "step: GPT 4×128, length 64, batch 8": (0.0, gpt2.gpt_flops(gpt2.Shape(4, 128, 4, 64, 256), 8 * 64)),
+    "add 1024²": (2.0 * MIB, 0.0), "exp 1024²": (2.0 * MIB, 0.0), "gelu 4096×1024": (8.0 * MIB, 0.0),
+    "sum(-1) 4096×1024": (4.0 * MIB, 0.0), "softmax 4096×1024": (8.0 * MIB, 0.0),
+    "layer_norm 4096×1024": (8.0 * MIB, 0.0), "matmul 1024³": (3.0 * MIB, 2.0 * 1024**3),
+    "linear 512×128 → 512, both ways": (0.0, 6.0 * 512 * 128 * 512),
+    "gelu 4096×1024, both ways": (20.0 * MIB, 0.0), "softmax 4096×1024, both ways": (20.0 * MIB, 0.0),
+    "layer_norm 4096×1024, both ways": (20.0 * MIB, 0.0),
+    "attention 8×4×64×32 causal, both ways": (0.0, 3.5 * 2.0 * 8 * 4 * 64 * 64 * 32),
+    "cross_entropy 512×256, both ways": (3.0 * 512 * 256 * 4, 0.0),
+    "embedding 8×64 of 256×128, both ways": (4.0 * 512 * 128 * 4, 0.0),
+    "conv2d 64×6×14×14, 16 of 5×5, both ways": (0.0, 6.0 * 64 * 10 * 10 * 16 * 150),
+    "max_pool2d 64×6×14×14, both ways": (3.0 * 64 * 6 * 14 * 14 * 4, 0.0),
+}  # fmt: skip
 
 
 def main() -> None:
@@ -201,12 +204,17 @@ def main() -> None:
         "results": {},
     }  # fmt: skip
     print(f"{args.threads} thread(s), {report['cpu']}, torch {torch.__version__}, numpy {np.__version__}")
-    print(f"{'':46}{'tensorlib':>12}{'torch':>12}{'ratio':>8}")
+    best = bench.limits(bench.Library(tensorlib, "cpu"))
+    report["limits"] = {"bytes": best.bytes, "flops": best.flops}
+    print(f"copies {best.bytes / 1e9:.1f} GB/s, products {best.flops['float32'] / 1e9:.0f} GFLOP/s")
+    print(f"{'':46}{'tensorlib':>12}{'torch':>12}{'ratio':>8}{'of limit':>10}")
     for title, runs in entries.items():
-        seconds = measure(runs)
+        seconds = bench.in_turns(runs, args.seconds)
         ratio = seconds["tensorlib"] / seconds["torch"]
-        print(f"{title:46}{_time(seconds['tensorlib']):>12}{_time(seconds['torch']):>12}{ratio:8.2f}", flush=True)
-        report["results"][title] = {**seconds, "ratio": ratio}
+        share = best.share(*AMOUNTS.get(title, (0.0, 0.0)), "float32", seconds["tensorlib"])
+        times = "".join(f"{_time(seconds[name]):>12}" for name in LIBRARIES)
+        print(f"{title:46}{times}{ratio:8.2f}{f'{100 * share:.0f}%' if share else '':>10}", flush=True)
+        report["results"][title] = {**seconds, "ratio": ratio, "share": share}
     if args.json:
         args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 

@@ -2,7 +2,8 @@
 
     python bench/gpu.py [--out DIR] [--only REGEX] [--seconds S] [--tiny]
 
-Both libraries with their default settings, in one process, in turns. Three times for each entry and library:
+Both libraries with their default settings, in one process, in turns; some entries with torch.compile as well. Three
+times for each entry and library:
 
 device   of one call replayed as a graph, by events, median; the L2 cache is overwritten before each. No host in it.
 call     of one eager call among many, host included: what a loop of such calls costs. The cache is warm.
@@ -10,10 +11,12 @@ first    of the first call of all: compilation, tuning, loading.
 
 Ratios are tensorlib's device time over PyTorch's: below 1 is faster. "of peak" compares with what this run itself
 measured: the best copy of a gigabyte for what moves bytes, the best large product of that dtype by either library for
-what multiplies. The measuring process is replaced when an entry takes it down, and goes on with the next one.
+what multiplies. Peak memory is that of two eager calls, inputs included. Before anything is measured all processors
+compile the kernels of all entries. The measuring process is replaced when an entry takes it down, and goes on with the
+next one. `tensorlib bench` times single operators at the sizes that they declare.
 
-Writes bench.json (with GPU, driver, versions, commit, date, command) and bench.txt. Exit status: 0 all was measured,
-1 some entries failed, 2 time ran out, 3 there is no GPU. torch is a peer here, never a dependency.
+Writes bench.json (with GPU, driver, versions, commit, date, command), bench.txt and bench.png, a roofline. Exit status:
+0 all was measured, 1 some entries failed, 2 time ran out, 3 there is no GPU. torch is a peer here, never a dependency.
 """
 
 from __future__ import annotations
@@ -44,13 +47,15 @@ import numpy as np  # noqa: E402
 
 import tensorlib  # noqa: E402
 from tensorlib import report  # noqa: E402
-from tensorlib._device import device as Device  # noqa: E402
+from tensorlib.bench import Library, engine, roofline  # noqa: E402
 from tensorlib.op import jit, launch  # noqa: E402
-from tensorlib.runtime import gpu  # noqa: E402
+from tensorlib.runtime import ahead, gpu  # noqa: E402
 
 GB = 1e9
 #: Seconds that one entry may take in one library, compilation not counted.
 SECONDS = 0.25
+#: Seconds that compiling everything ahead may take, and no more than three tenths of the time that there is.
+AHEAD = 90.0
 #: Seconds without news after which the measuring process is taken for hung.
 PATIENCE = 150.0
 
@@ -65,109 +70,24 @@ class Entry(NamedTuple):
     dtype: str = "float32"
     captured: Callable[[Any], Callable[[], Any]] | None = None  # makes the call to capture, where it is another one
     tokens: int = 0
+    compiled: Callable[..., Callable[[], Any]] | None = None  # (T, wrap): the same with wrap=torch.compile around it
 
 
 # -------------------------------------------------------------------------------------------------------- the libraries
 
 
-class Library:
-    """One of the two: its module, and how to time with it."""
-
-    def __init__(self, T: Any, tiny: bool) -> None:
-        self.T, self.name = T, T.__name__
-        self.tiny = tiny
-        size = 1 << 16 if tiny else max(128 << 20, 2 * _l2())
-        self._flushed = T.empty(size, dtype=T.uint8, device="cuda")
-
-    def flush(self) -> None:
-        """Overwrite the L2 cache, without waiting for it."""
-        if self.T is tensorlib:
-            engine = _engine()
-            array = self._flushed._array
-            engine.driver.fill(array.ptr, 0, array.nbytes, engine.stream)
-        else:
-            self._flushed.zero_()
-
-    def captured(self, call: Callable[[], Any]) -> Callable[[], Any]:
-        """The call as the replay of a graph."""
-        cuda = self.T.cuda
-        side = cuda.Stream()
-        side.wait_stream(cuda.current_stream())
-        with cuda.stream(side):
-            for _ in range(2):
-                call()
-        cuda.current_stream().wait_stream(side)
-        graph = cuda.CUDAGraph()
-        with cuda.graph(graph):
-            kept = call()
-        graph.kept = kept  # its memory is the graph's
-        return graph.replay
-
-    def device_times(self, call: Callable[[], Any], seconds: float) -> list[float]:
-        """Seconds of single calls by events, the cache overwritten before each."""
-        Event, synchronize = self.T.cuda.Event, self.T.cuda.synchronize
-        times: list[float] = []
-        stop = time.perf_counter() + seconds
-        while len(times) < (2 if self.tiny else 10) or time.perf_counter() < stop:
-            pairs = []
-            for _ in range(2 if self.tiny else 10):
-                begin, end = Event(enable_timing=True), Event(enable_timing=True)
-                self.flush()
-                begin.record()
-                call()
-                end.record()
-                pairs.append((begin, end))
-            synchronize()
-            times.extend(begin.elapsed_time(end) * 1e-3 for begin, end in pairs)
-            if self.tiny:
-                break
-        return times
-
-    def call_time(self, call: Callable[[], Any], seconds: float) -> float:
-        """Seconds of one eager call among many, until all of them are done."""
-        synchronize = self.T.cuda.synchronize
-        synchronize()
-        n, spent = 1, 0.0
-        while True:
-            start = time.perf_counter()
-            for _ in range(n):
-                call()
-            synchronize()
-            spent = time.perf_counter() - start
-            if self.tiny or spent > seconds / 2 or n >= 1 << 14:
-                return spent / n
-            n = min(1 << 14, max(2 * n, int(n * 0.6 * seconds / max(spent, 1e-9))))
-
-    def host_time(self, call: Callable[[], Any], burst: int = 200) -> float:
-        """Seconds the host spends on one call: bursts short enough that the GPU's queue never fills, the fastest."""
-        synchronize = self.T.cuda.synchronize
-        times = []
-        for _ in range(2 if self.tiny else 30):
-            synchronize()
-            start = time.perf_counter()
-            for _ in range(2 if self.tiny else burst):
-                call()
-            times.append((time.perf_counter() - start) / (2 if self.tiny else burst))
-        synchronize()
-        return min(times)
-
-
-def _engine() -> Any:
-    return gpu.gpu(Device("cuda", 0))
-
-
-def _l2() -> int:
-    return int(_engine().properties.L2_cache_size)
+#: Where tensors are made: "cuda", or a target while its kernels are compiled ahead.
+DEVICE = ["cuda"]
 
 
 def tensors(T: Any, dtype: str, *shapes: tuple[int, ...], grad: bool = False) -> list[Any]:
     """Random normal tensors on the GPU: never zeros, which run faster."""
-    found = [T.randn(*shape, device="cuda").to(getattr(T, dtype)) for shape in shapes]
+    found = [T.randn(*shape, device=DEVICE[0]).to(getattr(T, dtype)) for shape in shapes]
     return [x.requires_grad_() for x in found] if grad else found
 
 
 def integers(T: Any, high: int, *shape: int) -> Any:
-    return T.from_numpy(np.random.default_rng(1).integers(0, high, shape)).to("cuda")
+    return T.from_numpy(np.random.default_rng(1).integers(0, high, shape)).to(DEVICE[0])
 
 
 def backward(T: Any, function: Callable[..., Any], inputs: list[Any]) -> Callable[[], Any]:
@@ -181,34 +101,58 @@ def backward(T: Any, function: Callable[..., Any], inputs: list[Any]) -> Callabl
 # ---------------------------------------------------------------------------------------------------------- the entries
 
 
+Wrap = Callable[[Any], Any]
+
+
+def _as_is(f: Any) -> Any:
+    return f
+
+
 SIZES = {"float32": 4, "bfloat16": 2, "float16": 2, "tf32": 4}
 
 
 def _both(name: str, dtype: str, shapes: list[tuple[int, ...]], function: Callable[[Any], Callable[..., Any]],
           forward_bytes: float, backward_bytes: float, flops: float = 0.0, backward_flops: float = 0.0,
-          extra: Callable[[Any], list[Any]] | None = None) -> Iterator[Entry]:  # fmt: skip
+          extra: Callable[[Any], list[Any]] | None = None, compiled: bool = False) -> Iterator[Entry]:  # fmt: skip
     """An operator forward, and forward with backward: ``function(T)`` of tensors of ``shapes``, and of ``extra(T)``."""
 
-    def plain(T: Any) -> Callable[[], Any]:
-        inputs, f, more = tensors(T, dtype, *shapes), function(T), extra(T) if extra else []
+    def plain(T: Any, wrap: Wrap = _as_is) -> Callable[[], Any]:
+        inputs, f, more = tensors(T, dtype, *shapes), wrap(function(T)), extra(T) if extra else []
         return lambda: f(*inputs, *more)
 
-    def both(T: Any) -> Callable[[], Any]:
+    def both(T: Any, wrap: Wrap = _as_is) -> Callable[[], Any]:
         more = extra(T) if extra else []
-        f = function(T)
+        f = wrap(function(T))
         return backward(T, lambda *a: f(*a, *more), tensors(T, dtype, *shapes, grad=True))
 
-    yield Entry(name, plain, forward_bytes, flops, dtype)
-    yield Entry(f"{name}, both ways", both, forward_bytes + backward_bytes, flops + backward_flops, dtype)
+    yield Entry(name, plain, forward_bytes, flops, dtype, compiled=plain if compiled else None)
+    yield Entry(f"{name}, both ways", both, forward_bytes + backward_bytes, flops + backward_flops, dtype,
+                compiled=both if compiled else None)  # fmt: skip
 
 
-def entries(tiny: bool) -> Iterator[Entry]:
-    """Everything that is measured, in order of importance: time may run out."""
+#: What there are goals for: measured before everything else.
+FIRST = re.compile(
+    r"training step.* 16×|^copy|^matmul (4096|8192)×\d+ by .*|^(softmax|layer_norm|rms_norm) 16384×4096|^chain"
+    r"|^causal attention (4×16×4096×128|1×16×16384×128|16×12×1024×64)|^linear, cross_entropy|^AdamW|^gelu \d+"
+)
+
+
+def entries(tiny: bool) -> list[Entry]:
+    """Everything that is measured, in order of importance: time may run out. In bfloat16 first."""
+    found = list(_entries(tiny))
+
+    def rank(entry: Entry) -> int:
+        return (0 if entry.dtype == "bfloat16" else 1) if FIRST.search(entry.name) else 2
+
+    return sorted(found, key=rank)
+
+
+def _entries(tiny: bool) -> Iterator[Entry]:
 
     def size(full: int, small: int = 16) -> int:
         return small if tiny else full
 
-    yield from _training(size, tiny)
+    yield from _training(size, tiny, (16,))
     for dtype in ("bfloat16", "float32"):
         yield from _elementwise(dtype, size)
     yield from _products(size)
@@ -221,6 +165,13 @@ def entries(tiny: bool) -> Iterator[Entry]:
     yield from _embedding(size)
     yield from _reductions("float32", size)
     yield from _reductions("bfloat16", size)
+    yield from _training(size, tiny, (64, 32))
+    yield from _indexing(size)
+    yield from _sorting(size)
+    yield from _transformers(size)
+    yield from _more_products(size)
+    yield from _more_attention(size)
+    yield from _layers(size)
 
 
 Size = Callable[..., int]
@@ -234,6 +185,9 @@ def _elementwise(dtype: str, size: Size) -> Iterator[Entry]:
                 dtype=dtype)  # fmt: skip
     yield Entry(f"exp {n}", lambda T: (lambda x: lambda: x.exp())(*tensors(T, dtype, (n,))), 2.0 * n * e, dtype=dtype)
     yield from _both(f"gelu {n}", dtype, [(n,)], lambda T: T.nn.functional.gelu, 2.0 * n * e, 3.0 * n * e)
+    yield from _both(f"chain: x * sigmoid(y) + z, squared, {n}", dtype, [(n,)] * 3,
+                     lambda T: lambda x, y, z: (x * y.sigmoid() + z).square(), 4.0 * n * e, 7.0 * n * e,
+                     compiled=True)  # fmt: skip
     m = size(8192)
     yield Entry(f"transposed copy {m}²", lambda T: (lambda x: lambda: x.mT.contiguous())(*tensors(T, dtype, (m, m))),
                 2.0 * m * m * e, dtype=dtype)  # fmt: skip
@@ -270,12 +224,12 @@ def _rows(dtype: str, size: Size) -> Iterator[Entry]:
         )  # fmt: skip
         yield from _both(
             f"rms_norm {m}×{n}", dtype, [(m, n), (n,)],
-            lambda T, n=n: lambda x, w: T.nn.functional.rms_norm(x, (n,), w), 2 * b, 3 * b,
+            lambda T, n=n: lambda x, w: T.nn.functional.rms_norm(x, (n,), w), 2 * b, 3 * b, compiled=n == size(4096),
         )  # fmt: skip
     m, n = size(8192), size(50257, 50)
     b = 1.0 * m * n * e
     yield from _both(f"cross_entropy {m}×{n}", dtype, [(m, n)], lambda T: T.nn.functional.cross_entropy, b, 2 * b,
-                     extra=lambda T: [integers(T, n, m)])  # fmt: skip
+                     extra=lambda T: [integers(T, n, m)], compiled=True)  # fmt: skip
 
 
 def _products(size: Size) -> Iterator[Entry]:
@@ -370,7 +324,7 @@ def _optimizer(size: Size, tiny: bool) -> Iterator[Entry]:
     shape = gpt2.Shape(1, 16, 2, 8, 32) if tiny else gpt2.GPT2
 
     def make(T: Any, **options: Any) -> Callable[[], Any]:
-        params = list(gpt2.gpt(T, shape).to("cuda").parameters())
+        params = list(gpt2.gpt(T, shape).to(DEVICE[0]).parameters())
         for p in params:
             p.grad = tensors(T, "float32", tuple(p.shape))[0]
         optimizer = T.optim.AdamW(params, lr=1e-4, **options)
@@ -385,31 +339,224 @@ def _parameters(shape: gpt2.Shape) -> int:
     return layers * (12 * width**2 + 13 * width) + 2 * width + (2 * vocabulary + length) * width
 
 
-def _training(size: Size, tiny: bool) -> Iterator[Entry]:
+def _training(size: Size, tiny: bool, batches: tuple[int, ...]) -> Iterator[Entry]:
     shape = gpt2.Shape(1, 16, 2, 8, 32) if tiny else gpt2.GPT2
-    batch = size(16, 2)
-    tokens = batch * shape.length
+    for number, full in enumerate(batches):
+        batch = size(full, 2 + len(batches) + number)
+        tokens = batch * shape.length
 
-    def make(T: Any, **options: Any) -> Callable[[], Any]:
-        T.manual_seed(0)
-        F, model = T.nn.functional, gpt2.gpt(T, shape).to("cuda")
-        optimizer = T.optim.AdamW(model.parameters(), lr=1e-4, **options)
-        ids = integers(T, shape.vocabulary, batch, shape.length + 1)
-        x, y = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+        def make(T: Any, wrap: Wrap = _as_is, batch: int = batch, **options: Any) -> Callable[[], Any]:
+            T.manual_seed(0)
+            F, model = T.nn.functional, gpt2.gpt(T, shape).to(DEVICE[0])
+            optimizer = T.optim.AdamW(model.parameters(), lr=1e-4, **options)
+            ids = integers(T, shape.vocabulary, batch, shape.length + 1)
+            x, y = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+            logits = wrap(model)
 
-        def step() -> Any:
-            optimizer.zero_grad(set_to_none=True)
-            with T.autocast("cuda", dtype=T.bfloat16, cache_enabled=False):
-                loss = F.cross_entropy(model(x).view(-1, shape.vocabulary), y.view(-1))
-            loss.backward()
-            optimizer.step()
-            return loss.detach()
+            def step() -> Any:
+                optimizer.zero_grad(set_to_none=True)
+                with T.autocast(DEVICE[0], dtype=T.bfloat16, cache_enabled=False):
+                    loss = F.cross_entropy(logits(x).view(-1, shape.vocabulary), y.view(-1))
+                loss.backward()
+                optimizer.step()
+                return loss.detach()
 
-        return step
+            return step
 
-    yield Entry(f"training step, GPT-2 124M, {batch}×{shape.length}, bfloat16", make,
-                flops=gpt2.gpt_flops(shape, tokens), dtype="bfloat16", tokens=tokens,
-                captured=partial(make, capturable=True))  # fmt: skip
+        yield Entry(f"training step, GPT-2 124M, {batch}×{shape.length}, bfloat16", make,
+                    flops=gpt2.gpt_flops(shape, tokens), dtype="bfloat16", tokens=tokens,
+                    captured=partial(make, capturable=True),
+                    compiled=partial(make, capturable=True) if full in (16, 64) else None)  # fmt: skip
+
+
+def _indexing(size: Size) -> Iterator[Entry]:
+    m, n = size(16384), size(1024)
+    for dtype in ("float32", "bfloat16"):
+        e = SIZES[dtype]
+        b = 1.0 * m * n * e
+        yield from _both(f"gather {m}×{n}", dtype, [(m, n)], lambda T: lambda x, i: x.gather(1, i), 2 * b + 8.0 * m * n,
+                         2 * b + 8.0 * m * n, extra=lambda T: [integers(T, n, m, n)])  # fmt: skip
+        yield from _both(f"index_select of rows {m}×{n}", dtype, [(m, n)], lambda T: lambda x, i: x.index_select(0, i),
+                         2 * b, 2 * b, extra=lambda T: [integers(T, m, m)])  # fmt: skip
+        yield from _both(f"index_add of rows {m}×{n}", dtype, [(m, n), (m, n)],
+                         lambda T: lambda x, y, i: x.index_add(0, i, y), 4 * b, 2 * b,
+                         extra=lambda T: [integers(T, m, m)])  # fmt: skip
+        yield from _both(f"cat of two {m}×{n}", dtype, [(m, n), (m, n)], lambda T: lambda x, y: T.cat([x, y], 1), 4 * b,
+                         4 * b)  # fmt: skip
+        yield from _both(f"dropout {m}×{n}", dtype, [(m, n)], lambda T: lambda x: T.nn.functional.dropout(x, 0.1),
+                         2 * b, 2 * b)  # fmt: skip
+        yield from _both(f"where {m}×{n}", dtype, [(m, n), (m, n)], lambda T: lambda x, y: T.where(x > y, x, y),
+                         5 * b, 4 * b)  # fmt: skip
+    k = size(1 << 26)
+    yield Entry(f"randn {k}", lambda T: lambda: T.randn(k, device=DEVICE[0]), 4.0 * k)
+
+
+def _sorting(size: Size) -> Iterator[Entry]:
+    for title, shape, moved, function in (
+        ("sort", (size(1 << 24),), 12, lambda T: lambda x: x.sort(-1)),
+        ("sort", (size(8192), size(1024)), 12, lambda T: lambda x: x.sort(-1)),
+        ("topk 50 of", (size(256), size(50257, 64)), 4, lambda T: lambda x: x.topk(size(50, 5))),
+        ("multinomial", (size(256), size(50257, 64)), 4, lambda T: lambda x: T.multinomial(x.abs(), 1)),
+        ("cumsum of one row", (size(1 << 26),), 8, lambda T: lambda x: x.cumsum(0)),
+    ):  # fmt: skip
+
+        def make(T: Any, shape: tuple[int, ...] = shape, function: Any = function) -> Callable[[], Any]:
+            (x,), f = tensors(T, "float32", shape), function(T)
+            return lambda: f(x)
+
+        yield Entry(f"{title} {'×'.join(map(str, shape))}", make, float(moved * np.prod(shape)))
+
+
+def _layers(size: Size) -> Iterator[Entry]:
+    n, c, hw = size(64, 2), size(64, 4), size(56, 8)
+    for dtype in ("bfloat16", "float32"):
+        b = 1.0 * n * c * hw * hw * SIZES[dtype]
+        image = (n, c, hw, hw)
+        yield from _both(f"group_norm {n}×{c}×{hw}²", dtype, [image, (c,), (c,)],
+                         lambda T: lambda x, w, s: T.nn.functional.group_norm(x, c // 2, w, s), 3 * b,
+                         4 * b)  # fmt: skip
+        yield from _both(f"batch_norm {n}×{c}×{hw}²", dtype, [image, (c,), (c,)],
+                         lambda T: lambda x, w, s: T.nn.functional.batch_norm(x, None, None, w, s, training=True),
+                         3 * b, 4 * b)  # fmt: skip
+        yield from _both(f"max_pool2d {n}×{c}×{hw}², 3²", dtype, [image],
+                         lambda T: lambda x: T.nn.functional.max_pool2d(x, 3, 2, 1), 1.25 * b, 1.25 * b)  # fmt: skip
+        yield from _both(f"avg_pool2d {n}×{c}×{hw}², 2²", dtype, [image],
+                         lambda T: lambda x: T.nn.functional.avg_pool2d(x, 2), 1.25 * b, 1.25 * b)  # fmt: skip
+        yield from _both(f"interpolate {n}×{c}×{hw}², bilinear", dtype, [image],
+                         lambda T: lambda x: T.nn.functional.interpolate(x, scale_factor=2, mode="bilinear"), 5 * b,
+                         5 * b)  # fmt: skip
+        flops = 2.0 * n * c * hw * hw * 9
+        yield from _both(f"depthwise conv2d {n}×{c}×{hw}², 3²", dtype, [image, (c, 1, 3, 3)],
+                         lambda T: lambda x, w: T.nn.functional.conv2d(x, w, padding=1, groups=c), 2 * b, 4 * b, flops,
+                         2 * flops)  # fmt: skip
+        flops = 2.0 * n * hw * hw * c * c * 16
+        yield from _both(f"conv_transpose2d {n}×{c}×{hw}², 4²", dtype, [image, (c, c, 4, 4)],
+                         lambda T: lambda x, w: T.nn.functional.conv_transpose2d(x, w, stride=2, padding=1), 5 * b,
+                         10 * b, flops, 2 * flops)  # fmt: skip
+        length = size(3000, 32)
+        flops = 2.0 * size(16, 2) * length * size(512, 8) ** 2 * 3
+        b = 1.0 * size(16, 2) * length * size(512, 8) * SIZES[dtype]
+        yield from _both(f"conv1d {size(16, 2)}×{size(512, 8)}×{length}, 3", dtype,
+                         [(size(16, 2), size(512, 8), length), (size(512, 8), size(512, 8), 3)],
+                         lambda T: lambda x, w: T.nn.functional.conv1d(x, w, padding=1), 2 * b, 4 * b, flops,
+                         2 * flops)  # fmt: skip
+
+
+def _transformers(size: Size) -> Iterator[Entry]:
+    """What PyTorch's users write with several operators, and compile."""
+    m, n, e = size(8192), size(4096), 2
+
+    def add_rms_norm(T: Any) -> Callable[..., Any]:
+        F = T.nn.functional
+        if T is tensorlib:
+            return lambda x, y, w: F.add_rms_norm(x, y, (n,), w)[1]
+        return lambda x, y, w: F.rms_norm(x + y, (n,), w)
+
+    b = 1.0 * m * n * e
+    yield from _both(f"add_rms_norm {m}×{n}", "bfloat16", [(m, n), (m, n), (n,)], add_rms_norm, 4 * b, 4 * b,
+                     compiled=True)  # fmt: skip
+
+    def swiglu(T: Any) -> Callable[..., Any]:
+        F = T.nn.functional
+        return F.swiglu if T is tensorlib else lambda x, y: F.silu(x) * y
+
+    yield from _both(f"swiglu {m}×{n}", "bfloat16", [(m, n), (m, n)], swiglu, 3 * b, 5 * b, compiled=True)
+    batch, heads, t, d = size(4, 1), size(32, 2), size(4096), size(128)
+
+    def rotary(T: Any) -> Callable[..., Any]:
+        cos, sin = tensors(T, "float32", (t, d // 2), (t, d // 2))
+        if T is tensorlib:
+            return lambda x: T.nn.functional.rotary_embedding(x, cos, sin)
+
+        def turned(x: Any) -> Any:
+            a, b = x.float().chunk(2, -1)
+            return T.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
+
+        return turned
+
+    b = 1.0 * batch * heads * t * d * e
+    yield from _both(f"rotary embedding {batch}×{heads}×{t}×{d}", "bfloat16", [(batch, heads, t, d)], rotary, 2 * b,
+                     2 * b, compiled=True)  # fmt: skip
+
+
+def _more_products(size: Size) -> Iterator[Entry]:
+    n = size(8192)
+    flops = 2.0 * n**3
+
+    def of_int8(T: Any) -> Callable[[], Any]:
+        drawn = np.random.default_rng(1).integers(-128, 128, (2, n, n), np.int8)
+        x, y = (T.from_numpy(a).to(DEVICE[0]) for a in drawn)
+        return lambda: T._int_mm(x, y)
+
+    def of_float8(T: Any) -> Callable[[], Any]:
+        x, y = (t.to(T.float8_e4m3fn) for t in tensors(T, "float32", (n, n), (n, n)))
+        (scale,) = tensors(T, "float32", (1,))
+        other = y.t()
+        return lambda: T._scaled_mm(x, other, scale, scale, out_dtype=T.bfloat16)
+
+    yield Entry(f"int8 product {n}³", of_int8, 6.0 * n * n, flops, "int8")
+    yield Entry(f"float8 product {n}³", of_float8, 4.0 * n * n, flops, "float8_e4m3fn")
+    m, k, groups = size(16384, 32), size(2048), 8
+
+    def grouped(T: Any) -> Callable[..., Any]:
+        ends = T.from_numpy((np.arange(1, groups + 1) * (m // groups)).astype(np.int32)).to(DEVICE[0])
+        return lambda x, w: T._grouped_mm(x, w, ends)
+
+    flops, moved = 2.0 * m * k * k, 2.0 * (2 * m * k + groups * k * k)
+    yield from _both(f"grouped product of {groups}, {m}×{k} to {k}", "bfloat16", [(m, k), (groups, k, k)], grouped,
+                     moved, 2 * moved, flops, 2 * flops)  # fmt: skip
+
+
+def _more_attention(size: Size) -> Iterator[Entry]:
+    """Grouped queries, a mask of numbers, dropout, one query to a long cache."""
+    b, h, t, d = size(4, 1), size(32, 4), size(4096), size(128)
+    few, e = h // 4, 2
+    flops = 4.0 * b * h * t * t * d / 2
+
+    def of(**options: Any) -> Callable[[Any], Callable[..., Any]]:
+        return lambda T: partial(T.nn.functional.scaled_dot_product_attention, **options)
+
+    yield from _both(f"causal attention {b}×{h} of {few}×{t}×{d}", "bfloat16", [(b, h, t, d), *[(b, few, t, d)] * 2],
+                     of(is_causal=True, enable_gqa=True), e * b * t * d * (2.0 * h + 2 * few),
+                     e * b * t * d * (4.0 * h + 4 * few), flops, 2.5 * flops)  # fmt: skip
+    b, h, t, d = size(8, 1), size(12, 2), size(512), size(64)
+    flops, moved = 4.0 * b * h * t * t * d, e * b * h * t * (4.0 * d + t)
+    yield from _both(f"attention with a bias {b}×{h}×{t}×{d}", "bfloat16", [*[(b, h, t, d)] * 3, (b, h, t, t)], of(),
+                     moved, 2 * moved, flops, 2.5 * flops)  # fmt: skip
+    yield from _both(f"causal attention with dropout {b}×{h}×{t}×{d}", "bfloat16", [(b, h, t, d)] * 3,
+                     of(is_causal=True, dropout_p=0.1), 4.0 * e * b * h * t * d, 8.0 * e * b * h * t * d, flops / 2,
+                     1.25 * flops)  # fmt: skip
+    b, h, t, d = size(16, 2), size(32, 2), size(8192, 64), size(128)
+
+    def decode(T: Any) -> Callable[[], Any]:
+        q, k, v = tensors(T, "bfloat16", (b, h, 1, d), (b, h, t, d), (b, h, t, d))
+        return lambda: T.nn.functional.scaled_dot_product_attention(q, k, v)
+
+    yield Entry(f"attention of one query {b}×{h}×1×{d} to {t}", decode, 2.0 * e * b * h * t * d, dtype="bfloat16")
+    count, length, h, d = size(8, 2), size(2048), size(12, 2), size(64)
+
+    def sequences(T: Any) -> Callable[..., Any]:
+        varlen = importlib.import_module(f"{T.__name__}.nn.attention.varlen").varlen_attn
+        ends = T.from_numpy((np.arange(count + 1) * length).astype(np.int32)).to(DEVICE[0])
+        return lambda q, k, v: varlen(q, k, v, ends, ends, length, length, window_size=(-1, 0))
+
+    flops, moved = 4.0 * count * h * length * length * d / 2, 4.0 * e * count * length * h * d
+    yield from _both(f"causal attention of {count} sequences of {length}×{h}×{d}", "bfloat16",
+                     [(count * length, h, d)] * 3, sequences, moved, 2 * moved, flops, 2.5 * flops)  # fmt: skip
+    b, heads, few, d, page, pages = size(16, 2), size(32, 4), size(8, 2), size(128), size(128), size(64, 2)
+
+    def paged(T: Any) -> Callable[[], Any]:
+        varlen = importlib.import_module(f"{T.__name__}.nn.attention.varlen").varlen_attn
+        (q,) = tensors(T, "bfloat16", (b, heads, d))
+        k, v = tensors(T, "bfloat16", (b * pages, page, few, d), (b * pages, page, few, d))
+        ends = T.from_numpy(np.arange(b + 1).astype(np.int32)).to(DEVICE[0])
+        used = T.from_numpy(np.full(b, page * pages, np.int32)).to(DEVICE[0])
+        table = T.from_numpy(np.random.default_rng(0).permutation(b * pages).astype(np.int32).reshape(b, pages))
+        table = table.to(DEVICE[0])
+        return lambda: varlen(q, k, v, ends, None, 1, page * pages, seqused_k=used, block_table=table, enable_gqa=True)
+
+    yield Entry(f"attention of one query {b}×{heads} of {few}×{d} to {pages} pages", paged,
+                2.0 * e * b * pages * page * few * d, dtype="bfloat16")  # fmt: skip
 
 
 # ----------------------------------------------------------------------------------------------------- the host's share
@@ -472,10 +619,10 @@ def _triton_launch(library: Library) -> dict[str, float]:
 
 def copy_bandwidth(library: Library) -> float:
     """Bytes read and written in a second by the driver's own copy of a gigabyte."""
-    engine = _engine()
-    n = (1 << 16) if library.tiny else min(1 << 30, engine.driver.memory_info()[0] // 8)
+    used = engine()
+    n = (1 << 16) if library.tiny else min(1 << 30, used.driver.memory_info()[0] // 8)
     x, y = (tensorlib.empty(n, dtype=tensorlib.uint8, device="cuda")._array for _ in range(2))
-    call = lambda: engine.driver.copy(y.ptr, x.ptr, n, engine.stream)  # noqa: E731
+    call = lambda: used.driver.copy(y.ptr, x.ptr, n, used.stream)  # noqa: E731
     call()
     return 2 * n / median(library.device_times(call, SECONDS))
 
@@ -486,23 +633,33 @@ def one(entry: Entry, libraries: list[Library]) -> dict[str, Any]:
     if entry.tokens:
         result["tokens"] = entry.tokens
     ready: list[tuple[Library, Callable[[], Any], Callable[[], Any], dict[str, Any]]] = []
+    makers = [(x.name, x, entry.make, entry.captured) for x in libraries]
     for library in libraries:
+        if library.T is not tensorlib and entry.compiled is not None:
+            compiled = partial(entry.compiled, wrap=_fresh_compile(library.T))
+            makers.append(("torch.compile", library, compiled, None))
+    for name, library, make, captured in makers:
         times: dict[str, Any] = {}
-        result[library.name] = times
+        result[name] = times
         try:
+            library.T.cuda.reset_peak_memory_stats()
+            before = library.T.cuda.memory_allocated()
             start = time.perf_counter()
-            call = entry.make(library.T)
-            library.T.cuda.synchronize()
+            call = make(library.T)
+            library.synchronize()
             made = time.perf_counter()
             call()
-            library.T.cuda.synchronize()
+            library.synchronize()
             times["inputs"], times["first"] = made - start, time.perf_counter() - made
+            call()
+            library.synchronize()
+            times["peak memory"] = library.T.cuda.max_memory_allocated() - before
             replay = call
             try:
-                replay = library.captured(call if entry.captured is None else entry.captured(library.T))
+                replay = library.captured(call if captured is None else captured(library.T))
             except Exception as error:
                 times["no graph"] = f"{type(error).__name__}: {error}"[:300]
-                library.T.cuda.synchronize()
+                library.synchronize()
             ready.append((library, call, replay, times))
         except Exception as error:
             times["error"] = f"{type(error).__name__}: {error}"[:1000]
@@ -513,8 +670,47 @@ def one(entry: Entry, libraries: list[Library]) -> dict[str, Any]:
             times["spread"] = abs(found - times["device"]) / max(found, 1e-12)
             if turn:
                 times["call"] = library.call_time(call, SECONDS)
-                times["peak memory"] = library.T.cuda.max_memory_allocated()
     return result
+
+
+def _fresh_compile(torch: Any) -> Wrap:
+    """torch.compile, with nothing left of what other entries compiled."""
+    torch._dynamo.reset()
+    return torch.compile  # type: ignore[no-any-return]
+
+
+def compile_ahead(chosen: list[Entry], tell: Callable[..., None], seconds: float) -> dict[str, float]:
+    """Compile in parallel what the entries launch on this GPU's target, into the cache on disk.
+
+    A dry run of each entry on the target says what that is. Which configurations a kernel gets is chosen by the usual
+    GPU of the target there, by this one when it is measured: where the two differ, the first call compiles after all.
+    """
+    start = time.perf_counter()
+    target = engine().properties.target
+    requests: dict[Any, Any] = {}
+    DEVICE[0] = target
+    try:
+        for entry in chosen:
+            for make in filter(None, (entry.make, entry.captured)):
+                with contextlib.suppress(Exception):  # it reads what is not computed there: compiled at its first call
+                    for request in ahead.collect(lambda make=make: make(tensorlib)()):  # type: ignore[misc]
+                        requests.setdefault(request.hashable, request)
+    finally:
+        DEVICE[0] = "cuda"
+
+    class Late(Exception):
+        pass
+
+    def progress(outcome: Any, number: int, total: int) -> None:
+        tell(ahead=number, of=total)
+        if time.perf_counter() - start > seconds:
+            raise Late
+
+    found = {"kernels": float(len(requests))}
+    with contextlib.suppress(Late, tensorlib.errors.KernelError):
+        outcomes = ahead.compile_all(requests.values(), progress=progress)
+        found["failed"] = float(sum(o.status == "failed" for o in outcomes))
+    return {**found, "seconds": time.perf_counter() - start}
 
 
 def child(options: argparse.Namespace) -> None:
@@ -528,26 +724,27 @@ def child(options: argparse.Namespace) -> None:
     if gpu.kind() is None:
         say(why_not=gpu.why_not())
         return
-    libraries = [Library(tensorlib, options.tiny)]
+    libraries = [Library(tensorlib, "cuda", options.tiny)]
     if importlib.util.find_spec("torch") is not None and not _simulated():
         torch = importlib.import_module("torch")
         if torch.cuda.is_available():
-            libraries.append(Library(torch, options.tiny))
-    say(gpu=_engine().properties.name, libraries=[x.name for x in libraries])
+            libraries.append(Library(torch, "cuda", options.tiny))
+    say(gpu=engine().properties.name, libraries=[x.name for x in libraries])
     if "copy bandwidth" not in options.skip:
         say(start="copy bandwidth")
         say(end="copy bandwidth", result=copy_bandwidth(libraries[0]))
     if "host" not in options.skip and re.search(options.only, "host"):
         say(start="host")
         say(end="host", result=host_costs(libraries))
-    for entry in entries(options.tiny):
-        name = f"{entry.name}, {entry.dtype}"
-        if name in options.skip or not re.search(options.only, name):
-            continue
+    chosen = {f"{entry.name}, {entry.dtype}": entry for entry in entries(options.tiny)}
+    chosen = {k: v for k, v in chosen.items() if k not in options.skip and re.search(options.only, k)}
+    if "ahead" not in options.skip:
+        say(start="ahead")
+        say(end="ahead", result=compile_ahead(list(chosen.values()), say, options.ahead))
+    for name, entry in chosen.items():
         say(start=name)
         for library in libraries:
             library.T.cuda.empty_cache()
-            library.T.cuda.reset_peak_memory_stats()
         say(end=name, result=one(entry, libraries))
     say(finished=True)
 
@@ -581,11 +778,13 @@ def parent(options: argparse.Namespace) -> int:
         if not running:
             break
         skip = [*record["results"], *record["lost"], *(["host"] if "host" in record else []),
-                *(["copy bandwidth"] if "copy bandwidth" in record else [])]  # fmt: skip
+                *(name for name in ("copy bandwidth", "ahead") if name in record)]  # fmt: skip
         if len(record["lost"]) > 20:
             break
     text = table(record)
     _write(options.out, record, text)
+    if options.out:
+        _draw(options.out, record)
     print(text)
     if "gpu" not in record:
         return 3
@@ -597,6 +796,7 @@ def _one_child(options: argparse.Namespace, record: dict[str, Any], skip: list[s
     """Run a measuring process to its end. Returns the entry it was lost in, "" when there is nothing more to do."""
     read, write = os.pipe()
     command = [*options.measure, "--channel", str(write), "--only", options.only]
+    command += ["--ahead", f"{min(AHEAD, 0.3 * (stop - time.monotonic())):.0f}"]
     command += ["--tiny"] * options.tiny + ["--skip", *skip]
     running = "start"
     with tempfile.TemporaryFile() as log, subprocess.Popen(
@@ -645,7 +845,7 @@ def _take(record: dict[str, Any], message: dict[str, Any]) -> bool:
         record["gpu"], record["libraries"] = message["gpu"], message["libraries"]
     elif "why_not" in message:
         record["no gpu"] = message["why_not"]
-    elif message.get("end") in ("host", "copy bandwidth"):
+    elif message.get("end") in ("host", "copy bandwidth", "ahead"):
         record[message["end"]] = message["result"]
     elif "end" in message:
         record["results"][message["end"]] = message["result"]
@@ -662,11 +862,24 @@ def _write(out: Path | None, record: dict[str, Any], text: str) -> None:
         (out / "bench.txt").write_text(text + "\n")
 
 
+def _draw(out: Path, record: dict[str, Any]) -> None:
+    """bench.png: every entry under the roofs that this run measured."""
+    best = peaks(record)
+    rows = [
+        {"operator": name.split(",")[0].split(" ")[0], "bytes": r["bytes"] or r["flops"] / 1e3, "flops": r["flops"],
+         "backward": "both ways" in name, "seconds": {"tensorlib": r["tensorlib"]["device"]}}
+        for name, r in record["results"].items() if "device" in r.get("tensorlib", {})
+    ]  # fmt: skip
+    if rows and best["bytes"]:
+        limits = {"bytes": best["bytes"], "flops": {k: v for k, v in best.items() if k != "bytes"}}
+        (out / "bench.png").write_bytes(roofline({"device": record["gpu"], "limits": limits, "results": rows}))
+
+
 def peaks(record: dict[str, Any]) -> dict[str, float]:
     """The best rates of this run: "bytes", and operations by dtype."""
     best = {"bytes": float(record.get("copy bandwidth") or 0.0)}
     for name, result in record["results"].items():
-        if name.startswith(("matmul", "copy")):
+        if name.startswith(("matmul", "copy", "int8 product", "float8 product")):
             kind, amount = (result["dtype"], result["flops"]) if result["flops"] else ("bytes", result["bytes"])
             for library in record.get("libraries", ()):
                 seconds = result.get(library, {}).get("device")
@@ -707,10 +920,20 @@ def table(record: dict[str, Any]) -> str:
             f"{_us(ours.get('call'))}{_us(theirs.get('call'))}{first}"
             + ("  not captured" if "no graph" in ours else "")
         )
+        compiled = result.get("torch.compile", {})
+        sides = {"tensorlib": ours, "torch": theirs, "torch.compile": compiled}
+        if compiled.get("device"):
+            lines.append(f"    torch.compile: {_us(compiled['device']).strip()} µs, ratio to it "
+                         f"{seconds / compiled['device']:.2f}")  # fmt: skip
+        elif compiled:
+            lines.append(f"    torch.compile: {compiled.get('error', 'not measured')[:120]}")
+        if result["flops"] or "tokens" in result:
+            most = {name: t.get("peak memory", 0.0) / GB for name, t in sides.items()}
+            text = ", ".join(f"{name} {n:.2f} GB" for name, n in most.items() if n > 0.5)
+            lines += [f"    peak memory: {text}"] if text else []
         if "tokens" in result:
             for title, key in (("captured", "device"), ("eager", "call")):
-                parts = [f"{k} {result['tokens'] / t[key]:,.0f}" for k, t in (("tensorlib", ours), ("torch", theirs))
-                         if t.get(key)]  # fmt: skip
+                parts = [f"{name} {result['tokens'] / t[key]:,.0f}" for name, t in sides.items() if t.get(key)]
                 lines.append(f"    tokens/s {title}: {', '.join(parts)}")
     for name, why in record["lost"].items():
         lines.append(f"{name:62}  LOST: {why.splitlines()[0]}")
@@ -741,11 +964,12 @@ def _number(x: float | None) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder for bench.json and bench.txt")
+    parser.add_argument("--out", type=Path, help="folder for bench.json, bench.txt and bench.png")
     parser.add_argument("--only", default="", metavar="REGEX", help="entries whose name matches ('host' is one)")
     parser.add_argument("--seconds", type=float, default=900.0, help="for everything (900)")
     parser.add_argument("--tiny", action="store_true", help="sizes of a few elements: whether it runs, not how fast")
     parser.add_argument("--channel", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--ahead", type=float, default=AHEAD, help=argparse.SUPPRESS)
     parser.add_argument("--skip", nargs="*", default=[], help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.measure = [sys.executable, __file__]

@@ -232,8 +232,8 @@ def int8_matmul(lib: Library) -> Run:
     if not lib.kernels:  # exact: 1024 products of at most 2^14
         return lambda: (a.astype(np.float32) @ b.astype(np.float32)).astype(np.int32)
     x, y, out = lib.on(a), lib.on(b), lib.T.empty(n, n, dtype=lib.T.int32, device=lib.where)
-    blocks = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64}
-    return lambda: launch(int8_kernel, (n // 64, n // 64), *map(array, (out, x, y)), n, n, **blocks)
+    blocks = {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 256}
+    return lambda: launch(int8_kernel, (n // 128, n // 128), *map(array, (out, x, y)), n, n, **blocks)
 
 
 def small_add(lib: Library) -> Run:

@@ -69,7 +69,7 @@ _warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"tensorlib\b
 strided = "strided"
 contiguous_format, preserve_format, channels_last = "contiguous_format", "preserve_format", "channels_last"
 channels_last_3d = "channels_last_3d"
-inf, nan, pi, e = float("inf"), float("nan"), 3.141592653589793, 2.718281828459045
+inf, nan, pi, e, newaxis = float("inf"), float("nan"), 3.141592653589793, 2.718281828459045, None
 
 for _d in _dtypes.ALL:
     globals()[_d.name] = _d
@@ -88,7 +88,7 @@ if _collecting:
 
 
 _SUBMODULES = (
-    "accelerator", "amp", "backends", "compiler", "cpu", "distributed", "distributions", "fft", "func",
+    "accelerator", "amp", "array_api", "backends", "compiler", "cpu", "distributed", "distributions", "fft", "func",
     "io", "jit", "linalg", "nn", "ops", "optim", "special", "testing", "triton", "utils", "version",
 )  # fmt: skip
 #: Functions and classes of this namespace that live in a submodule.
@@ -98,6 +98,10 @@ _LATE: dict[str, tuple[str, ...]] = {
     "jit": ("_assert",),
     "triton": ("launch",),
     "amp": ("autocast", "GradScaler"),
+    # Names of the array API standard that PyTorch does not have: nothing of PyTorch's is shadowed.
+    "array_api": ("__array_api_version__", "__array_namespace_info__", "astype", "broadcast_arrays", "cumulative_prod",
+                  "cumulative_sum", "isdtype", "matrix_transpose", "repeat", "take_along_axis", "unique_all",
+                  "unique_counts", "unique_inverse", "unique_values", "unstack", "vecdot"),
     "accelerator": ("AcceleratorError", "Event", "OutOfMemoryError", "Stream"),
     "_legacy": ("BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor", "HalfTensor",
                 "IntTensor", "LongTensor", "ShortTensor"),

@@ -29,6 +29,7 @@ from tensorlib.func import vmap as vmap
 from tensorlib.jit import _assert as _assert
 from tensorlib.triton import launch as launch
 from tensorlib.amp import GradScaler as GradScaler, autocast as autocast
+from tensorlib.array_api import __array_api_version__ as __array_api_version__, __array_namespace_info__ as __array_namespace_info__, astype as astype, broadcast_arrays as broadcast_arrays, cumulative_prod as cumulative_prod, cumulative_sum as cumulative_sum, isdtype as isdtype, matrix_transpose as matrix_transpose, repeat as repeat, take_along_axis as take_along_axis, unique_all as unique_all, unique_counts as unique_counts, unique_inverse as unique_inverse, unique_values as unique_values, unstack as unstack, vecdot as vecdot
 from tensorlib.accelerator import AcceleratorError as AcceleratorError, Event as Event, OutOfMemoryError as OutOfMemoryError, Stream as Stream
 from tensorlib._legacy import BFloat16Tensor as BFloat16Tensor, BoolTensor as BoolTensor, ByteTensor as ByteTensor, CharTensor as CharTensor, DoubleTensor as DoubleTensor, FloatTensor as FloatTensor, HalfTensor as HalfTensor, IntTensor as IntTensor, LongTensor as LongTensor, ShortTensor as ShortTensor
 from tensorlib.amp.autocast_mode import clear_autocast_cache as clear_autocast_cache, get_autocast_dtype as get_autocast_dtype, is_autocast_cache_enabled as is_autocast_cache_enabled, is_autocast_enabled as is_autocast_enabled, set_autocast_cache_enabled as set_autocast_cache_enabled, set_autocast_dtype as set_autocast_dtype
@@ -68,6 +69,21 @@ inf: _float
 nan: _float
 pi: _float
 e: _float
+newaxis: None
+def _addmm_activation(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha: Number = 1, use_gelu: _bool = False, out: Any = None) -> Tensor:
+    """relu(beta * input + alpha * (mat1 @ mat2)), or gelu of it, in one kernel; shapes as in addmm."""
+def _convert_weight_to_int4pack(input: Tensor, innerKTiles: _int, *, out: Any = None) -> Tensor:
+    """A weight (n, k/2) of uint8, two terms a byte, the even one above, as ``_weight_int4pack_mm`` takes it."""
+def _grouped_mm(input: Tensor, mat2: Tensor, offs: Tensor | None = None, bias: Tensor | None = None, out_dtype: Any = None) -> Tensor:
+    """``nn.functional.grouped_mm`` under its older name."""
+def _int_mm(input: Tensor, mat2: Tensor, *, out: Any = None) -> Tensor:
+    """input @ mat2 of int8 with sums of int32: (m, k), (k, n) -> (m, n) of int32. On a GPU, by its matrix units."""
+def _scaled_mm(input: Tensor, mat2: Tensor, scale_a: Tensor, scale_b: Tensor, bias: Tensor | None = None, scale_result: Tensor | None = None, out_dtype: Any = None, use_fast_accum: _bool = False, *, out: Any = None) -> Tensor:
+    """(input @ mat2) scale_a scale_b + bias of float8: (m, k), (k, n) -> (m, n); sums in float32, rounded once."""
+def _weight_int4pack_mm(input: Tensor, mat2: Tensor, qGroupSize: _int, qScaleAndZeros: Tensor) -> Tensor:
+    """input @ w.T, w = (q - 8) scale + zero: input (m, k), mat2 n·k weights q of 4 bits, packed -> (m, n)."""
+def _weight_int8pack_mm(input: Tensor, mat2: Tensor, scales: Tensor, *, out: Any = None) -> Tensor:
+    """(input @ mat2.T) scales: input (m, k) of floats, mat2 (n, k) of int8, scales (n,) -> (m, n) of input's dtype."""
 def abs(input: Tensor, *, out: Any = None) -> Tensor:
     """|input|, elementwise, real of complex numbers; the gradient at 0 is 0. DtypeError for bools."""
 def absolute(input: Tensor, *, out: Any = None) -> Tensor:
@@ -92,7 +108,7 @@ def addcdiv(input: Tensor, tensor1: Tensor | Number, tensor2: Tensor | Number, *
     """input + value tensor1 / tensor2, elementwise and broadcast. DtypeError for integers."""
 def addcmul(input: Tensor, tensor1: Tensor | Number, tensor2: Tensor | Number, *, value: Number = 1, out: Any = None) -> Tensor:
     """input + value tensor1 tensor2, elementwise and broadcast."""
-def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha: Number = 1, out: Tensor | None = None) -> Tensor:
+def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, out_dtype: Any = None, *, beta: Number = 1, alpha: Number = 1, out: Tensor | None = None) -> Tensor:
     """beta * input + alpha * (mat1 @ mat2): input broadcast to (m, n), mat1 (m, k), mat2 (k, n) -> (m, n)."""
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Number = 1, alpha: Number = 1, out: Tensor | None = None) -> Tensor:
     """beta * input + alpha * (mat @ vec): input broadcast to (m,), mat (m, k), vec (k,) -> (m,)."""
@@ -170,7 +186,7 @@ def atleast_3d(*tensors: Any) -> Any:
     """Tensors with at least three dimensions: (n,) becomes (1, n, 1), (m, n) becomes (m, n, 1)."""
 def avg_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: _bool = False, count_include_pad: _bool = True) -> Tensor:
     """out[n, c, x] = Σ over j of input[n, c, x stride + j - padding] / k. input (n, c, l) or (c, l) -> (n, c, l')."""
-def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1, out: Tensor | None = None) -> Tensor:
+def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, out_dtype: Any = None, *, beta: Number = 1, alpha: Number = 1, out: Tensor | None = None) -> Tensor:
     """beta * input + alpha * (batch1 @ batch2): input broadcast to (b, m, n), (b, m, k), (b, k, n) -> (b, m, n)."""
 def bartlett_window(window_length: _int, periodic: _bool = True, *, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False) -> Tensor:
     """1 - |2 i / (n - 1) - 1|: a triangle. ``periodic``: n + 1 points without the last, for use in a transform."""
@@ -200,7 +216,7 @@ def blackman_window(window_length: _int, periodic: _bool = True, *, dtype: Any =
     """0.42 - 0.5 cos(2 π i / (n - 1)) + 0.08 cos(4 π i / (n - 1)). ``periodic`` as in ``bartlett_window``."""
 def block_diag(*tensors: Any) -> Tensor:
     """The block diagonal matrix of the tensors: 0-d and 1-D ones are rows. The common dtype by promotion."""
-def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
+def bmm(input: Tensor, mat2: Tensor, out_dtype: Any = None, *, out: Tensor | None = None) -> Tensor:
     """input @ mat2 for two batches of matrices: (b, m, k), (b, k, n) -> (b, m, n). No broadcasting; see matmul."""
 def broadcast_shapes(*shapes: Any) -> Any:
     """The shape that tensors of the given shapes have after broadcasting."""
@@ -378,6 +394,10 @@ def expm1(input: Tensor, *, out: Any = None) -> Tensor:
     """e**input - 1, elementwise, accurate near 0."""
 def eye(n: _int, m: _int | None = None, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """The n × m matrix with ones on the diagonal and zeros elsewhere; m is n for None."""
+def fake_quantize_per_channel_affine(input: Tensor, scale: Tensor, zero_point: Tensor, axis: _int, quant_min: _int, quant_max: _int) -> Tensor:
+    """``fake_quantize_per_tensor_affine`` with a scale and a zero point for each index of dimension ``axis``."""
+def fake_quantize_per_tensor_affine(input: Tensor, scale: Any, zero_point: Any, quant_min: _int, quant_max: _int) -> Tensor:
+    """(min(max(round(input / scale) + zero_point, quant_min), quant_max) - zero_point) scale, elementwise."""
 def feature_alpha_dropout(input: Tensor, p: _float = 0.5, training: _bool = False, inplace: _bool = False, *, generator: Any = None) -> Tensor:
     """``alpha_dropout`` of whole channels (n, c) of (n, c, …)."""
 def feature_alpha_dropout_(input: Tensor, p: _float, train: _bool, *, generator: Any = None) -> Tensor:
@@ -634,7 +654,7 @@ def min(input: Tensor, dim: Any = None, keepdim: _bool = False, *, other: Any = 
     """The minimum of all elements; min(input, dim): (values, indices) along a dim; min(input, other): minimum."""
 def minimum(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
     """The smaller of the two, elementwise; NaN where either is NaN. At a tie each gets half of the gradient."""
-def mm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
+def mm(input: Tensor, mat2: Tensor, out_dtype: Any = None, *, out: Tensor | None = None) -> Tensor:
     """input @ mat2 for two matrices: (m, k), (k, n) -> (m, n). No broadcasting; see matmul."""
 def mode(input: Tensor, dim: _int = -1, keepdim: Any = False, *, out: Any = None) -> tuple[Tensor, Tensor]:
     """(value, index) of the most frequent element along ``dim``: the smallest of equally frequent ones, its last index."""

@@ -134,9 +134,10 @@ def _is_int(value: Any, strict: bool) -> bool:
 class Arguments:
     """The parameters of one public function, for its checks and its errors."""
 
-    __slots__ = ("kinds", "name")
+    __slots__ = ("kinds", "name", "public")
 
-    def __init__(self, name: str, kinds: Sequence[Kind]) -> None:
+    def __init__(self, name: str, kinds: Sequence[Kind], public: bool = False) -> None:
+        self.public = public or not name.startswith("_")
         self.name = re.sub("^(linalg|fft|special)_", r"\1.", name)  # as the user writes it
         self.kinds = tuple(kinds)
         if name in _IN_PYTHON:
@@ -206,7 +207,7 @@ class Arguments:
 
     def _name(self, error: Exception) -> None:
         """Have the message begin with the name that the user called, not that of an operator behind it."""
-        if not error.args or not isinstance(error.args[0], str) or self.name.startswith("_"):
+        if not error.args or not isinstance(error.args[0], str) or not self.public:
             return
         message = _SPACES.sub(r"\1.", _PRIVATE.sub(self.name, error.args[0]))
         call = None

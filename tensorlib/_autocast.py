@@ -19,8 +19,8 @@ import numpy as np
 from tensorlib._core import Tensor, modes
 from tensorlib._dtypes import HALF, bfloat16, dtype, float16, float32
 
-_PRODUCTS = """linear matmul mm bmm addmm baddbmm addbmm linalg_vecdot prelu conv1d conv2d conv3d conv_tbc
-    conv_transpose1d conv_transpose2d conv_transpose3d scaled_dot_product_attention
+_PRODUCTS = """linear linear_activation matmul mm bmm addmm baddbmm addbmm linalg_vecdot prelu conv1d conv2d conv3d
+    conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d scaled_dot_product_attention
     rnn_tanh rnn_relu lstm""".split()
 _GPU_PRODUCTS = """mv addmv addr chain_matmul linalg_multi_dot gru rnn_tanh_cell rnn_relu_cell lstm_cell
     gru_cell""".split()

@@ -37,6 +37,8 @@ class Tensor:
     def __add__(self, other: Any) -> Tensor: ...
     def __and__(self, other: Any) -> Tensor: ...
     def __array__(self, dtype: Any = None, copy: _bool | None = None) -> Any: ...
+    def __array_namespace__(self, *, api_version: Any = None) -> Any:
+        """The functions of the Python array API standard: ``tensorlib.array_api``. ValueError for another version."""
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         """A NumPy ufunc called with a tensor: the operator declared over it, or the ufunc on the arrays."""
     def __bool__(self) -> _bool: ...
@@ -144,7 +146,7 @@ class Tensor:
         """input + value tensor1 tensor2, elementwise and broadcast."""
     def addcmul_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place addcmul."""
-    def addmm(self, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha: Number = 1, out: Tensor | None = None) -> Tensor:
+    def addmm(self, mat1: Tensor, mat2: Tensor, out_dtype: Any = None, *, beta: Number = 1, alpha: Number = 1, out: Tensor | None = None) -> Tensor:
         """beta * input + alpha * (mat1 @ mat2): input broadcast to (m, n), mat1 (m, k), mat2 (k, n) -> (m, n)."""
     def addmm_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place addmm."""
@@ -238,7 +240,7 @@ class Tensor:
         """In-place atanh."""
     def backward(self, gradient: Any = None, retain_graph: Any = None, create_graph: _bool = False, inputs: Any = None) -> None:
         """Gradients of this tensor into ``.grad`` of the leaves: see ``autograd.backward``."""
-    def baddbmm(self, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1, out: Tensor | None = None) -> Tensor:
+    def baddbmm(self, batch1: Tensor, batch2: Tensor, out_dtype: Any = None, *, beta: Number = 1, alpha: Number = 1, out: Tensor | None = None) -> Tensor:
         """beta * input + alpha * (batch1 @ batch2): input broadcast to (b, m, n), (b, m, k), (b, k, n) -> (b, m, n)."""
     def baddbmm_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place baddbmm."""
@@ -278,7 +280,7 @@ class Tensor:
         """input ^ other, bit by bit, of integers; logical exclusive or of bools."""
     def bitwise_xor_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place bitwise_xor."""
-    def bmm(self, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
+    def bmm(self, mat2: Tensor, out_dtype: Any = None, *, out: Tensor | None = None) -> Tensor:
         """input @ mat2 for two batches of matrices: (b, m, k), (b, k, n) -> (b, m, n). No broadcasting; see matmul."""
     def bool(self, memory_format: Any = None) -> Tensor:
         """As tensorlib.bool."""
@@ -799,7 +801,7 @@ class Tensor:
         """The minimum of all elements; min(input, dim): (values, indices) along a dim; min(input, other): minimum."""
     def minimum(self, other: Tensor | Number, *, out: Any = None) -> Tensor:
         """The smaller of the two, elementwise; NaN where either is NaN. At a tie each gets half of the gradient."""
-    def mm(self, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
+    def mm(self, mat2: Tensor, out_dtype: Any = None, *, out: Tensor | None = None) -> Tensor:
         """input @ mat2 for two matrices: (m, k), (k, n) -> (m, n). No broadcasting; see matmul."""
     def mode(self, dim: _int = -1, keepdim: Any = False, *, out: Any = None) -> tuple[Tensor, Tensor]:
         """(value, index) of the most frequent element along ``dim``: the smallest of equally frequent ones, its last index."""
@@ -1133,6 +1135,8 @@ class Tensor:
         """A copy with input repeated ``dims[d]`` times along each dimension; missing ones in front count 1."""
     def to(self, *args: Any, **kwargs: Any) -> Tensor:
         """``to(dtype)``, ``to(device)``, ``to(device, dtype)``, ``to(other)``: itself when nothing changes."""
+    def to_device(self, device: Any, *, stream: Any = None) -> Tensor:
+        """On ``device``, itself where it is there already: the array API standard's ``to``. No ``stream`` but None."""
     def tolist(self) -> Any:
         """Nested lists of Python numbers; a number for a 0-d tensor."""
     def topk(self, k: _int, dim: _int = -1, largest: _bool = True, sorted: _bool = True, *, out: Any = None) -> Any:

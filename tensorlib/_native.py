@@ -25,6 +25,7 @@ from tensorlib import _array, _native_plans
 from tensorlib._array import DeviceArray, contiguous_strides
 from tensorlib._core import listening, observers
 from tensorlib._device import device as Device
+from tensorlib._plans import NO_PLAN
 from tensorlib.errors import DeviceError
 from tensorlib.runtime import engine, environment, tables
 
@@ -210,8 +211,8 @@ def run(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any) -> Seq
 
 def force(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any) -> Sequence[Any] | None:
     """``run`` whatever the size: by a plan, or by the operator's host function."""
-    outs = _native_plans.run(op, arrays, attrs, specs, _by_host)
-    return _by_host(op, arrays, attrs, specs) if outs is _native_plans.NO_PLAN else outs
+    outs: Any = _native_plans.run(op, arrays, attrs, specs, _by_host)
+    return _by_host(op, arrays, attrs, specs) if outs is NO_PLAN else outs
 
 
 def _by_host(

@@ -18,6 +18,7 @@ GLYPHS = {
     "c": "00eggge", "f": "698s888", "m": "00qlllh", ":": "00c0c00", "y": "00hhhhf1e", "M": "hrllhhh", " ": "0000000",
     "h": "ggmphhh", ",": "00000cc48", "u": "00hhhjd", "w": "00hhlla", "x": "00ha4ah", "q": "00fhhhf11", "z": "00v248v",
     "B": "uhhuhhu", "G": "ehgnhhf", "K": "hikokih", "P": "uhhuggg", "U": "hhhhhhe", "=": "000v0v0",
+    "F": "vgguggg", "L": "ggggggv", "O": "ehhhhhe",
 }  # fmt: skip
 PIXEL = 2  #: pixels a pixel of the font
 

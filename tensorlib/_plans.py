@@ -331,7 +331,8 @@ _GUARD = (
 _STATE = ("default_dtype()", "arrays._poisoned", "autotune.state.generation", "precision[0]")
 _SCOPE: dict[str, Any] = {
     "launches": launch.observers, "level": determinism.level, "listening": listening, "observers": observers,
-    "modes": modes, "autotune": autotune, "default_dtype": default_dtype, "arrays": _array, "precision": precision.float32, "NO_PLAN": NO_PLAN,
+    "modes": modes, "autotune": autotune, "default_dtype": default_dtype, "arrays": _array,
+    "precision": precision.float32, "NO_PLAN": NO_PLAN,
     "KINDS": KINDS, "PLAIN": _PLAIN, "REFUSE": Refuse, "ABSENT": DeviceError,
     "DeviceArray": DeviceArray, "frozen": frozen,
     "function": FunctionType, "Device": Device, "resolve": resolve,

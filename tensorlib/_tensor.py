@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import math
 import threading
 import weakref
@@ -384,6 +385,16 @@ class _Methods(Tensor):
         """DLPack's number of the device, and its index."""
         return _dlpack.device_of(self)
 
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        """The functions of the Python array API standard: ``tensorlib.array_api``. ValueError for another version."""
+        return _array_api(api_version)
+
+    def to_device(self, device: Any, /, *, stream: Any = None) -> Tensor:
+        """On ``device``, itself where it is there already: the array API standard's ``to``. No ``stream`` but None."""
+        if stream is not None:
+            raise ArgumentError(f"to_device: got stream={stream!r}: expected None; use tensorlib.cuda.stream around it")
+        return self.to(Device(device))
+
     def item(self) -> Any:
         """The only element as a Python number."""
         x = self._array
@@ -748,6 +759,19 @@ class _Methods(Tensor):
         return _rebuild, (type(self), np.array(host, order="C", copy=None), str(self.device), leaf, state)
 
 
+#: The versions of the array API standard whose namespace ``tensorlib.array_api`` is: each adds to the one before.
+_API_VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12", "2025.12")
+
+
+def _array_api(version: str | None) -> Any:
+    """The module of the array API standard, which is above this one and loads when it is first asked for."""
+    if version is not None and version not in _API_VERSIONS:
+        raise ArgumentError(
+            f"__array_namespace__: got api_version={version!r}: the versions are {', '.join(_API_VERSIONS)}"
+        )
+    return importlib.import_module("tensorlib.array_api")
+
+
 def _as_class(cls: type, t: Tensor) -> Any:
     """A tensor as one of a subclass, sharing what it holds."""
     out: Any = object.__new__(cls)
@@ -912,6 +936,9 @@ def result_type(*args: Any, **names: Any) -> dtype:
     if unknown or len(args) + len(names) != 2:
         raise TypeError(f"result_type(): expected two tensors or numbers, got {len(args)} and {sorted(names)}")
     tensor1, tensor2 = (*args, *names.values())
+    for x in (tensor1, tensor2):
+        if not isinstance(x, (Tensor, bool, int, float, complex)):
+            raise TypeError(f"result_type(): expected two tensors or numbers, got {type(x).__name__}")
     return OF_NUMPY[_promotion.result_dtype([x._array if isinstance(x, Tensor) else x for x in (tensor1, tensor2)])]
 
 

@@ -1,9 +1,9 @@
 """The switches of PyTorch's backends: what programs set at their start. They say here what is so.
 
-A value may be set and read back. None changes a result: float32 products are computed in float32, and attention has one
-implementation a device. ``native.enabled = False`` leaves the CPU's operators to NumPy, ``native.guard = True`` checks
-every access of kernels on device "native". ``cudnn.benchmark = True`` times configurations of kernels as they are first
-used on a GPU.
+A value may be set and read back. ``cuda.matmul.allow_tf32 = True`` lets a GPU round the operands of float32 products to
+tf32; none of the others changes a result: attention has one implementation a device. ``native.enabled = False`` leaves
+the CPU's operators to NumPy, ``native.guard = True`` checks every access of kernels on device "native".
+``cudnn.benchmark = True`` times configurations of kernels as they are first used on a GPU.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tensorlib import _blas, _native
 from tensorlib._settings import ATTENTION as _attention
 from tensorlib.amp.autocast_mode import gpu_is_available
 from tensorlib.errors import DeviceError
-from tensorlib.runtime import autotune
+from tensorlib.runtime import autotune, engine, precision
 from tensorlib.runtime.native import settings
 
 
@@ -52,7 +52,7 @@ class _Switches:
     @contextlib.contextmanager
     def flags(self, **values: object) -> Iterator[None]:
         """Settings for the block."""
-        before = {name: self.__dict__[name] for name in values if name in self.__dict__}
+        before = {name: getattr(self, name) for name in values if name in self.__dict__}
         try:
             for name, value in values.items():
                 setattr(self, name, value)
@@ -60,6 +60,32 @@ class _Switches:
         finally:
             for name, value in before.items():
                 setattr(self, name, value)
+
+
+class _Matmul(_Switches):
+    """Of matrix products: two switches are one state, which ``set_float32_matmul_precision`` changes too."""
+
+    @property
+    def fp32_precision(self) -> str:
+        """What float32 operands are multiplied as: "ieee" or "none", "tf32", or "tf32x3", which PyTorch lacks.
+
+        "tf32x3" takes three products on tensor cores for each, and is nearly as accurate as float32.
+        """
+        return precision.said[0]
+
+    @property
+    def allow_tf32(self) -> bool:
+        """Whether float32 operands are rounded to tf32 on matrix units, as "high" and "medium" ask for."""
+        return precision.float32[0] == "tf32"
+
+
+def _fp32_precision(value: object) -> None:
+    if not isinstance(value, str) or value not in precision.WORDS:
+        raise RuntimeError(
+            f"backends.cuda.matmul.fp32_precision: Unknown precision: {value!r}: expected one of "
+            f"{', '.join(precision.WORDS)}"
+        )
+    precision.choose(value)
 
 
 def _sdp(name: str) -> dict[str, object]:
@@ -92,7 +118,7 @@ def _boolean(name: str, value: object) -> bool:
 def _enable(value: object) -> None:
     on = _boolean("enabled", value)
     if on and not _native.available():
-        raise DeviceError("backends.native.enabled: needs Triton and llvmlite: pip install 'tensorlib[native]'")
+        raise DeviceError(f"backends.native.enabled: needs {engine.codegen().requirement()}")
     _native.enable(on)
 
 
@@ -102,9 +128,12 @@ cudnn = _Switches(
 )  # fmt: skip
 cuda = _Switches(
     gpu_is_available,
-    matmul=_Switches(
-        gpu_is_available, allow_tf32=False, allow_fp16_reduced_precision_reduction=False,
+    matmul=_Matmul(
+        gpu_is_available, allow_tf32=False, fp32_precision="none", allow_fp16_reduced_precision_reduction=False,
         allow_bf16_reduced_precision_reduction=False,
+        _follow={
+            "allow_tf32": lambda on: precision.choose("tf32" if on else "ieee"), "fp32_precision": _fp32_precision,
+        },
     ),
     sdp_kernel=_sdp_kernel,
     **{key: value for name in _attention for key, value in _sdp(name).items()},

@@ -340,8 +340,9 @@ def _parser() -> argparse.ArgumentParser:
         "bench",
         help="time operators on this machine, beside NumPy and PyTorch",
         formatter_class=_Help,
-        description="Time operators at the sizes that they declare, beside NumPy and PyTorch where these are there, and\n"
-        "show what share of the measured limits they reach: copies for what moves bytes, products for what multiplies.",
+        description="Time operators at the sizes that they declare, beside NumPy and PyTorch where these are there,\n"
+        "and show what share of the measured limits they reach: copies for what moves bytes, products for what\n"
+        "multiplies.",
         epilog="examples:\n"
         "  tensorlib bench                                      all that declare sizes\n"
         "  tensorlib bench softmax matmul --dtype bfloat16 --backward\n"

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from tensorlib import Tensor
+from tensorlib.array_api.linalg import matrix_transpose as matrix_transpose, outer as outer, tensordot as tensordot, trace as trace
 from tensorlib.errors import LinAlgError as LinAlgError
 
 Number = _bool | _int | _float | _complex

@@ -553,7 +553,7 @@ def _arguments(
     for p in (signature.parameters[n] for n in names):
         default = MISSING if p.default is p.empty else p.default
         kinds.append(Kind(p.name, _spelled(p.annotation), default, strict, numbers))
-    return Arguments(name, kinds)
+    return Arguments(name, kinds, bool(where))
 
 
 @cache
@@ -725,9 +725,11 @@ def _compile_guarded(function: Callable[..., Any], where: frozenset[str], name: 
     signature = inspect.signature(function)
     parameters = signature.parameters.values()
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    # A decorator may take NumPy's names, which the signature does not show, for any parameter.
+    # PyTorch's parser takes NumPy's names for any function; a decorator may take others, which the signature hides.
+    numpys = {other: own for other, own in ALIASES.items() if own in names and other not in names}
     code = getattr(function, "__code__", None)
-    renames = bool(code and code.co_flags & inspect.CO_VARKEYWORDS) and len(names) == len(parameters)
+    hidden = bool(code and code.co_flags & inspect.CO_VARKEYWORDS)
+    renames = (hidden or bool(numpys)) and len(names) == len(parameters)
     defaults = {p.name: p.default for p in parameters if p.name in names and p.default is not p.empty}
     if renames:
         defaults = {n: defaults.get(n, MISSING) for n in names}
@@ -753,7 +755,7 @@ def _compile_guarded(function: Callable[..., Any], where: frozenset[str], name: 
         absent = [f"{n} is _missing" for n, default in defaults.items() if default is MISSING]
         lines += [
             f"    if {' or '.join(['_names', *absent])}:",
-            f"        return _function(**_names, **_given({{{values}}}))",
+            f"        return _function(**_renamed(_names), **_given({{{values}}}))",
         ]
     if quick := arguments.quick():
         lines += [f"    if not ({quick}):", f"        _arguments.refuse({{{values}}})"]
@@ -763,7 +765,10 @@ def _compile_guarded(function: Callable[..., Any], where: frozenset[str], name: 
     def given(values: dict[str, Any]) -> dict[str, Any]:
         return {n: v for n, v in values.items() if v is not defaults[n]}
 
-    scope = {"_function": function, "_arguments": arguments, "_missing": MISSING, "_given": given,
+    def renamed(others: dict[str, Any]) -> dict[str, Any]:
+        return {numpys.get(n, n): v for n, v in others.items()}
+
+    scope = {"_function": function, "_arguments": arguments, "_missing": MISSING, "_given": given, "_renamed": renamed,
              **{f"_d_{n}": default for n, default in defaults.items()}}  # fmt: skip
     exec(_compiled("\n".join(lines)), scope)
     return scope["operator"]

@@ -243,7 +243,7 @@ def run(
             "checkout: `cd tensorlib && python -m tensorlib report`; `--only doctor` works anywhere"
         )
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("tests.json", "tests.txt", "bench.json", "bench.txt"):
+    for name in ("tests.json", "tests.txt", "bench.json", "bench.txt", "bench.png"):
         (out / name).unlink(missing_ok=True)  # what an earlier report left is not this one's
     minutes = (QUICK_MINUTES if quick else MINUTES) if minutes is None else minutes
     stop = time.monotonic() + 60 * minutes

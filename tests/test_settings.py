@@ -49,10 +49,15 @@ def test_deterministic_algorithms_name_the_operator() -> None:
 
 
 def test_precision_and_warnings() -> None:
-    tl.set_float32_matmul_precision("high")
-    assert tl.get_float32_matmul_precision() == "high"
+    assert not tl.backends.cuda.matmul.allow_tf32 and tl.backends.cuda.matmul.fp32_precision in ("none", "ieee")
+    for word in ("high", "medium"):
+        tl.set_float32_matmul_precision(word)
+        assert tl.get_float32_matmul_precision() == word
+        assert tl.backends.cuda.matmul.allow_tf32 and tl.backends.cuda.matmul.fp32_precision == "tf32"
     with pytest.raises((ValueError, RuntimeError), match="highest"):
         tl.set_float32_matmul_precision("low")
+    tl.set_float32_matmul_precision("highest")
+    assert not tl.backends.cuda.matmul.allow_tf32
     tl.set_warn_always(True)
     assert tl.is_warn_always_enabled()
     tl.set_warn_always(False)
@@ -97,6 +102,14 @@ def test_backends_switches_are_kept_and_misspellings_seen() -> None:
     with pytest.raises(AttributeError, match="benchmak"):
         tl.backends.cudnn.benchmak = True
     tl.backends.cuda.matmul.allow_tf32 = True
+    assert tl.get_float32_matmul_precision() == "high"
+    with tl.backends.cuda.matmul.flags(fp32_precision="tf32x3"):
+        assert tl.backends.cuda.matmul.fp32_precision == "tf32x3"
+    assert tl.backends.cuda.matmul.fp32_precision == "tf32"
+    with pytest.raises(RuntimeError, match="Unknown precision"):
+        tl.backends.cuda.matmul.fp32_precision = "bf17"
+    tl.backends.cuda.matmul.allow_tf32 = False
+    assert tl.get_float32_matmul_precision() == "highest"
     assert not tl.backends.mps.is_available()
     with tl.backends.cudnn.flags(deterministic=True):
         assert tl.backends.cudnn.deterministic

@@ -176,7 +176,7 @@ def core_stub() -> str:
 
 
 def _type(value: Any) -> str:
-    name = type(value).__name__
+    name = "None" if value is None else type(value).__name__
     return TYPES.get(name, name)
 
 
@@ -223,7 +223,11 @@ def undotted(m: Op | Composite) -> tuple[str, ...]:
 
 def namespace_stub(space: str) -> str:
     """``nn/functional.pyi`` and its like."""
-    extra = "from tensorlib.errors import LinAlgError as LinAlgError\n" if space == "linalg" else ""
+    extra = ""
+    if space == "linalg":
+        late = ", ".join(f"{n} as {n}" for n in tensorlib.linalg._LATE)
+        extra = f"from tensorlib.array_api.linalg import {late}\n"
+        extra += "from tensorlib.errors import LinAlgError as LinAlgError\n"
     lines = [HEAD, IMPORTS, "from tensorlib import Tensor\n" + extra + "\n" + NUMBER]
     for m in made():
         for n in sorted(names_in(m, space)):

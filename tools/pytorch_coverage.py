@@ -147,7 +147,6 @@ _absent(
     torch.nn.attention.list_flash_attention_impls torch.nn.attention.register_flash_attention_impl
     torch.nn.attention.restore_flash_attention_impl""",
 )
-_absent("another kernel family: products of groups of different sizes", "torch.nn.functional.grouped_mm")
 _absent("deprecated by PyTorch: func.functional_call", "torch.nn.utils.stateless.functional_call")
 _absent("window functions of SciPy's kind: scipy.signal.windows and from_numpy", "torch.signal.windows.*")
 _absent("tests here draw their inputs from the declarations' samples", "torch.testing.make_tensor")

@@ -1,28 +1,33 @@
-"""Attention without its matrix of weights: flash attention forward and backward.
+"""Attention without its matrix of weights: flash attention forward and backward, dense and of packed sequences.
 
 Scores live in a tile at a time, in float32 (float64 for float64) and base 2; the logarithm of each row's sum is what
-the backward needs to make them again. No atomics: results are the same bits on every run. Dao 2023, "FlashAttention-2".
+the backward needs to make them again. A function of scores (`attention_scores`) is a constexpr argument, its
+derivative another. Tiles that a window or causality excludes are not visited. No atomics: results are the same bits on
+every run. Dao 2023, "FlashAttention-2".
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tensorlib._array import DeviceArray, empty, expand, is_contiguous
-from tensorlib._device import device as Device
+from tensorlib.kernels import attention_scores
+from tensorlib.kernels.attention_tiles import Problem, fit, fits, tunable
 from tensorlib.kernels.matmul import contiguous, precision
 from tensorlib.kernels.pointwise import collapse
 from tensorlib.kernels.random import drawn
-from tensorlib.runtime.autotune import Config, Tunable, bucket
+from tensorlib.runtime.autotune import Config
 from tensorlib.runtime.compiler import jit
-from tensorlib.runtime.hardware import Estimate, Hardware, Tile, hardware, product_cost
-from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
+from tensorlib.runtime.launch import cdiv, launch
 
 if TYPE_CHECKING:
     import triton.language as tl
+
+__all__ = ["ATTENTION", "KEY_GRAD", "QUERY_GRAD", "Problem", "attention", "attention_grad", "fits", "keep"]
 
 LOG2E = math.log2(math.e)
 LN2 = math.log(2.0)
@@ -39,6 +44,33 @@ def _base(z, H, GROUP: tl.constexpr, shape, strides, RANK: tl.constexpr):
         at += rest % shape[d] * strides[d]
         rest = rest // shape[d]
     return at
+
+
+@jit
+def _sequence(z, H, cu_q, cu_k, used, L, S, total, VARLEN: tl.constexpr):
+    # Of matrix z: its first query and first key in the packed arrays, how many of each, and where its rows lie in an
+    # output (first row, rows from one to the next) and in the log-sums. Packed outputs are (tokens, H, features).
+    z = tl.cast(z, tl.int64)
+    if VARLEN:
+        n = z // H
+        q0 = tl.load(cu_q + n).to(tl.int64)
+        rows = tl.minimum(L, (tl.load(cu_q + n + 1).to(tl.int64) - q0).to(tl.int32))
+        k0 = tl.load(cu_k + n).to(tl.int64)
+        keys = tl.minimum(S, (tl.load(cu_k + n + 1).to(tl.int64) - k0).to(tl.int32))
+        if used is not None:
+            keys = tl.minimum(keys, tl.load(used + n).to(tl.int32))
+        first = q0 * H + z % H
+        step = H
+        sums = z % H * total + q0
+    else:
+        q0 = 0
+        k0 = 0
+        rows = L
+        keys = S
+        first = z * L
+        step = 1
+        sums = first
+    return q0, k0, rows, keys, first, step, sums
 
 
 @jit
@@ -73,8 +105,26 @@ def _keep(z, rows, n0, L, S, p, seed, offset, BLOCK_N: tl.constexpr):
 
 
 @jit
+def _scored(s, z, H, rows, columns, L, S, shift, parameters, SCORE: tl.constexpr):
+    # Scores, scaled, through the score function, in base 2. Rows and columns past the ends have the last's position.
+    if SCORE is not None:
+        s = SCORE(s, z // H, z % H, tl.minimum(rows, L - 1) + shift, tl.minimum(columns, S - 1), parameters) * LOG2E
+    return s
+
+
+@jit
+def _unscored(ds, s, z, H, rows, columns, L, S, shift, parameters, SCORE_GRAD: tl.constexpr):
+    # The gradient of the scores that the score function was given.
+    if SCORE_GRAD is not None:
+        at = tl.minimum(rows, L - 1) + shift
+        ds = SCORE_GRAD(ds, s, z // H, z % H, at, tl.minimum(columns, S - 1), parameters)
+    return ds
+
+
+@jit
 def _masked(
-    s, mask, rows, columns, L, S, mask_row, mask_column, MASK: tl.constexpr, CAUSAL: tl.constexpr, EDGE: tl.constexpr
+    s, mask, rows, columns, L, S, low, high, mask_row, mask_column,
+    MASK: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, EDGE: tl.constexpr,
 ):  # fmt: skip
     # Scores in base 2 with what the mask adds, and -inf where a query may not look. rows and columns broadcast.
     if MASK != 0:
@@ -86,27 +136,92 @@ def _masked(
         else:
             s += tl.load(at, mask=inside, other=0.0).to(s.dtype) * LOG2E
     if EDGE:
-        if CAUSAL:
-            s = tl.where((rows >= columns) & (columns < S), s, float("-inf"))
-        else:
-            s = tl.where(columns < S, s, float("-inf"))
+        seen = columns < S
+        if RIGHT:
+            seen = seen & (columns <= rows + high)
+        if LEFT:
+            seen = seen & (columns >= rows + low)
+        s = tl.where(seen, s, float("-inf"))
     return s
 
 
 @jit
+def _key_parts(
+    start, L, S, low, high, LEFT: tl.constexpr, RIGHT: tl.constexpr, VARLEN: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    # Where the keys that queries start ... start + BLOCK_M look at begin and end, in three parts: up to the first that
+    # all of them see, those that no edge cuts, and the rest. Query i sees keys i + low ... i + high.
+    end = S
+    whole = S
+    if RIGHT:
+        end = tl.minimum(S, tl.maximum(start + BLOCK_M + high, 0))
+        whole = tl.minimum(S, tl.maximum(start + 1 + high, 0))
+    if VARLEN:  # a tile past the last query of its sequence
+        end = tl.where(start < L, end, 0)
+        whole = tl.minimum(whole, end)
+    whole = whole // BLOCK_N * BLOCK_N
+    begin = 0
+    clear = 0
+    if LEFT:
+        begin = tl.maximum(start + low, 0) // BLOCK_N * BLOCK_N
+        clear = tl.cdiv(tl.maximum(start + BLOCK_M - 1 + low, 0), BLOCK_N) * BLOCK_N
+        starts = (begin, clear, tl.maximum(clear, whole))
+        ends = (tl.minimum(clear, end), whole, end)
+    else:
+        starts = (begin, clear, whole)
+        ends = (clear, whole, end)
+    return starts, ends
+
+
+@jit
+def _query_parts(
+    start, L, S, low, high, LEFT: tl.constexpr, RIGHT: tl.constexpr, VARLEN: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    # The same for the queries that look at keys start ... start + BLOCK_N.
+    begin = 0
+    clear = 0
+    whole = L
+    end = L
+    if LEFT:
+        end = tl.minimum(L, tl.maximum(start + BLOCK_N - low, 0))
+        whole = tl.minimum(L, tl.maximum(start + 1 - low, 0)) // BLOCK_M * BLOCK_M
+    if VARLEN:
+        end = tl.where(start < S, end, 0)
+        whole = tl.minimum(whole, end)
+    if RIGHT:
+        begin = tl.maximum(start - high, 0) // BLOCK_M * BLOCK_M
+        clear = tl.cdiv(tl.maximum(start + BLOCK_N - 1 - high, 0), BLOCK_M) * BLOCK_M
+    if LEFT:
+        starts = (begin, clear, tl.maximum(clear, whole))
+        ends = (tl.minimum(clear, end), whole, end)
+    elif RIGHT:
+        starts = (begin, clear, end)
+        ends = (tl.minimum(clear, end), whole, end)
+    else:
+        starts = (begin, clear, end)
+        ends = (clear, whole, end)
+    return starts, ends
+
+
+@jit
 def _forward_step(
-    acc, sums, top, q, k, v, mask, z, rows, n0, L, S, E, EV, scale, p, rescale, seed, offset,
+    acc, sums, top, q, k, v, mask, z, H, rows, n0, L, S, E, EV, shift, low, high, parameters, scale, p, seed, offset,
     stride_kn, stride_ke, stride_vn, stride_ve, mask_row, mask_column,
-    MASK: tl.constexpr, CAUSAL: tl.constexpr, DROPOUT: tl.constexpr, EDGE: tl.constexpr, ACC: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_EV: tl.constexpr,
-    PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
+    MASK: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, SCORE: tl.constexpr, DROPOUT: tl.constexpr,
+    EDGE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     columns = n0 + tl.arange(0, BLOCK_N)
     if WIDE:
         columns = columns.to(tl.int64)
     kt = tl.trans(_load_rows(k, columns, S, tl.arange(0, BLOCK_E), E, stride_kn, stride_ke, EDGE, PAD_E))
     s = tl.dot(q, kt, input_precision=PRECISION, out_dtype=ACC) * scale
-    s = _masked(s, mask, rows[:, None], columns[None, :], L, S, mask_row, mask_column, MASK, CAUSAL, EDGE)
+    s = _scored(s, z, H, rows[:, None], columns[None, :], L, S, shift, parameters, SCORE)
+    s = _masked(
+        s, mask, rows[:, None], columns[None, :], L, S, low, high, mask_row, mask_column, MASK, LEFT, RIGHT, EDGE
+    )
     new = tl.maximum(top, tl.max(s, 1))
     safe = tl.where(new == float("-inf"), 0.0, new)  # no key so far: every weight 0, not NaN
     w = tl.exp2(s - safe[:, None])
@@ -120,68 +235,67 @@ def _forward_step(
 
 
 # One program owns BLOCK_M queries of one head: it reads them once and every key and value they may look at
-# (L*E + L/BLOCK_M * S*(E + EV) elements a head), and writes BLOCK_M*EV outputs and BLOCK_M log-sums.
+# (L*E + L/BLOCK_M * S*(E + EV) elements a head, S the window where there is one), and writes BLOCK_M*EV outputs and
+# BLOCK_M log-sums. VARLEN: heads of sequences that lie one behind the other, each with its own L and S.
 @jit(do_not_specialize=("seed", "offset"))
 def attention_kernel(
-    out, logsumexp, q, k, v, mask, H, shape, q_strides, k_strides, v_strides, mask_strides, L, S, E, EV,
-    scale, p, rescale, seed, offset,
-    GROUP: tl.constexpr, RANK: tl.constexpr, MASK: tl.constexpr, CAUSAL: tl.constexpr, DROPOUT: tl.constexpr,
-    ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_E: tl.constexpr, BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
+    out, logsumexp, q, k, v, mask, cu_q, cu_k, used, parameters, H, shape, q_strides, k_strides, v_strides,
+    mask_strides, L, S, E, EV, total, left, right, scale, p, rescale, seed, offset,
+    GROUP: tl.constexpr, RANK: tl.constexpr, MASK: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
+    ALIGNED: tl.constexpr, VARLEN: tl.constexpr, SCORE: tl.constexpr, DROPOUT: tl.constexpr, ACC: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     tiles = tl.cdiv(L, BLOCK_M)
     z = tl.program_id(0) // tiles
     tile = tl.program_id(0) % tiles
-    if CAUSAL:
+    if RIGHT and not LEFT:
         tile = tiles - 1 - tile  # the longest rows start first
     start = tile * BLOCK_M
     rows = start + tl.arange(0, BLOCK_M)
     if WIDE:
         rows = rows.to(tl.int64)
-    q += _base(z, H, 1, shape, q_strides, RANK)
-    k += _base(z, H, GROUP, shape, k_strides, RANK)
-    v += _base(z, H, GROUP, shape, v_strides, RANK)
+    q0, k0, L, S, first, step, at = _sequence(z, H, cu_q, cu_k, used, L, S, total, VARLEN)
+    q += _base(z, H, 1, shape, q_strides, RANK) + q0 * q_strides[RANK + 1]
+    k += _base(z, H, GROUP, shape, k_strides, RANK) + k0 * k_strides[RANK + 1]
+    v += _base(z, H, GROUP, shape, v_strides, RANK) + k0 * v_strides[RANK + 1]
     if MASK != 0:
         mask += _base(z, H, 1, shape, mask_strides, RANK)
     x = _load_rows(q, rows, L, tl.arange(0, BLOCK_E), E, q_strides[RANK + 1], q_strides[RANK + 2], True, PAD_E)
-    scale = tl.cast(scale, ACC) * LOG2E
+    scale = tl.cast(scale, ACC) if SCORE is not None else tl.cast(scale, ACC) * LOG2E
     acc = tl.zeros((BLOCK_M, BLOCK_EV), dtype=ACC)
     sums = tl.zeros((BLOCK_M,), dtype=ACC)
     top = tl.full((BLOCK_M,), float("-inf"), dtype=ACC)
-    end = tl.minimum(S, start + BLOCK_M) if CAUSAL else S
-    whole = (tl.minimum(S, start + 1) if CAUSAL else S) // BLOCK_N * BLOCK_N  # keys that no edge cuts
-    for n0 in range(0, whole, BLOCK_N):
-        acc, sums, top = _forward_step(
-            acc, sums, top, x, k, v, mask, z, rows, n0, L, S, E, EV, scale, p, rescale, seed, offset,
-            k_strides[RANK + 1], k_strides[RANK + 2], v_strides[RANK + 1], v_strides[RANK + 2],
-            mask_strides[RANK + 1], mask_strides[RANK + 2], MASK, CAUSAL, DROPOUT, False, ACC, PRECISION,
-            BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE,
-        )  # fmt: skip
-    for n0 in range(whole, end, BLOCK_N):
-        acc, sums, top = _forward_step(
-            acc, sums, top, x, k, v, mask, z, rows, n0, L, S, E, EV, scale, p, rescale, seed, offset,
-            k_strides[RANK + 1], k_strides[RANK + 2], v_strides[RANK + 1], v_strides[RANK + 2],
-            mask_strides[RANK + 1], mask_strides[RANK + 2], MASK, CAUSAL, DROPOUT, True, ACC, PRECISION,
-            BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE,
-        )  # fmt: skip
+    shift = S - L if ALIGNED else 0
+    low = shift - left
+    high = shift + right
+    starts, ends = _key_parts(start, L, S, low, high, LEFT, RIGHT, VARLEN, BLOCK_M, BLOCK_N)
+    for part in tl.static_range(3):
+        if part > 0 or LEFT:
+            for n0 in range(starts[part], ends[part], BLOCK_N):
+                acc, sums, top = _forward_step(
+                    acc, sums, top, x, k, v, mask, z, H, rows, n0, L, S, E, EV, shift, low, high, parameters, scale, p,
+                    seed, offset, k_strides[RANK + 1], k_strides[RANK + 2], v_strides[RANK + 1], v_strides[RANK + 2],
+                    mask_strides[RANK + 1], mask_strides[RANK + 2], MASK, LEFT, RIGHT, SCORE, DROPOUT, part != 1,
+                    ACC, PRECISION, BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE,
+                )  # fmt: skip
     seen = sums != 0.0  # false where a query may look at no key: its output is 0, its log-sum +inf
     scaled = tl.where(seen, sums, 1.0)
     lse = tl.where(seen, (top + tl.log2(scaled)) * LN2, float("inf"))
     if DROPOUT:
         acc = acc * tl.cast(rescale, ACC)
-    at = tl.cast(z, tl.int64) * L
     columns = tl.arange(0, BLOCK_EV)
     inside = (rows[:, None] < L) & (columns[None, :] < EV)
     y = (acc / scaled[:, None]).to(out.dtype.element_ty)
-    tl.store(out + at * EV + (rows[:, None] * EV + columns[None, :]), y, mask=inside)
+    tl.store(out + first * EV + (rows[:, None] * (step * EV) + columns[None, :]), y, mask=inside)
     tl.store(logsumexp + at + rows, lse, mask=rows < L)
 
 
-# One program owns BLOCK_M rows: delta = sum_e g * out, the term of the softmax's gradient that a row shares.
-# Reads g and out once, writes one number a row.
+# One program owns BLOCK_M rows: delta = sum_e g * out - g_sums, the term of the softmax's gradient that a row shares;
+# g_sums is the gradient of the log-sum. Reads g and out once, writes one number a row.
 @jit
 def delta_kernel(
-    delta, g, out, H, shape, g_strides, L, EV,
+    delta, g, out, g_sums, H, shape, g_strides, out_strides, L, EV,
     RANK: tl.constexpr, ACC: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_EV: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     tiles = tl.cdiv(L, BLOCK_M)
@@ -192,31 +306,39 @@ def delta_kernel(
     columns = tl.arange(0, BLOCK_EV)
     at = tl.cast(z, tl.int64) * L
     g += _base(z, H, 1, shape, g_strides, RANK)
+    out += _base(z, H, 1, shape, out_strides, RANK)
     x = _load_rows(g, rows, L, columns, EV, g_strides[RANK + 1], g_strides[RANK + 2], True, True).to(ACC)
-    y = _load_rows(out + at * EV, rows, L, columns, EV, EV, 1, True, True).to(ACC)
-    tl.store(delta + at + rows, tl.sum(x * y, 1), mask=rows < L)
+    y = _load_rows(out, rows, L, columns, EV, out_strides[RANK + 1], out_strides[RANK + 2], True, True).to(ACC)
+    d = tl.sum(x * y, 1)
+    if g_sums is not None:
+        d -= tl.load(g_sums + at + rows, mask=rows < L, other=0.0).to(ACC)
+    tl.store(delta + at + rows, d, mask=rows < L)
 
 
 @jit
 def _query_step(
-    acc, q, g, lse, delta, k, v, mask, z, rows, n0, L, S, E, EV, scale, p, rescale, seed, offset,
-    stride_kn, stride_ke, stride_vn, stride_ve, mask_row, mask_column,
-    MASK: tl.constexpr, CAUSAL: tl.constexpr, DROPOUT: tl.constexpr, EDGE: tl.constexpr, ACC: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_EV: tl.constexpr,
-    PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
+    acc, q, g, lse, delta, k, v, mask, z, H, rows, n0, L, S, E, EV, shift, low, high, parameters, scale, p, rescale,
+    seed, offset, stride_kn, stride_ke, stride_vn, stride_ve, mask_row, mask_column,
+    MASK: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, SCORE: tl.constexpr, SCORE_GRAD: tl.constexpr,
+    DROPOUT: tl.constexpr, EDGE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_E: tl.constexpr, BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     columns = n0 + tl.arange(0, BLOCK_N)
     if WIDE:
         columns = columns.to(tl.int64)
     x = _load_rows(k, columns, S, tl.arange(0, BLOCK_E), E, stride_kn, stride_ke, EDGE, PAD_E)
     y = _load_rows(v, columns, S, tl.arange(0, BLOCK_EV), EV, stride_vn, stride_ve, EDGE, PAD_EV)
-    s = tl.dot(q, tl.trans(x), input_precision=PRECISION, out_dtype=ACC) * scale
-    s = _masked(s, mask, rows[:, None], columns[None, :], L, S, mask_row, mask_column, MASK, CAUSAL, EDGE)
+    plain = tl.dot(q, tl.trans(x), input_precision=PRECISION, out_dtype=ACC) * scale
+    s = _scored(plain, z, H, rows[:, None], columns[None, :], L, S, shift, parameters, SCORE)
+    s = _masked(
+        s, mask, rows[:, None], columns[None, :], L, S, low, high, mask_row, mask_column, MASK, LEFT, RIGHT, EDGE
+    )
     w = tl.exp2(s - lse[:, None])
     dw = tl.dot(g, tl.trans(y), input_precision=PRECISION, out_dtype=ACC)
     if DROPOUT:
         dw = tl.where(_keep(z, rows, n0, L, S, p, seed, offset, BLOCK_N), dw * rescale, 0.0)
     ds = w * (dw - delta[:, None])
+    ds = _unscored(ds, plain, z, H, rows[:, None], columns[None, :], L, S, shift, parameters, SCORE_GRAD)
     return tl.dot(ds.to(x.dtype), x, acc, input_precision=PRECISION, out_dtype=ACC)
 
 
@@ -224,63 +346,63 @@ def _query_step(
 # looked at, and writes BLOCK_M*E elements.
 @jit(do_not_specialize=("seed", "offset"))
 def query_grad_kernel(
-    dq, g, q, k, v, mask, logsumexp, delta, H, shape, g_strides, q_strides, k_strides, v_strides, mask_strides,
-    L, S, E, EV, scale, p, rescale, seed, offset,
-    GROUP: tl.constexpr, RANK: tl.constexpr, MASK: tl.constexpr, CAUSAL: tl.constexpr, DROPOUT: tl.constexpr,
-    ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_E: tl.constexpr, BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
+    dq, g, q, k, v, mask, logsumexp, delta, cu_q, cu_k, used, parameters, H, shape, g_strides, q_strides, k_strides,
+    v_strides, mask_strides, L, S, E, EV, total, left, right, scale, p, rescale, seed, offset,
+    GROUP: tl.constexpr, RANK: tl.constexpr, MASK: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
+    ALIGNED: tl.constexpr, VARLEN: tl.constexpr, SCORE: tl.constexpr, SCORE_GRAD: tl.constexpr, DROPOUT: tl.constexpr,
+    ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     tiles = tl.cdiv(L, BLOCK_M)
     z = tl.program_id(0) // tiles
     tile = tl.program_id(0) % tiles
-    if CAUSAL:
+    if RIGHT and not LEFT:
         tile = tiles - 1 - tile
     start = tile * BLOCK_M
     rows = start + tl.arange(0, BLOCK_M)
     if WIDE:
         rows = rows.to(tl.int64)
-    g += _base(z, H, 1, shape, g_strides, RANK)
-    q += _base(z, H, 1, shape, q_strides, RANK)
-    k += _base(z, H, GROUP, shape, k_strides, RANK)
-    v += _base(z, H, GROUP, shape, v_strides, RANK)
+    q0, k0, L, S, first, step, at = _sequence(z, H, cu_q, cu_k, used, L, S, total, VARLEN)
+    g += _base(z, H, 1, shape, g_strides, RANK) + q0 * g_strides[RANK + 1]
+    q += _base(z, H, 1, shape, q_strides, RANK) + q0 * q_strides[RANK + 1]
+    k += _base(z, H, GROUP, shape, k_strides, RANK) + k0 * k_strides[RANK + 1]
+    v += _base(z, H, GROUP, shape, v_strides, RANK) + k0 * v_strides[RANK + 1]
     if MASK != 0:
         mask += _base(z, H, 1, shape, mask_strides, RANK)
-    at = tl.cast(z, tl.int64) * L
     features = tl.arange(0, BLOCK_E)
     x = _load_rows(q, rows, L, features, E, q_strides[RANK + 1], q_strides[RANK + 2], True, PAD_E)
     dy = _load_rows(g, rows, L, tl.arange(0, BLOCK_EV), EV, g_strides[RANK + 1], g_strides[RANK + 2], True, PAD_EV)
     lse = tl.load(logsumexp + at + rows, mask=rows < L, other=float("inf")) * LOG2E
     shared = tl.load(delta + at + rows, mask=rows < L, other=0.0)
-    scale2 = tl.cast(scale, ACC) * LOG2E
+    scale2 = tl.cast(scale, ACC) if SCORE is not None else tl.cast(scale, ACC) * LOG2E
     acc = tl.zeros((BLOCK_M, BLOCK_E), dtype=ACC)
-    end = tl.minimum(S, start + BLOCK_M) if CAUSAL else S
-    whole = (tl.minimum(S, start + 1) if CAUSAL else S) // BLOCK_N * BLOCK_N
-    for n0 in range(0, whole, BLOCK_N):
-        acc = _query_step(
-            acc, x, dy, lse, shared, k, v, mask, z, rows, n0, L, S, E, EV, scale2, p, rescale, seed, offset,
-            k_strides[RANK + 1], k_strides[RANK + 2], v_strides[RANK + 1], v_strides[RANK + 2],
-            mask_strides[RANK + 1], mask_strides[RANK + 2], MASK, CAUSAL, DROPOUT, False, ACC, PRECISION,
-            BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE,
-        )  # fmt: skip
-    for n0 in range(whole, end, BLOCK_N):
-        acc = _query_step(
-            acc, x, dy, lse, shared, k, v, mask, z, rows, n0, L, S, E, EV, scale2, p, rescale, seed, offset,
-            k_strides[RANK + 1], k_strides[RANK + 2], v_strides[RANK + 1], v_strides[RANK + 2],
-            mask_strides[RANK + 1], mask_strides[RANK + 2], MASK, CAUSAL, DROPOUT, True, ACC, PRECISION,
-            BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE,
-        )  # fmt: skip
+    shift = S - L if ALIGNED else 0
+    low = shift - left
+    high = shift + right
+    starts, ends = _key_parts(start, L, S, low, high, LEFT, RIGHT, VARLEN, BLOCK_M, BLOCK_N)
+    for part in tl.static_range(3):
+        if part > 0 or LEFT:
+            for n0 in range(starts[part], ends[part], BLOCK_N):
+                acc = _query_step(
+                    acc, x, dy, lse, shared, k, v, mask, z, H, rows, n0, L, S, E, EV, shift, low, high, parameters,
+                    scale2, p, rescale, seed, offset, k_strides[RANK + 1], k_strides[RANK + 2], v_strides[RANK + 1],
+                    v_strides[RANK + 2], mask_strides[RANK + 1], mask_strides[RANK + 2], MASK, LEFT, RIGHT, SCORE,
+                    SCORE_GRAD, DROPOUT, part != 1, ACC, PRECISION, BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE,
+                )  # fmt: skip
     inside = (rows[:, None] < L) & (features[None, :] < E)
     acc = acc * tl.cast(scale, ACC)
-    tl.store(dq + at * E + (rows[:, None] * E + features[None, :]), acc.to(dq.dtype.element_ty), mask=inside)
+    to = dq + first * E + (rows[:, None] * (step * E) + features[None, :])
+    tl.store(to, acc.to(dq.dtype.element_ty), mask=inside)
 
 
 @jit
 def _key_step(
-    dk, dv, k, v, q, g, logsumexp, delta, mask, z, columns, n0, m0, L, S, E, EV, scale, p, rescale, seed, offset,
-    stride_qm, stride_qe, stride_gm, stride_ge, mask_row, mask_column,
-    MASK: tl.constexpr, CAUSAL: tl.constexpr, DROPOUT: tl.constexpr, ACC: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
-    BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
+    dk, dv, k, v, q, g, logsumexp, delta, mask, z, H, columns, n0, m0, L, S, E, EV, shift, low, high, parameters, scale,
+    p, rescale, seed, offset, stride_qm, stride_qe, stride_gm, stride_ge, mask_row, mask_column,
+    MASK: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, SCORE: tl.constexpr, SCORE_GRAD: tl.constexpr,
+    DROPOUT: tl.constexpr, EDGE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr,
+    WIDE: tl.constexpr,
 ):  # fmt: skip
     rows = m0 + tl.arange(0, BLOCK_M)
     if WIDE:
@@ -290,8 +412,11 @@ def _key_step(
     # A row past the end has log-sum +inf, hence weights 0.
     lse = tl.load(logsumexp + rows, mask=rows < L, other=float("inf")) * LOG2E
     shared = tl.load(delta + rows, mask=rows < L, other=0.0)
-    s = tl.dot(k, tl.trans(x), input_precision=PRECISION, out_dtype=ACC) * scale
-    s = _masked(s, mask, rows[None, :], columns[:, None], L, S, mask_row, mask_column, MASK, CAUSAL, CAUSAL)
+    plain = tl.dot(k, tl.trans(x), input_precision=PRECISION, out_dtype=ACC) * scale
+    s = _scored(plain, z, H, rows[None, :], columns[:, None], L, S, shift, parameters, SCORE)
+    s = _masked(
+        s, mask, rows[None, :], columns[:, None], L, S, low, high, mask_row, mask_column, MASK, LEFT, RIGHT, EDGE
+    )
     w = tl.exp2(s - lse[None, :])
     dw = tl.dot(v, tl.trans(dy), input_precision=PRECISION, out_dtype=ACC)
     if DROPOUT:
@@ -301,6 +426,7 @@ def _key_step(
     else:
         dv = tl.dot(w.to(dy.dtype), dy, dv, input_precision=PRECISION, out_dtype=ACC)
     ds = w * (dw - shared[None, :])
+    ds = _unscored(ds, plain, z, H, rows[None, :], columns[:, None], L, S, shift, parameters, SCORE_GRAD)
     dk = tl.dot(ds.to(x.dtype), x, dk, input_precision=PRECISION, out_dtype=ACC)
     return dk, dv
 
@@ -309,11 +435,12 @@ def _key_step(
 # of the GROUP heads that looked at them, in one order; it writes BLOCK_N*(E + EV) elements.
 @jit(do_not_specialize=("seed", "offset"))
 def key_grad_kernel(
-    dk, dv, g, q, k, v, mask, logsumexp, delta, H, shape, g_strides, q_strides, k_strides, v_strides, mask_strides,
-    L, S, E, EV, scale, p, rescale, seed, offset,
-    GROUP: tl.constexpr, RANK: tl.constexpr, MASK: tl.constexpr, CAUSAL: tl.constexpr, DROPOUT: tl.constexpr,
-    ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_E: tl.constexpr, BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
+    dk, dv, g, q, k, v, mask, logsumexp, delta, cu_q, cu_k, used, parameters, H, shape, g_strides, q_strides,
+    k_strides, v_strides, mask_strides, L, S, E, EV, total, left, right, scale, p, rescale, seed, offset,
+    GROUP: tl.constexpr, RANK: tl.constexpr, MASK: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
+    ALIGNED: tl.constexpr, VARLEN: tl.constexpr, SCORE: tl.constexpr, SCORE_GRAD: tl.constexpr, DROPOUT: tl.constexpr,
+    ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     tiles = tl.cdiv(S, BLOCK_N)
     y = tl.program_id(0) // tiles  # which head of k and v, of all batches
@@ -323,44 +450,52 @@ def key_grad_kernel(
         columns = columns.to(tl.int64)
     features = tl.arange(0, BLOCK_E)
     values = tl.arange(0, BLOCK_EV)
-    k += _base(y * GROUP, H, GROUP, shape, k_strides, RANK)
-    v += _base(y * GROUP, H, GROUP, shape, v_strides, RANK)
+    q0, k0, L, S, _, _, at = _sequence(y * GROUP, H, cu_q, cu_k, used, L, S, total, VARLEN)
+    k += _base(y * GROUP, H, GROUP, shape, k_strides, RANK) + k0 * k_strides[RANK + 1]
+    v += _base(y * GROUP, H, GROUP, shape, v_strides, RANK) + k0 * v_strides[RANK + 1]
+    q += q0 * q_strides[RANK + 1]
+    g += q0 * g_strides[RANK + 1]
     kx = _load_rows(k, columns, S, features, E, k_strides[RANK + 1], k_strides[RANK + 2], True, PAD_E)
     vx = _load_rows(v, columns, S, values, EV, v_strides[RANK + 1], v_strides[RANK + 2], True, PAD_EV)
-    scale2 = tl.cast(scale, ACC) * LOG2E
+    scale2 = tl.cast(scale, ACC) if SCORE is not None else tl.cast(scale, ACC) * LOG2E
     sum_k = tl.zeros((BLOCK_N, BLOCK_E), dtype=ACC)
     sum_v = tl.zeros((BLOCK_N, BLOCK_EV), dtype=ACC)
-    # Causal: queries before `first` see none of these keys, those from `clear` on see all of them.
-    first = start // BLOCK_M * BLOCK_M if CAUSAL else 0
-    clear = tl.minimum(tl.cdiv(start + BLOCK_N - 1, BLOCK_M) * BLOCK_M, tl.cdiv(L, BLOCK_M) * BLOCK_M) if CAUSAL else 0
+    shift = S - L if ALIGNED else 0
+    low = shift - left
+    high = shift + right
+    starts, ends = _query_parts(start, L, S, low, high, LEFT, RIGHT, VARLEN, BLOCK_M, BLOCK_N)
     for h in range(GROUP):
         z = y * GROUP + h
-        at = tl.cast(z, tl.int64) * L
+        sums = at + h * total if VARLEN else at + tl.cast(h, tl.int64) * L
         qz = q + _base(z, H, 1, shape, q_strides, RANK)
         gz = g + _base(z, H, 1, shape, g_strides, RANK)
         mz = mask
         if MASK != 0:
             mz += _base(z, H, 1, shape, mask_strides, RANK)
-        if CAUSAL:
-            for m0 in range(first, clear, BLOCK_M):
-                sum_k, sum_v = _key_step(
-                    sum_k, sum_v, kx, vx, qz, gz, logsumexp + at, delta + at, mz, z, columns, start, m0, L, S, E, EV,
-                    scale2, p, rescale, seed, offset, q_strides[RANK + 1], q_strides[RANK + 2], g_strides[RANK + 1],
-                    g_strides[RANK + 2], mask_strides[RANK + 1], mask_strides[RANK + 2], MASK, True, DROPOUT, ACC,
-                    PRECISION, BLOCK_M, BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE,
-                )  # fmt: skip
-        for m0 in range(clear, L, BLOCK_M):
-            sum_k, sum_v = _key_step(
-                sum_k, sum_v, kx, vx, qz, gz, logsumexp + at, delta + at, mz, z, columns, start, m0, L, S, E, EV,
-                scale2, p, rescale, seed, offset, q_strides[RANK + 1], q_strides[RANK + 2], g_strides[RANK + 1],
-                g_strides[RANK + 2], mask_strides[RANK + 1], mask_strides[RANK + 2], MASK, False, DROPOUT, ACC,
-                PRECISION, BLOCK_M, BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE,
-            )  # fmt: skip
-    to = tl.cast(y, tl.int64) * S
+        for part in tl.static_range(3):
+            if part == 1 or LEFT or (RIGHT and part == 0):
+                for m0 in range(starts[part], ends[part], BLOCK_M):
+                    sum_k, sum_v = _key_step(
+                        sum_k, sum_v, kx, vx, qz, gz, logsumexp + sums, delta + sums, mz, z, H, columns, start, m0, L,
+                        S, E, EV, shift, low, high, parameters, scale2, p, rescale, seed, offset, q_strides[RANK + 1],
+                        q_strides[RANK + 2], g_strides[RANK + 1], g_strides[RANK + 2], mask_strides[RANK + 1],
+                        mask_strides[RANK + 2], MASK, LEFT, RIGHT, SCORE, SCORE_GRAD, DROPOUT, part != 1, ACC,
+                        PRECISION, BLOCK_M, BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE,
+                    )  # fmt: skip
+    if VARLEN:
+        to = k0 * (H // GROUP) + y % (H // GROUP)
+        step = H // GROUP
+    else:
+        to = tl.cast(y, tl.int64) * S
+        step = 1
     sum_k = sum_k * tl.cast(scale, ACC)
-    tl.store(dk + to * E + (columns[:, None] * E + features[None, :]), sum_k.to(dk.dtype.element_ty),
+    if used is not None:  # keys past those that count have gradients 0
+        sum_k = tl.where(columns[:, None] < S, sum_k, 0.0)
+        sum_v = tl.where(columns[:, None] < S, sum_v, 0.0)
+        S = (tl.load(cu_k + y * GROUP // H + 1).to(tl.int64) - k0).to(tl.int32)
+    tl.store(dk + to * E + (columns[:, None] * (step * E) + features[None, :]), sum_k.to(dk.dtype.element_ty),
              mask=(columns[:, None] < S) & (features[None, :] < E))  # fmt: skip
-    tl.store(dv + to * EV + (columns[:, None] * EV + values[None, :]), sum_v.to(dv.dtype.element_ty),
+    tl.store(dv + to * EV + (columns[:, None] * (step * EV) + values[None, :]), sum_v.to(dv.dtype.element_ty),
              mask=(columns[:, None] < S) & (values[None, :] < EV))  # fmt: skip
 
 
@@ -381,133 +516,29 @@ def keep_kernel(out, L, S, p, seed, offset, BLOCK_M: tl.constexpr, BLOCK_N: tl.c
 
 # ---------------------------------------------------------------------------------------------------- host functions
 
-
-class Problem(NamedTuple):
-    """Attention as the choice of its tile sees it."""
-
-    L: int
-    S: int
-    width: int  # of a head, as blocks hold it
-    matrices: int
-    dtype: np.dtype[Any]
-    precision: str
-    causal: bool
-    mask: int
-    dropout: bool
+ATTENTION = tunable("attention", attention_kernel, 2)
+QUERY_GRAD = tunable("attention_query_grad", query_grad_kernel, 3)
+KEY_GRAD = tunable("attention_key_grad", key_grad_kernel, 4)
 
 
-def _bucket(p: Problem) -> Problem:
-    return p._replace(L=bucket(p.L), S=bucket(p.S), matrices=next_power_of_2(p.matrices))
+class Scores:
+    """What happens to scores: a window (keys back, keys on; -1: all), from which diagonal, and a score function.
 
-
-def _tile(m: int, n: int, warps: int, stages: int, p: Problem) -> Config:
-    return Config(warps, stages, BLOCK_M=min(m, _fit(p.L)), BLOCK_N=min(n, _fit(p.S)))
-
-
-def _default(p: Problem, gpu: Hardware, backward: bool) -> Config:
-    """The tile of m queries and n keys: what registers and shared memory hold without spilling, as the compiler says.
-
-    What runs before anything was measured.
+    ``aligned``: the last query has the position of the last key, not the first that of the first.
     """
-    width, wide = p.width, p.dtype.itemsize >= 4
-    amd = gpu.family in ("cdna", "rdna")
-    if gpu.family == "native":  # tiles of q, k, v and the scores in the first two caches
-        side = 64 if width * p.dtype.itemsize <= 512 else 32
-        return _tile(side, side, 1, 1, p)
-    if p.dtype.itemsize == 8:
-        m, n, warps = 16, 16, 4
-    elif gpu.family == "rdna":  # 256 registers a lane, and products of float32 without a matrix unit
-        if wide or (width > 128 and backward):
-            m, n, warps = 16, 16, 8 if backward or width > 64 else 4
-        elif backward:
-            m, n, warps = 32, 32, 8
-        else:
-            m, n, warps = (64, 32, 4) if width <= 64 else (64, 16, 4) if width <= 128 else (64, 16, 8)
-    elif wide:
-        m, n, warps = (64, 32, 4) if width <= 64 else (32, 32, 4) if width <= 128 else (16, 16, 4)
-    elif width <= 64:
-        m, n, warps = (64, 64, 4) if backward else (128, 64, 4)
-    elif not backward:
-        m, n, warps = (128, 64, 8) if width <= 128 else (64, 32, 8)
-    elif amd:  # with 4 warps of 64 lanes each has 512 registers
-        m, n, warps = (32, 64, 4) if width <= 128 else (16, 32, 4)
-    else:
-        m, n, warps = (64, 64, 8) if width <= 128 else (32, 32, 8)
-    stages = 1 if amd else 2
-    if width * p.dtype.itemsize >= 1024 and width > 128:  # shared memory of the smallest GPUs, 99 KB, holds no more
-        m, n, warps = 16, 16, max(warps, 4)
-        stages = 1 if width * p.dtype.itemsize > 1024 else stages
-    return _tile(m, n, warps, stages, p)
+
+    __slots__ = ("aligned", "arrays", "chain", "left", "right")
+
+    def __init__(
+        self, window: tuple[int, int] = (-1, -1), aligned: bool = False, chain: Any = (), arrays: Sequence[Any] = ()
+    ) -> None:
+        self.left, self.right = window
+        self.aligned = aligned
+        self.chain = chain
+        self.arrays = arrays
 
 
-def fits(features: int, itemsize: int, device: Device, backward: bool) -> bool:
-    """Whether a device's shared memory and registers hold the smallest tile of heads so wide, forward or backward.
-
-    As Triton 3.9 compiles 16 queries by 16 keys: shared memory has, on NVIDIA's, tiles of q and k or v; in the backward
-    of those and g, and of half types as wide as 1024 one more; on AMD's, whose others stay in registers, one tile.
-    """
-    gpu = hardware(device)
-    row = _fit(features) * itemsize
-    if row > _WIDEST and not gpu.on_host:
-        return False
-    if gpu.family in ("cdna", "rdna"):
-        return 17 * row <= gpu.shared
-    rows = 32 if not backward else 80 if itemsize == 2 and features > 512 else 64
-    return rows * row + 3 * 1024 <= gpu.shared
-
-
-_WIDEST = 2048  # bytes of a head: beyond, sums spill whatever the tile, and take minutes to compile
-_SIZES = (
-    (16, 16, 4), (32, 32, 4), (32, 64, 4), (64, 16, 4), (64, 32, 4), (64, 32, 8), (64, 64, 4), (64, 64, 8),
-    (64, 128, 8), (128, 32, 4), (128, 32, 8), (128, 64, 4), (128, 64, 8), (128, 128, 8),
-)  # fmt: skip
-
-
-def _candidates(p: Problem, gpu: Hardware, backward: bool) -> list[Config]:
-    """The default, and on GPUs what a search compares it with."""
-    found = [_default(p, gpu, backward)]
-    if gpu.on_host or p.dtype.itemsize == 8:
-        return found
-    held = {"nvidia": 255, "cdna": 512}.get(gpu.family, 256)
-    for m, n, warps in _SIZES:
-        # Registers that the sums and the scores take, of what a lane has: the rest is addresses and operands.
-        sums = p.width * (2 * n if backward else m) + m * n
-        if sums / (warps * gpu.warp_size) <= 0.75 * held:
-            for stages in (1, 2) if gpu.family != "nvidia" else (2, 3, 4) if p.width <= 64 else (1, 2, 3):
-                found.append(_tile(m, n, warps, stages, p))
-    return found
-
-
-def _cost(config: Config, p: Problem, gpu: Hardware, products: int) -> Estimate:
-    """Two products a step forward; scores are made anew in the backward, so that it has three and four."""
-    m, n = config["BLOCK_M"], config["BLOCK_N"]
-    tile = Tile(m, n, p.width, config.num_warps, config.num_stages)
-    keys = p.S / 2 if p.causal else p.S
-    steps = max(1, round(keys / n))
-    elements = (2 * p.L + 2 * p.S) * p.width * p.matrices
-    estimate = product_cost(
-        gpu, tile, p.dtype, p.precision, cdiv(p.L, m) * p.matrices, steps * products, elements * p.dtype.itemsize
-    )
-    buffers = config.num_stages if gpu.family == "nvidia" else max(config.num_stages - 1, 1)
-    return estimate._replace(shared=(m + 2 * n * buffers) * p.width * p.dtype.itemsize)
-
-
-def _tunable(name: str, kernel: Any, products: int) -> Tunable:
-    backward = products > 2
-    return Tunable(
-        name, (kernel,), lambda p, gpu: _candidates(p, gpu, backward), _bucket,
-        lambda config, p, gpu: _cost(config, p, gpu, products), default=lambda p, gpu: _default(p, gpu, backward),
-    )  # fmt: skip
-
-
-ATTENTION = _tunable("attention", attention_kernel, 2)
-QUERY_GRAD = _tunable("attention_query_grad", query_grad_kernel, 3)
-KEY_GRAD = _tunable("attention_key_grad", key_grad_kernel, 4)
-
-
-def _fit(n: int) -> int:
-    """A power of two from 16, which is the least that tl.dot takes."""
-    return max(16, next_power_of_2(n))
+CAUSAL, ALL = Scores((-1, 0)), Scores()
 
 
 class _Problem:
@@ -515,25 +546,42 @@ class _Problem:
 
     def __init__(
         self, query: DeviceArray, key: DeviceArray, value: DeviceArray, attn_mask: DeviceArray | None,
-        is_causal: bool, scale: float, dropout_p: float, seed: int, offset: int, g: DeviceArray | None,
+        scores: Scores, scale: float, dropout_p: float, seed: int, offset: int, g: DeviceArray | None,
+        packed: Packed | None = None,
     ) -> None:  # fmt: skip
-        q, k, v = (x[None] if x.ndim == 2 else x for x in (query, key, value))
+        if packed is None:
+            q, k, v = (x[None] if x.ndim == 2 else x for x in (query, key, value))
+        else:  # (tokens, heads, features) -> (heads, tokens, features)
+            q, k, v = (x.transpose((1, 0, 2)) for x in (query, key, value))
+            g = None if g is None else g.transpose((1, 0, 2))
         *lead, self.H, self.L, self.E = q.shape
         self.S, self.EV = v.shape[-2:]
         self.heads = k.shape[-3]
         self.matrices = math.prod(lead) * self.H
         self.q, self.k, self.v, self.g = q, k, v, g if g is None or g.ndim > 2 else g[None]
         self.mask = None if attn_mask is None else expand(attn_mask, (*lead, self.H, self.L, self.S))
+        self.total = self.L
+        self.cu: tuple[Any, Any, Any] = (None, None, None)
+        if packed is not None:
+            self.cu = packed.cu_q, packed.cu_k, packed.used
+            self.matrices *= packed.cu_q.shape[0] - 1
+            self.L, self.S = packed.max_q, packed.max_k
         arrays = [self.q, self.k, self.v, self.mask, self.g]
-        self.shape, batch = collapse(lead, [None if x is None else x.strides[:-3] for x in arrays])
+        if lead:
+            self.shape, batch = collapse(lead, [None if x is None else x.strides[:-3] for x in arrays])
+        else:
+            self.shape, batch = (), [None if x is None else () for x in arrays]
         none = (0,) * (len(self.shape) + 3)
         self.strides = [none if x is None else (*b, *x.strides[-3:]) for x, b in zip(arrays, batch, strict=True)]
         self.acc = np.dtype(np.float64 if q.dtype == np.float64 else np.float32)
         number = np.float64 if self.acc == np.float64 else float
         rescale = number(1 / (1 - dropout_p)) if dropout_p < 1 else number(0)
+        self.window = (max(scores.left, 0), max(scores.right, 0))
         self.numbers = (number(scale), float(dropout_p), rescale, seed, offset)
+        self.parameters = attention_scores.arguments(scores.chain, scores.arrays, number)
+        self.score, self.score_grad = attention_scores.composed(scores.chain)
         kind = NO_MASK if attn_mask is None else BOOL_MASK if attn_mask.dtype == np.bool_ else ADDED_MASK
-        block_e, block_ev = _fit(self.E), _fit(self.EV)
+        block_e, block_ev = fit(self.E), fit(self.EV)
         self.width = max(block_e, block_ev)
         matrices = (
             (self.q, self.L, self.E), (self.k, self.S, self.E), (self.v, self.S, self.EV), (self.mask, self.L, self.S),
@@ -544,38 +592,61 @@ class _Problem:
             for x, rows, columns in matrices
             if x is not None
         ]
-        spans.append((max(self.L, self.S) + 128) * self.width)  # the outputs
+        apart = 1 if packed is None else self.H
+        spans.append((max(self.L, self.S) + 128) * self.width * apart)  # the outputs
+        left, right = scores.left >= 0, scores.right >= 0
         self.constants: dict[str, Any] = dict(
-            GROUP=self.H // self.heads if self.heads else 1, RANK=len(self.shape), MASK=kind, CAUSAL=is_causal,
-            DROPOUT=dropout_p > 0.0, ACC=self.acc, PRECISION=precision(q.dtype, q.device), BLOCK_E=block_e,
-            BLOCK_EV=block_ev, PAD_E=block_e != self.E, PAD_EV=block_ev != self.EV, WIDE=max(spans) >= 1 << 31,
+            GROUP=self.H // self.heads if self.heads else 1, RANK=len(self.shape), MASK=kind, LEFT=left, RIGHT=right,
+            ALIGNED=scores.aligned and (left or right or bool(scores.chain)), VARLEN=packed is not None,
+            SCORE=self.score, DROPOUT=dropout_p > 0.0, ACC=self.acc, PRECISION=precision(q.dtype, q.device),
+            BLOCK_E=block_e, BLOCK_EV=block_ev, PAD_E=block_e != self.E, PAD_EV=block_ev != self.EV,
+            WIDE=max(spans) >= 1 << 31,
         )  # fmt: skip
 
     @property
     def problem(self) -> Problem:
         """What the choice of a tile depends on."""
         c = self.constants
+        reach = sum(self.window) + 1 if c["LEFT"] and c["RIGHT"] else 0
         return Problem(
-            self.L, self.S, self.width, self.matrices, self.q.dtype, c["PRECISION"], c["CAUSAL"], c["MASK"],
-            c["DROPOUT"],
+            self.L, self.S, self.width, self.matrices, self.q.dtype, c["PRECISION"], c["RIGHT"], c["MASK"],
+            c["DROPOUT"], reach,
         )  # fmt: skip
+
+
+class Packed:
+    """Sequences one behind the other: where each begins in queries and in keys, and the longest of each.
+
+    ``used``: how many keys of each count, None: all.
+    """
+
+    __slots__ = ("cu_k", "cu_q", "max_k", "max_q", "used")
+
+    def __init__(
+        self, cu_q: DeviceArray, cu_k: DeviceArray, used: DeviceArray | None, max_q: int, max_k: int
+    ) -> None:
+        self.cu_q, self.cu_k, self.used = (
+            x if x is None or is_contiguous(x) else contiguous(x) for x in (cu_q, cu_k, used)
+        )
+        self.max_q, self.max_k = max_q, max_k
 
 
 def attention(
     out: DeviceArray, logsumexp: DeviceArray, query: DeviceArray, key: DeviceArray, value: DeviceArray,
     attn_mask: DeviceArray | None, is_causal: bool, scale: float, dropout_p: float = 0.0, seed: int = 0,
-    offset: int = 0,
+    offset: int = 0, scores: Scores | None = None, packed: Packed | None = None,
 ) -> None:  # fmt: skip
     """out = dropout(softmax(query @ key.mT * scale + mask)) @ value, and the log-sum-exp of each row's scores."""
-    x = _Problem(query, key, value, attn_mask, is_causal, scale, dropout_p, seed, offset, None)
+    scores = scores or (CAUSAL if is_causal else ALL)
+    x = _Problem(query, key, value, attn_mask, scores, scale, dropout_p, seed, offset, None, packed)
     if not out.size and not logsumexp.size:
         return
 
     def run(config: Config, out: DeviceArray, logsumexp: DeviceArray) -> None:
         launch(
             attention_kernel, (cdiv(x.L, config["BLOCK_M"]) * x.matrices,),
-            out, logsumexp, x.q, x.k, x.v, x.mask, x.H, x.shape, *x.strides[:4], x.L, x.S, x.E, x.EV, *x.numbers,
-            **config.launch, **x.constants,
+            out, logsumexp, x.q, x.k, x.v, x.mask, *x.cu, x.parameters, x.H, x.shape, *x.strides[:4], x.L, x.S, x.E,
+            x.EV, x.total, *x.window, *x.numbers, **config.launch, **x.constants,
         )  # fmt: skip
 
     run(ATTENTION.choose(x.problem, x.q.device, run, (out, logsumexp)), out, logsumexp)
@@ -585,34 +656,47 @@ def attention_grad(
     dq: DeviceArray, dk: DeviceArray, dv: DeviceArray, g: DeviceArray, query: DeviceArray, key: DeviceArray,
     value: DeviceArray, attn_mask: DeviceArray | None, out: DeviceArray, logsumexp: DeviceArray,
     is_causal: bool, scale: float, dropout_p: float = 0.0, seed: int = 0, offset: int = 0,
+    scores: Scores | None = None, packed: Packed | None = None, g_sums: DeviceArray | None = None,
 ) -> None:  # fmt: skip
     """The gradients of query, key and value: two passes over tiles of scores, one by queries and one by keys."""
-    x = _Problem(query, key, value, attn_mask, is_causal, scale, dropout_p, seed, offset, g)
+    scores = scores or (CAUSAL if is_causal else ALL)
+    x = _Problem(query, key, value, attn_mask, scores, scale, dropout_p, seed, offset, g, packed)
     strides_q, strides_k, strides_v, strides_mask, strides_g = x.strides
     delta = empty(logsumexp.shape, x.acc, g.device)
     rank = x.constants["RANK"]
     out, logsumexp = (t if is_contiguous(t) else contiguous(t) for t in (out, logsumexp))
-    if x.matrices and x.L:
+    if g_sums is not None and not is_contiguous(g_sums):
+        g_sums = contiguous(g_sums)
+    if delta.size:
+        rows = x.total if packed is not None else x.L
+        if packed is not None:
+            strides_out: tuple[int, ...] = (x.EV, x.H * x.EV, 1)
+        else:  # contiguous
+            strides_out = (rows * x.EV, x.EV, 1)
+            for n in (x.H, *x.shape[:0:-1])[:rank]:
+                strides_out = (strides_out[0] * n, *strides_out)
         launch(
-            delta_kernel, (cdiv(x.L, 32) * x.matrices,), delta, x.g, out, x.H, x.shape, strides_g, x.L, x.EV,
-            RANK=rank, ACC=x.acc, BLOCK_M=32, BLOCK_EV=x.constants["BLOCK_EV"], WIDE=x.constants["WIDE"],
+            delta_kernel, (cdiv(rows, 32) * (delta.size // rows),), delta, x.g, out, g_sums, x.H, x.shape, strides_g,
+            strides_out, rows, x.EV, RANK=rank, ACC=x.acc, BLOCK_M=32, BLOCK_EV=x.constants["BLOCK_EV"],
+            WIDE=x.constants["WIDE"],
         )  # fmt: skip
     shared = (
-        x.g, x.q, x.k, x.v, x.mask, logsumexp, delta, x.H, x.shape, strides_g, strides_q, strides_k, strides_v,
-        strides_mask, x.L, x.S, x.E, x.EV, *x.numbers,
+        x.g, x.q, x.k, x.v, x.mask, logsumexp, delta, *x.cu, x.parameters, x.H, x.shape, strides_g, strides_q,
+        strides_k, strides_v, strides_mask, x.L, x.S, x.E, x.EV, x.total, *x.window, *x.numbers,
     )  # fmt: skip
+    constants = {**x.constants, "SCORE_GRAD": x.score_grad}
     if dq.size:
 
         def query_grad(config: Config, dq: DeviceArray) -> None:
             grid = (cdiv(x.L, config["BLOCK_M"]) * x.matrices,)
-            launch(query_grad_kernel, grid, dq, *shared, **config.launch, **x.constants)
+            launch(query_grad_kernel, grid, dq, *shared, **config.launch, **constants)
 
         query_grad(QUERY_GRAD.choose(x.problem, x.q.device, query_grad, (dq,)), dq)
     if dk.size or dv.size:
 
         def key_grad(config: Config, dk: DeviceArray, dv: DeviceArray) -> None:
             grid = (cdiv(x.S, config["BLOCK_N"]) * x.matrices // x.constants["GROUP"],)
-            launch(key_grad_kernel, grid, dk, dv, *shared, **config.launch, **x.constants)
+            launch(key_grad_kernel, grid, dk, dv, *shared, **config.launch, **constants)
 
         key_grad(KEY_GRAD.choose(x.problem, x.q.device, key_grad, (dk, dv)), dk, dv)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from tensorlib._array import DeviceArray, empty
 from tensorlib.kernels.matmul import accumulator, precision
+from tensorlib.kernels.pointwise import collapse, copy
 from tensorlib.kernels.reduction import SUM, reduce
 from tensorlib.runtime.autotune import Config, Tunable, bucket
 from tensorlib.runtime.compiler import jit
@@ -24,6 +25,8 @@ from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 if TYPE_CHECKING:
     import triton.language as tl
 
+CHANNELS = 16  # summed over, from which they are taken in blocks, each element under the kernel for itself
+DEPTHWISE = 256  # positions a program takes at a time for the gradient of a depthwise weight
 PROGRAMS = 512  # with fewer, a weight gradient is split over positions, so that a large GPU has work
 
 
@@ -112,6 +115,171 @@ def convolution_kernel(
     tl.store(out + at, acc.to(out.dtype.element_ty), mask=mask_m[:, None] & mask_p[None, :])
 
 
+# The same with the sum in another order: for each element (f, i, j) under the kernel BLOCK_K channels at a time. Where
+# it reads the source is worked out once a position, not once an element of a tile. Best where neighbours of x and of
+# weight are channels: then both are read in vectors. FLAT: one element under the kernel, at every position: a product.
+# UNIT divides C and every other stride of what has channels for neighbours, PLANE the positions of an image and, where
+# these are neighbours in x too (not LAST), its other strides.
+@jit
+def channels_kernel(
+    out, x, weight, bias, M, P, C, groups, plane, size, kernel, result, x_strides, stride_wg, stride_wm, stride_wc,
+    stride_wt, stride, padding, dilation,
+    HAS_BIAS: tl.constexpr, BACKWARD: tl.constexpr, FLAT: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
+    UNIT: tl.constexpr, PLANE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    C = C // UNIT * UNIT
+    plane = plane // PLANE * PLANE
+    tiles_m = tl.cdiv(M, BLOCK_M)
+    tiles = tiles_m * tl.cdiv(P, BLOCK_P)
+    group = tl.program_id(0) // tiles
+    pid = tl.program_id(0) % tiles
+    if WIDE:
+        group = group.to(tl.int64)
+        pid = pid.to(tl.int64)
+    m = pid % tiles_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    p = pid // tiles_m * BLOCK_P + tl.arange(0, BLOCK_P)
+    k = tl.arange(0, BLOCK_K)
+    mask_m, mask_p = m < M, p < P
+    n = p // plane
+    within = p % plane
+    d = within // (result[1] * result[2])
+    y = within // result[2] % result[1]
+    z = within % result[2]
+    x += group * C * x_strides[1]
+    weight += group * stride_wg
+    offs_m = m * stride_wm
+    if WIDE:
+        k = k.to(tl.int64)
+    chunks = tl.cdiv(C, BLOCK_K)
+    acc = tl.zeros((BLOCK_M, BLOCK_P), dtype=ACC)
+    for step in range(0, kernel[0] * kernel[1] * kernel[2] * chunks):
+        tap = step // chunks
+        c = (step - tap * chunks) * BLOCK_K + k
+        mask_c = c < C
+        offs_c = c * x_strides[1]
+        if FLAT:
+            at = n * x_strides[0]
+            if LAST:
+                at = (at + within * x_strides[4]) // UNIT * UNIT
+            else:
+                at = at // PLANE * PLANE + within * x_strides[4]
+                offs_c = offs_c // PLANE * PLANE
+            inside = mask_p
+        else:
+            e, in_e = _source(d, tap // (kernel[1] * kernel[2]), size[0], stride[0], padding[0], dilation[0], BACKWARD)
+            h, in_h = _source(y, tap // kernel[2] % kernel[1], size[1], stride[1], padding[1], dilation[1], BACKWARD)
+            v, in_v = _source(z, tap % kernel[2], size[2], stride[2], padding[2], dilation[2], BACKWARD)
+            at = n * x_strides[0] + e * x_strides[2] + h * x_strides[3] + v * x_strides[4]
+            if LAST:
+                at = at // UNIT * UNIT
+            inside = mask_p & in_e & in_h & in_v
+        row = offs_m + tap * stride_wt
+        if not BACKWARD:
+            row = row // UNIT * UNIT
+        w = tl.load(weight + (row[:, None] + (c * stride_wc)[None, :]), mask=mask_m[:, None] & mask_c[None, :], other=0)
+        s = tl.load(x + (at[None, :] + offs_c[:, None]), mask=inside[None, :] & mask_c[:, None], other=0)
+        acc = tl.dot(w, s, acc, input_precision=PRECISION, out_dtype=ACC)
+    channel = group * M + m
+    if HAS_BIAS:
+        acc += tl.load(bias[0] + channel * bias[1], mask=mask_m, other=0).to(ACC)[:, None]
+    at = (n * (groups * M) * plane + within)[None, :] + (channel * plane)[:, None]
+    tl.store(out + at, acc.to(out.dtype.element_ty), mask=mask_m[:, None] & mask_p[None, :])
+
+
+# A depthwise convolution, or the gradient of its input: every group has one channel of the input. One program owns
+# BLOCK_M planes (n, result channel) and BLOCK_P positions of each; a position sums the elements under the kernel, which
+# neighbours find in cache. Reads x and the kernel's weights about once, writes the result once.
+@jit
+def depthwise_kernel(
+    out, x, weight, bias, M, P, outputs, size, result, x_strides, stride_wm, w_strides, stride, padding, dilation,
+    KERNEL_D: tl.constexpr, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr, HAS_BIAS: tl.constexpr,
+    BACKWARD: tl.constexpr, MULTIPLE: tl.constexpr, SUMMED: tl.constexpr,
+    WIDE: tl.constexpr, ACC: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    tiles = tl.cdiv(P, BLOCK_P)
+    m = tl.program_id(0) // tiles
+    if WIDE:
+        m = m.to(tl.int64)
+    m = m * BLOCK_M + tl.arange(0, BLOCK_M)
+    p = tl.program_id(0) % tiles * BLOCK_P + tl.arange(0, BLOCK_P)
+    mask_m, mask_p = m < M, p < P
+    d = p // (result[1] * result[2])
+    y = p // result[2] % result[1]
+    z = p % result[2]
+    channel = m % outputs
+    acc = tl.zeros((BLOCK_M, BLOCK_P), dtype=ACC)
+    # Forward a result's channel reads one of x; backward it sums SUMMED = MULTIPLE channels, which read it.
+    for r in tl.static_range(SUMMED):
+        if BACKWARD:
+            read = channel * MULTIPLE + r
+            row = read
+        else:
+            read = channel // MULTIPLE
+            row = channel
+        base = m // outputs * x_strides[0] + read * x_strides[1]
+        for f in tl.static_range(KERNEL_D):
+            e, in_e = _source(d, f, size[0], stride[0], padding[0], dilation[0], BACKWARD)
+            for i in tl.static_range(KERNEL_H):
+                h, in_h = _source(y, i, size[1], stride[1], padding[1], dilation[1], BACKWARD)
+                for j in tl.static_range(KERNEL_W):
+                    v, in_v = _source(z, j, size[2], stride[2], padding[2], dilation[2], BACKWARD)
+                    at = e * x_strides[2] + h * x_strides[3] + v * x_strides[4]
+                    inside = mask_m[:, None] & (mask_p & in_e & in_h & in_v)[None, :]
+                    s = tl.load(x + (base[:, None] + at[None, :]), mask=inside, other=0).to(ACC)
+                    at_w = row * stride_wm + (f * w_strides[0] + i * w_strides[1] + j * w_strides[2])
+                    acc += tl.load(weight + at_w, mask=mask_m, other=0).to(ACC)[:, None] * s
+    if HAS_BIAS:
+        acc += tl.load(bias[0] + channel * bias[1], mask=mask_m, other=0).to(ACC)[:, None]
+    at = (m * P)[:, None] + p[None, :]
+    tl.store(out + at, acc.to(out.dtype.element_ty), mask=mask_m[:, None] & mask_p[None, :])
+
+
+# The gradient of a depthwise convolution's weight. One program owns an output channel, TAPS elements under the kernel
+# and positions chunk * program_id(1) … of all images: a sum for each tap and lane. Reads g once and x, for neighbouring
+# taps mostly from cache, once a tap.
+@jit
+def depthwise_weight_kernel(
+    out, g, x, P, channels, taps, chunk, plane, size, kernel, result, g_strides, x_strides, stride, padding, dilation,
+    MULTIPLE: tl.constexpr, WIDE: tl.constexpr, ACC: tl.constexpr, TAPS: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    channel = tl.program_id(0)
+    part = tl.program_id(1)
+    first = tl.program_id(2) * TAPS
+    start = part * chunk
+    if WIDE:
+        channel = channel.to(tl.int64)
+        start = start.to(tl.int64)
+    stop = tl.minimum(start + chunk, P)
+    sums = ()
+    for _ in tl.static_range(TAPS):
+        sums = sums + (tl.zeros((BLOCK_P,), ACC),)
+    g += channel * g_strides[1]
+    x += channel // MULTIPLE * x_strides[1]
+    for begin in range(start, stop, BLOCK_P):
+        p = begin + tl.arange(0, BLOCK_P)
+        mask_p = p < stop
+        n = p // plane
+        d = p // (result[1] * result[2]) % result[0]
+        y = p // result[2] % result[1]
+        z = p % result[2]
+        at = n * g_strides[0] + d * g_strides[2] + y * g_strides[3] + z * g_strides[4]
+        u = tl.load(g + at, mask=mask_p, other=0).to(ACC)
+        new = ()
+        for t in tl.static_range(TAPS):
+            tap = first + t
+            e, in_e = _source(d, tap // (kernel[1] * kernel[2]), size[0], stride[0], padding[0], dilation[0], False)
+            h, in_h = _source(y, tap // kernel[2] % kernel[1], size[1], stride[1], padding[1], dilation[1], False)
+            v, in_v = _source(z, tap % kernel[2], size[2], stride[2], padding[2], dilation[2], False)
+            at = n * x_strides[0] + e * x_strides[2] + h * x_strides[3] + v * x_strides[4]
+            s = tl.load(x + at, mask=mask_p & in_e & in_h & in_v & (tap < taps), other=0).to(ACC)
+            new = new + (sums[t] + u * s,)
+        sums = new
+    out += (part.to(tl.int64) * channels + channel) * taps + first
+    for t in tl.static_range(TAPS):
+        tl.store(out + t, tl.sum(sums[t], 0).to(out.dtype.element_ty), mask=first + t < taps)
+
+
 # One program owns BLOCK_M output channels and BLOCK_K kernel elements (channel, f, i, j) of one group, and positions
 # chunk * program_id(1) … of the output; it walks them BLOCK_P at a time. P * M * K / BLOCK_K + P * K * M / BLOCK_M
 # elements read in all; M * K written by each of the programs that share positions out among them.
@@ -163,6 +331,67 @@ def convolution_weight_kernel(
         k = k.to(tl.int64)
     at = row[:, None] * K + k[None, :]
     tl.store(out + at, acc.to(out.dtype.element_ty), mask=mask_m[:, None] & mask_k[None, :])
+
+
+# The same for one element (f, i, j) under the kernel and BLOCK_K channels a program: where it reads x is worked out
+# once a position, and neighbours of x are channels. FLAT: g's positions are one dim, neighbours with step_g 1. UNIT
+# divides C and every stride of x but the channels', PLANE an image's positions and every stride of g but theirs.
+@jit
+def channels_weight_kernel(
+    out, g, x, M, P, C, groups, chunk, plane, size, kernel, result, g_strides, step_g, x_strides, stride, padding,
+    dilation,
+    FLAT: tl.constexpr, WIDE: tl.constexpr, UNIT: tl.constexpr, PLANE: tl.constexpr, ACC: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    C = C // UNIT * UNIT
+    plane = plane // PLANE * PLANE
+    tiles_m = tl.cdiv(M, BLOCK_M)
+    chunks = tl.cdiv(C, BLOCK_K)
+    taps = kernel[0] * kernel[1] * kernel[2]
+    tiles = tiles_m * taps * chunks
+    group = tl.program_id(0) // tiles
+    pid = tl.program_id(0) % tiles
+    part = tl.program_id(1)
+    if WIDE:
+        group = group.to(tl.int64)
+        part = part.to(tl.int64)
+    m = pid % tiles_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    tap = pid // tiles_m % taps
+    c = pid // (tiles_m * taps) * BLOCK_K + tl.arange(0, BLOCK_K)
+    mask_m, mask_c = m < M, c < C
+    if WIDE:
+        c = c.to(tl.int64)
+    f = tap // (kernel[1] * kernel[2])
+    i = tap // kernel[2] % kernel[1]
+    j = tap % kernel[2]
+    offs_m = (group * M + m) * g_strides[1] // PLANE * PLANE
+    offs_c = (group * C + c) * x_strides[1]
+    first = part * chunk
+    last = tl.minimum(first + chunk, P)
+    acc = tl.zeros((BLOCK_M, BLOCK_K), dtype=ACC)
+    for start in range(first, last, BLOCK_P):
+        p = start + tl.arange(0, BLOCK_P)
+        mask_p = p < P  # chunks are of whole blocks
+        n = p // plane
+        within = p % plane
+        d = within // (result[1] * result[2])
+        y = within // result[2] % result[1]
+        z = within % result[2]
+        if FLAT:
+            at = n * g_strides[0] // PLANE * PLANE + within * step_g
+        else:
+            at = n * g_strides[0] + d * g_strides[2] + y * g_strides[3] + z * g_strides[4]
+        u = tl.load(g + (offs_m[:, None] + at[None, :]), mask=mask_m[:, None] & mask_p[None, :], other=0)
+        e, in_e = _source(d, f, size[0], stride[0], padding[0], dilation[0], False)
+        h, in_h = _source(y, i, size[1], stride[1], padding[1], dilation[1], False)
+        v, in_v = _source(z, j, size[2], stride[2], padding[2], dilation[2], False)
+        at = (n * x_strides[0] + e * x_strides[2] + h * x_strides[3] + v * x_strides[4]) // UNIT * UNIT
+        s = tl.load(x + (at[:, None] + offs_c[None, :]), mask=(mask_p & in_e & in_h & in_v)[:, None] & mask_c[None, :],
+                    other=0)  # fmt: skip
+        acc = tl.dot(u, s, acc, input_precision=PRECISION, out_dtype=ACC)
+    row = (part * groups + group) * M + m
+    at = row[:, None] * (C * taps) + (c * taps + tap)[None, :]
+    tl.store(out + at, acc.to(out.dtype.element_ty), mask=mask_m[:, None] & mask_c[None, :])
 
 
 class Problem(NamedTuple):
@@ -262,6 +491,61 @@ CONVOLUTION_WEIGHT = Tunable(
 )  # fmt: skip
 
 
+def _channel_tiles(p: Problem, gpu: Hardware) -> list[Config]:
+    """Those of a product's size: addresses are of positions here, and hold few registers. K: channels."""
+    if gpu.on_host or p.dtype.itemsize == 8:
+        return [_config(_tile(p, gpu))]
+    fit_m, fit_n = max(16, next_power_of_2(p.M)), max(16, next_power_of_2(p.N))
+    found = []
+    for t in _HALF if p.dtype.itemsize == 2 else _SINGLE:
+        m, n = min(t.m, fit_m), min(t.n, fit_n)
+        stages = t.stages if gpu.family == "nvidia" else 2
+        if gpu.family == "rdna" and (m * n > 4096 or t.k > 32):
+            continue
+        found.append(_config(Tile(m, n, t.k, t.warps if m * n >= 4096 else 4, stages)))
+    return list(dict.fromkeys(found))
+
+
+def _channels_cost(c: Config, p: Problem, gpu: Hardware) -> Estimate:
+    t = Tile(c["BLOCK_M"], c["BLOCK_P"], c["BLOCK_K"], c.num_warps, c.num_stages)
+    programs = cdiv(p.M, t.m) * cdiv(p.N, t.n) * p.groups
+    elements = (p.M * p.K * p.taps + p.K * p.N + p.M * p.N) * p.groups
+    steps = p.taps * cdiv(p.K, t.k)  # channels beyond the last are only zeros
+    return product_cost(
+        gpu, t, p.dtype, p.precision, programs, steps, elements * p.dtype.itemsize, 32, 30 + 4 * t.n / t.warps
+    )
+
+
+CONVOLUTION_CHANNELS = Tunable(
+    "convolution_channels", (channels_kernel,), _channel_tiles, _bucket, _channels_cost,
+)  # fmt: skip
+
+
+def _channel_weight_tiles(p: Problem, gpu: Hardware) -> list[Config]:
+    return [
+        _weight_config(Tile(c["BLOCK_M"], c["BLOCK_P"], c["BLOCK_K"], c.num_warps, c.num_stages))
+        for c in _channel_tiles(p, gpu)
+    ]
+
+
+def _channels_weight_cost(c: Config, p: Problem, gpu: Hardware) -> Estimate:
+    t = Tile(c["BLOCK_M"], c["BLOCK_K"], c["BLOCK_P"], c.num_warps, c.num_stages)
+    parts, chunk = _parts(p.M, p.taps * p.N, p.K, p.groups, t.m, t.n, t.k)
+    programs = cdiv(p.M, t.m) * p.taps * cdiv(p.N, t.n) * p.groups * parts
+    elements = (p.M * p.K + p.K * p.N + p.M * p.N * p.taps * parts * 2) * p.groups
+    # Three divisions a position, which each lane makes for those that it loads.
+    each = t.k * t.n * p.dtype.itemsize / 16 / (c.num_warps * gpu.warp_size)
+    return product_cost(
+        gpu, t, p.dtype, p.precision, programs, cdiv(chunk, t.k), elements * p.dtype.itemsize, 40,
+        80 * each * c.num_warps / 4,
+    )  # fmt: skip
+
+
+CONVOLUTION_CHANNELS_WEIGHT = Tunable(
+    "convolution_channels_weight", (channels_weight_kernel,), _channel_weight_tiles, _bucket, _channels_weight_cost,
+)  # fmt: skip
+
+
 def _common(x: DeviceArray) -> dict[str, Any]:
     return {"DOT": x.dtype.kind not in "iu", "ACC": accumulator(x.dtype), "PRECISION": precision(x.dtype, x.device)}
 
@@ -286,21 +570,113 @@ def _convolve(
 ) -> None:
     """out (n, groups * M, …): x (n, groups * C, …) under the kernel; ``backward``: with rows and columns exchanged."""
     result = (s.D, s.H, s.W) if backward else (s.OD, s.OH, s.OW)
-    P, K = s.N * math.prod(result), C * s.KD * s.KH * s.KW
+    taps = s.KD * s.KH * s.KW
+    P, K = s.N * math.prod(result), C * taps
     common = _common(x)
+    biased = None if bias is None else (bias, bias.strides[0])
+    problem = Problem(M, P, K, s.G, x.dtype, common["PRECISION"], taps)
+    if _is_depthwise(s):
+        _depthwise(out, x, weight, biased, s, backward, result)
+        return
+    if common["DOT"] and C >= CHANNELS:
+        _by_channels(out, x, weight, biased, M, C, s, backward, result, problem._replace(K=C))
+        return
 
     def run(config: Config, out: DeviceArray) -> None:
         launch(
             convolution_kernel,
             (cdiv(M, config["BLOCK_M"]) * cdiv(P, config["BLOCK_P"]) * s.G,),
-            out, x, weight, None if bias is None else (bias, bias.strides[0]), M, P, K, C, s.G, x.shape[2:],
-            (s.KD, s.KH, s.KW),
+            out, x, weight, biased, M, P, K, C, s.G, x.shape[2:], (s.KD, s.KH, s.KW),
             result, x.strides, weight.strides, s.stride, s.before, s.dilation,
             HAS_BIAS=bias is not None, BACKWARD=backward, WIDE=_wide(out, x, weight), **common, **config.launch,
         )  # fmt: skip
 
-    problem = Problem(M, P, K, s.G, x.dtype, common["PRECISION"], s.KD * s.KH * s.KW)
     run(CONVOLUTION.choose(problem, x.device, run, (out,)), out)
+
+
+def _is_depthwise(s: Any) -> bool:
+    """Whether every group has one channel of the input, and few enough elements are added to leave tl.dot alone."""
+    return s.G > 1 and s.C == s.G and s.O <= 8 * s.G and s.KD * s.KH * s.KW <= 64
+
+
+def _depthwise(
+    out: DeviceArray, x: DeviceArray, weight: DeviceArray, bias: Any, s: Any, backward: bool, result: tuple[int, ...]
+) -> None:
+    outputs = s.C if backward else s.O
+    planes, P = s.N * outputs, math.prod(result)
+    block_p = min(next_power_of_2(P), 1024)
+    block_m = min(next_power_of_2(planes), 1024 // block_p)
+    launch(
+        depthwise_kernel, (cdiv(planes, block_m) * cdiv(P, block_p),), out, x, weight, bias, planes, P, outputs,
+        x.shape[2:], result, x.strides, weight.strides[0], weight.strides[2:], s.stride, s.before, s.dilation,
+        KERNEL_D=s.KD, KERNEL_H=s.KH, KERNEL_W=s.KW, HAS_BIAS=bias is not None, BACKWARD=backward, MULTIPLE=s.O // s.G,
+        SUMMED=s.O // s.G if backward else 1, WIDE=_wide(out, x), ACC=accumulator(x.dtype), BLOCK_M=block_m,
+        BLOCK_P=block_p,
+    )  # fmt: skip
+
+
+def _channels_last(x: DeviceArray) -> DeviceArray:
+    """x (n, c, d, h, w) with channels as neighbours: a copy unless it lies so."""
+    if x.strides[1] == 1:
+        return x
+    n, c, *size = x.shape
+    packed: DeviceArray = empty((n, *size, c), x.dtype, x.device)
+    copy(packed, x.transpose((0, 2, 3, 4, 1)))
+    return packed.transpose((0, 4, 1, 2, 3))
+
+
+def _step(x: DeviceArray, s: Any) -> int | None:
+    """Where each position reads one, its own: the stride of x from one to the next, if that is one number."""
+    if s.KD * s.KH * s.KW > 1 or s.stride != (1, 1, 1) or (s.D, s.H, s.W) != (s.OD, s.OH, s.OW) or any(s.before):
+        return None
+    shape, (strides,) = collapse(x.shape[2:], [x.strides[2:]])
+    return strides[0] if len(shape) == 1 else None
+
+
+def _by_channels(
+    out: DeviceArray, x: DeviceArray, weight: DeviceArray, bias: Any, M: int, C: int, s: Any, backward: bool,
+    result: tuple[int, ...], problem: Problem,
+) -> None:  # fmt: skip
+    position = _step(x, s)
+    flat = position is not None
+    if not flat:
+        x = _channels_last(x)
+    # What does not count, of dims of one element, is 0, of which everything is a multiple.
+    x_strides = tuple(0 if n == 1 else t for t, n in zip(x.strides, x.shape, strict=True))
+    x_strides = (x_strides[0], x.strides[1], *((0, 0, position) if flat else x_strides[2:]))
+    taps, plane = problem.taps, math.prod(result)
+    if taps > 1:
+        weight = _channels_last(weight)
+        step = weight.strides[4] if s.KW > 1 else weight.strides[3] if s.KH > 1 else weight.strides[2]
+        if weight.strides[2:] != (s.KH * s.KW * step, s.KW * step, step):  # not one walk through the elements
+            packed: DeviceArray = empty((s.O, s.KD, s.KH, s.KW, weight.shape[1]), x.dtype, x.device)
+            copy(packed, weight.transpose((0, 2, 3, 4, 1)))
+            weight, step = packed.transpose((0, 4, 1, 2, 3)), weight.shape[1]
+    else:
+        step = 0
+    outer, inner = weight.strides[:2]
+    stride_wm, stride_wc = (inner, outer) if backward else (outer, inner)
+    last = x.strides[1] == 1
+    unit = math.gcd(16, C, x_strides[0], *x_strides[2:]) if last else 1
+    if not backward:
+        unit = math.gcd(unit, outer, step) if inner == 1 else 1
+    within = math.gcd(16, plane, *(() if last or not flat else x_strides[:2]))
+    configured = {
+        "HAS_BIAS": bias is not None, "BACKWARD": backward, "FLAT": flat, "LAST": last, "WIDE": _wide(out, x, weight),
+        "UNIT": unit if unit in (4, 8) else 1, "PLANE": within if within in (4, 8) else 1,
+        "ACC": accumulator(x.dtype), "PRECISION": problem.precision,
+    }  # fmt: skip
+
+    def run(config: Config, out: DeviceArray) -> None:
+        launch(
+            channels_kernel,
+            (cdiv(M, config["BLOCK_M"]) * cdiv(problem.N, config["BLOCK_P"]) * s.G,),
+            out, x, weight, bias, M, problem.N, C, s.G, plane, x.shape[2:], (s.KD, s.KH, s.KW), result, x_strides,
+            (C if backward else M) * outer, stride_wm, stride_wc, step, s.stride, s.before, s.dilation,
+            **configured, **config.launch,
+        )  # fmt: skip
+
+    run(CONVOLUTION_CHANNELS.choose(problem, x.device, run, (out,)), out)
 
 
 def forward(out: DeviceArray, x: DeviceArray, weight: DeviceArray, bias: DeviceArray | None, s: Any) -> None:
@@ -322,6 +698,13 @@ def grad_weight(out: DeviceArray, g: DeviceArray, x: DeviceArray, s: Any) -> Non
     M, C, P = s.O // s.G, s.C // s.G, s.N * s.OD * s.OH * s.OW
     K = C * s.KD * s.KH * s.KW
     common = _common(x)
+    problem = Problem(M, K, P, s.G, x.dtype, common["PRECISION"], s.KD * s.KH * s.KW)
+    if _is_depthwise(s):
+        _depthwise_weight(out, g, x, P, s)
+        return
+    if common["DOT"] and C >= CHANNELS:
+        _weight_by_channels(out, g, x, M, C, P, s, problem._replace(N=C))
+        return
 
     def run(config: Config, out: DeviceArray) -> None:
         block_m, block_k, block_p = config["BLOCK_M"], config["BLOCK_K"], config["BLOCK_P"]
@@ -338,8 +721,56 @@ def grad_weight(out: DeviceArray, g: DeviceArray, x: DeviceArray, s: Any) -> Non
         if parts > 1:
             reduce([out], [partial], (0,), SUM)
 
-    problem = Problem(M, K, P, s.G, x.dtype, common["PRECISION"], s.KD * s.KH * s.KW)
     run(CONVOLUTION_WEIGHT.choose(problem, x.device, run, (out,)), out)
+
+
+def _weight_by_channels(
+    out: DeviceArray, g: DeviceArray, x: DeviceArray, M: int, C: int, P: int, s: Any, problem: Problem
+) -> None:
+    x = _channels_last(x)
+    plane, taps = s.OD * s.OH * s.OW, problem.taps
+    x_strides, g_strides = (
+        tuple(0 if n == 1 else t for t, n in zip(a.strides, a.shape, strict=True)) for a in (x, g)
+    )  # fmt: skip
+    x_strides = (x_strides[0], 1, *x_strides[2:])
+    shape, (steps,) = collapse(g.shape[2:], [g.strides[2:]])
+    flat = len(shape) == 1
+    unit = math.gcd(16, C, x_strides[0], *x_strides[2:])
+    within = math.gcd(16, plane, *g_strides[:2]) if flat and steps[0] == 1 else 1
+    configured = {
+        "FLAT": flat, "UNIT": unit if unit in (4, 8) else 1, "PLANE": within if within in (4, 8) else 1,
+        "ACC": accumulator(x.dtype), "PRECISION": problem.precision,
+    }  # fmt: skip
+
+    def run(config: Config, out: DeviceArray) -> None:
+        block_m, block_k, block_p = config["BLOCK_M"], config["BLOCK_K"], config["BLOCK_P"]
+        parts, chunk = _parts(M, taps * C, P, s.G, block_m, block_k, block_p)
+        partial = out if parts == 1 else empty((parts, *out.shape), accumulator(x.dtype), out.device)
+        launch(
+            channels_weight_kernel, (cdiv(M, block_m) * taps * cdiv(C, block_k) * s.G, parts), partial, g, x, M, P, C,
+            s.G, chunk, plane, (s.D, s.H, s.W), (s.KD, s.KH, s.KW), (s.OD, s.OH, s.OW), g_strides, steps[0], x_strides,
+            s.stride, s.before, s.dilation, WIDE=_wide(partial, g, x), **configured, **config.launch,
+        )  # fmt: skip
+        if parts > 1:
+            reduce([out], [partial], (0,), SUM)
+
+    run(CONVOLUTION_CHANNELS_WEIGHT.choose(problem, x.device, run, (out,)), out)
+
+
+def _depthwise_weight(out: DeviceArray, g: DeviceArray, x: DeviceArray, P: int, s: Any) -> None:
+    taps, acc = s.KD * s.KH * s.KW, accumulator(x.dtype)
+    group = min(next_power_of_2(taps), 32) if taps > 9 else taps
+    parts = max(1, min(cdiv(4 * PROGRAMS, s.O * cdiv(taps, group)), cdiv(P, 2048), 64))
+    chunk = cdiv(cdiv(P, parts), DEPTHWISE) * DEPTHWISE
+    parts = max(1, cdiv(P, chunk) if chunk else 1)
+    partial = out if parts == 1 else empty((parts, *out.shape), acc, out.device)
+    launch(
+        depthwise_weight_kernel, (s.O, parts, cdiv(taps, group)), partial, g, x, P, s.O, taps, chunk,
+        s.OD * s.OH * s.OW, (s.D, s.H, s.W), (s.KD, s.KH, s.KW), (s.OD, s.OH, s.OW), g.strides, x.strides, s.stride,
+        s.before, s.dilation, MULTIPLE=s.O // s.G, WIDE=_wide(partial, g, x), ACC=acc, TAPS=group, BLOCK_P=DEPTHWISE,
+    )  # fmt: skip
+    if parts > 1:
+        reduce([out], [partial], (0,), SUM)
 
 
 def _parts(M: int, N: int, P: int, groups: int, block_m: int, block_n: int, block_p: int) -> tuple[int, int]:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib._array import DeviceArray, empty, to_host
+from tensorlib._device import device as Device
 from tensorlib._dtypes import HALF
 from tensorlib.kernels import create, pointwise, reduction, sorting
 from tensorlib.kernels.indexing import CHECKED, contiguous
 from tensorlib.kernels.prefix import offsets
 from tensorlib.runtime.compiler import jit
+from tensorlib.runtime.hardware import hardware
 from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 BLOCK = 1024
 FEW = 1024  # bins that a program counts by itself before it adds to memory
 PROGRAMS = 1024
+FEW_PROGRAMS = 32  # the same on a processor, which has fewer cores
 _INT64, _FLOAT32, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -68,10 +71,30 @@ def weigh_kernel(out, weights, order, starts, BLOCK: tl.constexpr):
     tl.store(out + bin, tl.sum(acc).to(out.dtype.element_ty))
 
 
-def _plan(n: int, bins: int) -> tuple[int, int]:
+def _plan(n: int, bins: int, device: Device) -> tuple[int, int]:
     """(elements a program, BINS)."""
-    chunk = cdiv(cdiv(n, PROGRAMS), BLOCK) * BLOCK
+    most = FEW_PROGRAMS if hardware(device).family == "native" else PROGRAMS
+    chunk = cdiv(cdiv(n, most), BLOCK) * BLOCK
     return chunk, next_power_of_2(max(bins, 16)) if bins <= FEW else 0
+
+
+@jit
+def _twice(x, n, arg):
+    return (x, x)
+
+
+@jit
+def _wider(low, high, low_b, high_b):
+    return (tl.minimum(low, low_b), tl.maximum(high, high_b))
+
+
+@jit
+def _ends(low, high, count, arg):
+    return (low, high)
+
+
+#: The least and the largest integer, in one reading.
+EXTREMES = reduction.Reduction(_twice, _wider, _ends, ("highest", "lowest"), (None, None))
 
 
 def extremes(x: DeviceArray) -> tuple[int, int]:
@@ -79,8 +102,7 @@ def extremes(x: DeviceArray) -> tuple[int, int]:
     if x.device.compile_only:
         return 0, x.size
     both = empty((2,), x.dtype, x.device)
-    reduction.reduce([both[:1]], [x], range(x.ndim), reduction.AMIN)
-    reduction.reduce([both[1:]], [x], range(x.ndim), reduction.AMAX)
+    reduction.reduce([both[:1], both[1:]], [x], range(x.ndim), EXTREMES)
     low, high = to_host(both)
     return int(low), int(high)
 
@@ -90,7 +112,7 @@ def bincount(input: DeviceArray, weights: DeviceArray | None, bins: int) -> Devi
     x, n = contiguous(input), input.size
     counts = empty((bins,), _INT64, x.device)
     create.full(counts, None, 0, None, None)
-    chunk, few = _plan(n, bins)
+    chunk, few = _plan(n, bins, x.device)
     launch(bincount_kernel, (cdiv(n, max(chunk, 1)),), counts, x, n, bins, chunk, BINS=few, BLOCK=BLOCK)
     if weights is None:
         return counts
@@ -148,7 +170,7 @@ def histc(out: DeviceArray, input: DeviceArray, bins: int, min: Any, max: Any) -
         numbers = [work.type(v).item() for v in (min, max, max - min)]
         if work == _FLOAT64:
             numbers = [np.float64(v) for v in numbers]
-        chunk, few = _plan(n, bins)
+        chunk, few = _plan(n, bins, out.device)
         launch(
             histc_kernel, (cdiv(n, chunk),), counts, contiguous(input), ends, n, bins, chunk, *numbers, ACC=work,
             BINS=few, BLOCK=BLOCK, options=CHECKED,

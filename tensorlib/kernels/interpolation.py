@@ -153,8 +153,11 @@ def _on_device(rule: Rule, adjoint: bool, double: bool, device: Device) -> tuple
 # One program makes BLOCK outputs of (A, M, B) from (A, N, B), each a sum of K weighted inputs.
 # Reads K numbers and writes one for each; neighbours share what they read in cache.
 @jit
-def resample_kernel(out, x, index, weight, n, N, M, B, K, BLOCK: tl.constexpr):
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+def resample_kernel(out, x, index, weight, n, N, M, B, K, WIDE: tl.constexpr, BLOCK: tl.constexpr):
+    i = tl.program_id(0)
+    if WIDE:
+        i = i.to(tl.int64)
+    i = i * BLOCK + tl.arange(0, BLOCK)
     live = i < n
     column = i % B
     row = i // B % M
@@ -176,4 +179,5 @@ def resample(out: DeviceArray, input: DeviceArray, dim: int, rule: Rule, adjoint
         inner *= size
     if out.size:
         launch(resample_kernel, (cdiv(out.size, BLOCK),), out, contiguous(input), index, weight, out.size,
-               input.shape[dim], out.shape[dim], inner, index.shape[1], BLOCK=BLOCK)  # fmt: skip
+               input.shape[dim], out.shape[dim], inner, index.shape[1],
+               WIDE=max(out.size + BLOCK, input.size) >= 1 << 31, BLOCK=BLOCK)  # fmt: skip

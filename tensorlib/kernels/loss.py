@@ -1,6 +1,7 @@
 """Cross-entropy and its gradient, fused: the probabilities are never written.
 
-Rows are the positions that have a target: row r of an input (N, C, S) is n = r // S, s = r % S.
+Rows are the positions that have a target: row r of an input (N, C, S) is n = r // S, s = r % S. The loss of a row is
+w (lse - x[target]) + w z_loss lse² with lse = log Σ e^x, and w the weight of its class, 0 where it is ignored.
 """
 
 from __future__ import annotations
@@ -9,17 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorlib._array import DeviceArray, empty, is_contiguous
-from tensorlib.kernels import create, pointwise
+from tensorlib._array import DeviceArray, empty
+from tensorlib._device import device as Device
+from tensorlib.kernels import create
+from tensorlib.kernels.indexing import contiguous
+from tensorlib.kernels.reduction import compute_dtype
 from tensorlib.runtime.compiler import jit
+from tensorlib.runtime.hardware import hardware
 from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 
 if TYPE_CHECKING:
     import triton.language as tl
 
-_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-NONE, MEAN, SUM = 0, 1, 2
-REDUCTIONS = {"none": NONE, "mean": MEAN, "sum": SUM}
+_FLOAT64 = np.dtype(np.float64)
+LONG = 4096  # classes that a block of the kernel of tiles holds: rows of more have a kernel of their own
+NONE, MEAN = 0, 1
+REDUCTIONS = {"none": NONE, "mean": MEAN, "sum": 2}
 
 
 @jit
@@ -54,8 +60,8 @@ def _weight_sum(weight, C, BLOCK_C: tl.constexpr, ACC: tl.constexpr):
 # false) or their sum and that of the row weights, one each a program.
 @jit
 def cross_entropy_kernel(
-    losses, weights, lse, x, target, weight, R, C, S, stride_n, stride_c, stride_s, ignore_index, smoothing,
-    LOG_PROBABILITIES: tl.constexpr, SMOOTH: tl.constexpr, PARTIAL: tl.constexpr, ACC: tl.constexpr,
+    losses, weights, lse, x, target, weight, R, C, S, stride_n, stride_c, stride_s, ignore_index, smoothing, z_loss,
+    LOG_PROBABILITIES: tl.constexpr, SMOOTH: tl.constexpr, Z: tl.constexpr, PARTIAL: tl.constexpr, ACC: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     r = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
@@ -91,12 +97,98 @@ def cross_entropy_kernel(
         if SMOOTH:
             spread = _weight_sum(weight, C, BLOCK_C, ACC) * norm - weighted
             loss = (1.0 - smoothing) * loss + (smoothing / C) * spread
+        if Z:
+            loss += w * (z_loss * norm * norm)
         loss = tl.where(inside & (y == ignore_index), 0.0, loss)
     if PARTIAL:
         tl.store(losses + tl.program_id(0), tl.sum(tl.where(inside, loss, 0.0)))
         tl.store(weights + tl.program_id(0), tl.sum(tl.where(inside, w, 0.0)))
     else:
         tl.store(losses + r, loss.to(losses.dtype.element_ty), mask=inside)
+
+
+# One program owns one row, of classes that are neighbours or lie at one distance: UNROLL blocks of BLOCK classes are
+# under way at a time, and each lane keeps the maximum of what it saw and the sum of exp(x - maximum), joined at the
+# end: one exp an element and 1 / UNROLL to move the sum to a new maximum, in the registers of UNROLL + 2 blocks. Reads
+# the row once. GRAD: reads it again, which finds it in the cache, and writes over it w (softmax - onehot) times g, if
+# there is one: the scores are gone then.
+@jit
+def cross_entropy_row_kernel(
+    losses, weights, lse, x, target, weight, g, C, stride_n, stride_c, stride_g, ignore_index, smoothing, z_loss,
+    SMOOTH: tl.constexpr, Z: tl.constexpr, GRAD: tl.constexpr, ACC: tl.constexpr,
+    BLOCK: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    r = tl.program_id(0).to(tl.int64)
+    row = x + r * stride_n
+    lane = tl.arange(0, BLOCK)
+    low: tl.constexpr = float("-inf")
+    y, w, known = _target(target, weight, r, r >= 0, C, ignore_index, ACC)
+    chosen = tl.load(row + y * stride_c, mask=known, other=0.0).to(ACC)
+    high = tl.full((BLOCK,), low, ACC)
+    total = tl.zeros((BLOCK,), ACC)
+    weighted = tl.zeros((BLOCK,), ACC)
+    shares = tl.zeros((BLOCK,), ACC)
+    for start in range(0, C, BLOCK * UNROLL):
+        above = high
+        values = ()
+        for u in tl.static_range(UNROLL):
+            c = start + u * BLOCK + lane
+            v = tl.load(row + c * stride_c, mask=c < C, other=low).to(ACC)
+            above = tl.maximum(above, v)
+            values = values + (v,)
+        base = tl.where(above == low, 0.0, above)  # -inf - -inf would be NaN
+        total = total * tl.exp(high - base)
+        for u in tl.static_range(UNROLL):
+            total += tl.exp(values[u] - base)
+            if SMOOTH:
+                c = start + u * BLOCK + lane
+                if weight is None:
+                    weighted += tl.where(c < C, values[u], 0.0)
+                else:
+                    wc = tl.load(weight + c, mask=c < C, other=0.0).to(ACC)
+                    weighted += tl.where(c < C, values[u] * wc, 0.0)
+                    shares += wc
+        high = above
+    best = tl.max(high, 0)
+    base = tl.where(best == low, 0.0, best)
+    norm = tl.log(tl.sum(total * tl.exp(high - base), 0)) + base
+    loss = w * (norm - chosen)
+    main = w
+    part = w
+    share = smoothing / C
+    if SMOOTH:
+        if weight is None:
+            whole = tl.cast(C, ACC)
+        else:
+            whole = tl.sum(shares, 0)
+        main = w * (1.0 - smoothing)
+        part = main + share * whole
+        loss = (1.0 - smoothing) * loss + share * (whole * norm - tl.sum(weighted, 0))
+    if Z:
+        loss += w * (z_loss * norm * norm)
+        part += 2.0 * z_loss * w * norm
+    ignored = y == ignore_index
+    tl.store(losses + r, tl.where(ignored, 0.0, loss).to(losses.dtype.element_ty))
+    if weights is not None:
+        tl.store(weights + r, w)
+    if lse is not None:
+        tl.store(lse + r, norm)
+    if GRAD:
+        factor = tl.full((), 1.0, ACC)
+        if g is not None:
+            factor = tl.load(g + r * stride_g).to(ACC)
+        for start in range(0, C, BLOCK * UNROLL):
+            for u in tl.static_range(UNROLL):
+                c = start + u * BLOCK + lane
+                at = row + c * stride_c
+                d = tl.exp(tl.load(at, mask=c < C, other=low).to(ACC) - norm) * part - tl.where(c == y, main, 0.0)
+                if SMOOTH:
+                    if weight is None:
+                        d -= share
+                    else:
+                        d -= share * tl.load(weight + c, mask=c < C, other=0.0).to(ACC)
+                d = tl.where(ignored, 0.0, d * factor)
+                tl.store(at, d.to(x.dtype.element_ty), mask=c < C)
 
 
 # One program adds up what the others left: reads P sums and P weights, writes the loss and what it was divided by.
@@ -124,8 +216,8 @@ def cross_entropy_sum_kernel(out, total, losses, weights, P, MEAN: tl.constexpr,
 @jit
 def cross_entropy_grad_kernel(
     dx, g, x, target, weight, lse, total, R, C, S, stride_n, stride_c, stride_s, stride_on, stride_oc, stride_os,
-    ignore_index, smoothing, stride_g,
-    LOG_PROBABILITIES: tl.constexpr, SMOOTH: tl.constexpr, ACC: tl.constexpr,
+    ignore_index, smoothing, z_loss, stride_g,
+    LOG_PROBABILITIES: tl.constexpr, SMOOTH: tl.constexpr, Z: tl.constexpr, ACC: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     tiles_c = tl.cdiv(C, BLOCK_C)  # the second dimension of a grid ends at 65535
@@ -142,7 +234,8 @@ def cross_entropy_grad_kernel(
     else:
         at = (n * stride_n + s * stride_s)[:, None] + c[None, :] * stride_c
         v = tl.load(x + at, mask=there, other=0.0).to(ACC)
-        p = tl.exp(v - tl.load(lse + r, mask=inside, other=0.0).to(ACC)[:, None])
+        norm = tl.load(lse + r, mask=inside, other=0.0).to(ACC)
+        p = tl.exp(v - norm[:, None])
         if SMOOTH:
             share = smoothing / C
             if weight is None:
@@ -154,18 +247,12 @@ def cross_entropy_grad_kernel(
             d = d - tl.where(hit, main[:, None], 0.0) - (share * each)[None, :]
         else:
             d = w[:, None] * (p - tl.where(hit, 1.0, 0.0))
+        if Z:
+            d += p * (2.0 * z_loss * w * norm)[:, None]
     # a row that is left out has no gradient, not 0 * inf where nothing counts and the mean divides by 0
     d = tl.where((y == ignore_index)[:, None], 0.0, d * scale[:, None])
     out = dx + (n * stride_on + s * stride_os)[:, None] + c[None, :] * stride_oc
     tl.store(out, d.to(dx.dtype.element_ty), mask=there)
-
-
-def _contiguous(x: DeviceArray) -> DeviceArray:
-    if is_contiguous(x):
-        return x
-    copied = empty(x.shape, x.dtype, x.device)
-    pointwise.copy(copied, x)
-    return copied
 
 
 def _layout(x: DeviceArray) -> tuple[DeviceArray, tuple[int, int, int], tuple[int, int, int]]:
@@ -176,7 +263,7 @@ def _layout(x: DeviceArray) -> tuple[DeviceArray, tuple[int, int, int], tuple[in
     if x.ndim == 2:
         return x, (*shape, 1), (*strides, 0)
     if x.ndim > 3:
-        x = _contiguous(x)
+        x = contiguous(x)
         s = int(np.prod(shape[2:]))
         return x, (shape[0], shape[1], s), (shape[1] * s, s, 1)
     return x, shape, strides  # type: ignore[return-value]
@@ -190,53 +277,77 @@ def _blocks(C: int, S: int) -> tuple[int, int]:
     return max(1, 2048 // block), block
 
 
+def row_blocks(C: int, acc: np.dtype[Any], device: Device) -> dict[str, int]:
+    """BLOCK and UNROLL of the kernel of rows, with its warps: 16 bytes of half numbers a thread and block."""
+    family = hardware(device).family
+    most = 128 if family == "native" else 1024 if acc == _FLOAT64 else 2048
+    block = min(next_power_of_2(C), most)
+    warps = block // (512 if family == "cdna" else 256)
+    return {"BLOCK": block, "UNROLL": min(4, cdiv(C, block)), "num_warps": max(1, warps)}
+
+
 def cross_entropy(
     out: DeviceArray, lse: DeviceArray, total: DeviceArray, input: DeviceArray, target: DeviceArray,
     weight: DeviceArray | None, ignore_index: int, reduction: str, label_smoothing: float, log_probabilities: bool,
+    z_loss: float,
 ) -> None:  # fmt: skip
     """out = the loss, lse = log Σ e^x of each row, total = what a mean was divided by."""
     x, (N, C, S), strides = _layout(input)
-    R, kind = N * S, REDUCTIONS[reduction]
-    block_r, block_c = _blocks(C, S)
-    P = cdiv(R, block_r)
+    R, kind, acc = N * S, REDUCTIONS[reduction], lse.dtype
     partial = kind != NONE
-    losses = empty((P,), lse.dtype, out.device) if partial else out
-    weights = empty((P,), lse.dtype, out.device) if partial else None
-    launch(
-        cross_entropy_kernel, (P,), losses, weights, lse, x, _contiguous(target), _flat(weight), R, C, S, *strides,
-        ignore_index, _number(label_smoothing, lse), LOG_PROBABILITIES=log_probabilities, SMOOTH=label_smoothing != 0,
-        PARTIAL=partial, ACC=lse.dtype, BLOCK_R=block_r, BLOCK_C=block_c,
-    )  # fmt: skip
-    if partial:
-        launch(cross_entropy_sum_kernel, (1,), out, total, losses, weights, P, MEAN=kind == MEAN, BLOCK=1024)
+    numbers = ignore_index, number(label_smoothing, acc), number(z_loss, acc)
+    rows = S == 1 and C > LONG and C * abs(strides[1]) < 1 << 31 and not log_probabilities
+    block_r, block_c = (1, 0) if rows else _blocks(C, S)
+    P = cdiv(R, block_r)
+    losses = empty((P,), acc, out.device) if partial else out
+    weights = empty((P,), acc, out.device) if partial else None
+    flags = {"SMOOTH": label_smoothing != 0, "Z": z_loss != 0, "ACC": acc}
+    if rows:
+        launch(
+            cross_entropy_row_kernel, (R,), losses, weights, lse, x, contiguous(target), _flat(weight), None, C,
+            strides[0], strides[1], 0, *numbers, GRAD=False, **flags, **row_blocks(C, acc, out.device),
+        )  # fmt: skip
     else:
-        create.full(total, (), 1.0, total.dtype, total.device)
+        launch(
+            cross_entropy_kernel, (P,), losses, weights, lse, x, contiguous(target), _flat(weight), R, C, S, *strides,
+            *numbers, LOG_PROBABILITIES=log_probabilities, PARTIAL=partial, BLOCK_R=block_r, BLOCK_C=block_c, **flags,
+        )  # fmt: skip
+    total_of(out, total, losses, weights, kind)
     if log_probabilities:
         create.full(lse, lse.shape, 0.0, lse.dtype, lse.device)
 
 
+def total_of(out: DeviceArray, total: DeviceArray, losses: DeviceArray, weights: DeviceArray | None, kind: int) -> None:
+    """out = the sum or mean of the losses, total = what they were divided by; nothing but total = 1 for 'none'."""
+    if weights is None:
+        create.full(total, (), 1.0, total.dtype, total.device)
+    else:
+        launch(cross_entropy_sum_kernel, (1,), out, total, losses, weights, losses.size, MEAN=kind == MEAN, BLOCK=1024)
+
+
 def _flat(weight: DeviceArray | None) -> DeviceArray | None:
-    return None if weight is None else _contiguous(weight)
+    return None if weight is None else contiguous(weight)
 
 
-def _number(value: float, like: DeviceArray) -> Any:
-    return np.float64(value) if like.dtype == _FLOAT64 else float(value)
+def number(value: float, acc: np.dtype[Any]) -> Any:
+    return np.float64(value) if acc == _FLOAT64 else float(value)
 
 
 def cross_entropy_grad(
     out: DeviceArray, grad: DeviceArray, input: DeviceArray, target: DeviceArray, weight: DeviceArray | None,
     lse: DeviceArray, total: DeviceArray, ignore_index: int, label_smoothing: float, log_probabilities: bool,
+    z_loss: float,
 ) -> None:  # fmt: skip
     """out = grad times the derivative of the loss."""
     x, (N, C, S), strides = _layout(input)
-    R = N * S
+    R, acc = N * S, compute_dtype(input.dtype)
     block_r, block_c = _blocks(C, S)
     block_c = min(block_c, 1024)
-    grad = _contiguous(grad)
+    grad = contiguous(grad)
     launch(
-        cross_entropy_grad_kernel, (cdiv(R, block_r) * cdiv(C, block_c),), out, grad, x, _contiguous(target),
-        _flat(weight), _contiguous(lse), total, R, C, S, *strides, C * S, S, 1, ignore_index,
-        _number(label_smoothing, input), 1 if grad.ndim else 0, LOG_PROBABILITIES=log_probabilities,
-        SMOOTH=label_smoothing != 0, ACC=_FLOAT64 if input.dtype == _FLOAT64 else _FLOAT32,
+        cross_entropy_grad_kernel, (cdiv(R, block_r) * cdiv(C, block_c),), out, grad, x, contiguous(target),
+        _flat(weight), contiguous(lse), total, R, C, S, *strides, C * S, S, 1, ignore_index,
+        number(label_smoothing, acc), number(z_loss, acc), 1 if grad.ndim else 0,
+        LOG_PROBABILITIES=log_probabilities, SMOOTH=label_smoothing != 0, Z=z_loss != 0, ACC=acc,
         BLOCK_R=block_r, BLOCK_C=block_c,
     )  # fmt: skip

@@ -9,31 +9,33 @@ import numpy as np
 
 from tensorlib._array import DeviceArray, empty, expand, is_contiguous
 from tensorlib.kernels import create, pointwise
+from tensorlib.kernels import rows as blocks
 from tensorlib.kernels.pointwise import collapse
 from tensorlib.kernels.reduction import (
     SUM,
     Reduction,
     _add2,
     _map_moments,
+    _map_state2,
     _moments,
     _state2,
+    _step_moments,
     compute_dtype,
     lanes,
     reduce,
     strided,
 )
+from tensorlib.kernels.rows import Need, Rows
+from tensorlib.runtime.autotune import Config
 from tensorlib.runtime.compiler import jit
 from tensorlib.runtime.hardware import hardware
-from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
+from tensorlib.runtime.launch import cdiv, launch
 
 if TYPE_CHECKING:
     import triton.language as tl
 
 _FLOAT64 = np.dtype(np.float64)
-ROW = 8192  # elements of a row a program keeps in registers; longer rows are read twice
-TILE = 2048  # elements a program takes at a time where rows are short, or long
-PROGRAMS = 256  # that share the rows when the gradients of weight and bias are summed
-FEW_PROGRAMS = 32  # the same on a processor, which has fewer cores
+FEW_PROGRAMS = 32  # that share the rows when the gradients of weight and bias are summed, on a processor
 
 _join_moments = lanes(_moments)
 
@@ -54,13 +56,14 @@ def _affine(v, weight, bias, n, inside, column_shape, stride_w, stride_b, COLUMN
 
 # One program owns BLOCK_M rows of N elements. ONE: BLOCK_N covers a row, read once, the variance by two passes over
 # registers; otherwise a first walk by Welford's method a lane, joined at the end. RMS: no mean, no bias. Reads the
-# input once (ONE) or twice and the weights once a program, writes the output, and mean and 1/deviation a row.
+# input once (ONE) or twice and the weights once a program, writes the output, and mean and 1/deviation a row. UNIT
+# divides N and where rows begin.
 # Ba et al. 2016; Zhang & Sennrich 2019.
 @jit
 def layer_norm_kernel(
     out, mean, rstd, x, weight, bias, M, N, eps, row_shape, stride_xm, column_shape, stride_xn, stride_w, stride_b,
     RMS: tl.constexpr, ONE: tl.constexpr, COMPUTE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    WIDE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    UNIT: tl.constexpr, WIDE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     m = tl.program_id(0)
     lane = tl.arange(0, BLOCK_N)
@@ -69,7 +72,8 @@ def layer_norm_kernel(
         lane = lane.to(tl.int64)
     m = m * BLOCK_M + tl.arange(0, BLOCK_M)
     rows = (m < M)[:, None]
-    from_ = strided(m, row_shape, stride_xm, ROWS)[:, None]
+    N = N // UNIT * UNIT
+    from_ = strided(m, row_shape, stride_xm, ROWS)[:, None] // UNIT * UNIT
     to = (m * N)[:, None]
     size = tl.cast(N, COMPUTE)
     if ONE:
@@ -123,14 +127,14 @@ def layer_norm_kernel(
 
 # One program owns ``share`` rows, BLOCK_M at a time. With h = (x - mean) rstd and d = g weight, the gradient of the
 # input is rstd (d - mean(d) - h mean(d h)); RMS: without mean(d). ONE: BLOCK_N covers a row, x and g are read once, and
-# the program's sums of g h and g are written for each column, to be summed over programs: bytes 2 reads, 1 write and
-# 2 N numbers a program. Otherwise x and g are read twice.
+# the program's sums of g h and g, where they are wanted, are written for each column, to be summed over programs: bytes
+# 2 reads, 1 write and 2 N numbers a program. Otherwise x and g are read twice. UNIT divides N and where rows begin.
 @jit
 def layer_norm_grad_kernel(
     out, part_weight, part_bias, g, x, weight, mean, rstd, M, N, share,
     row_shape, stride_gm, stride_xm, column_shape, stride_gn, stride_xn, stride_w,
     RMS: tl.constexpr, ONE: tl.constexpr, COMPUTE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    WIDE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    UNIT: tl.constexpr, WIDE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     lane = tl.arange(0, BLOCK_N)
@@ -138,6 +142,7 @@ def layer_norm_grad_kernel(
         program = program.to(tl.int64)
         lane = lane.to(tl.int64)
     start = program * share
+    N = N // UNIT * UNIT
     size = tl.cast(N, COMPUTE)
     inside = (lane < N)[None, :]
     if ONE:
@@ -149,8 +154,8 @@ def layer_norm_grad_kernel(
     for at_m in range(start, tl.minimum(start + share, M), BLOCK_M):
         m = at_m + tl.arange(0, BLOCK_M)
         rows = (m < M)[:, None]
-        g_m = strided(m, row_shape, stride_gm, ROWS)[:, None]
-        x_m = strided(m, row_shape, stride_xm, ROWS)[:, None]
+        g_m = strided(m, row_shape, stride_gm, ROWS)[:, None] // UNIT * UNIT
+        x_m = strided(m, row_shape, stride_xm, ROWS)[:, None] // UNIT * UNIT
         to = (m * N)[:, None]
         scale = tl.load(rstd + m, mask=m < M, other=0.0)[:, None]
         if RMS:
@@ -208,6 +213,8 @@ def _rows_and_columns(arrays: Sequence[DeviceArray], columns: Sequence[Any], lea
     """Row shape and strides of arrays; column shape and strides of arrays, then of the weights (None: as none)."""
     shape = arrays[0].shape
     row_shape, rows = collapse(shape[:lead], [a.strides[:lead] for a in arrays])
+    if row_shape == (1,):  # a stride of 0, whose multiples the compiler knows to be aligned; of 1 it does not
+        rows = [(0,)] * len(arrays)
     column_shape, cols = collapse(
         shape[lead:], [*(a.strides[lead:] for a in arrays), *(None if c is None else c.strides for c in columns)]
     )
@@ -217,15 +224,6 @@ def _rows_and_columns(arrays: Sequence[DeviceArray], columns: Sequence[Any], lea
 def _wide(arrays: Sequence[DeviceArray], extra: int) -> bool:
     spans = [sum(abs(s) * (n - 1) for s, n in zip(a.strides, a.shape, strict=True)) for a in arrays]
     return max(*spans, arrays[0].size + extra) >= 1 << 31
-
-
-def _blocks(M: int, N: int) -> tuple[bool, int, int, int]:
-    """(a row in one block, BLOCK_M, BLOCK_N, warps)."""
-    one = N <= ROW
-    block_n = next_power_of_2(N) if one else 2 * TILE
-    block_m = min(next_power_of_2(M), max(TILE // block_n, 1))
-    tile = block_m * block_n
-    return one, block_m, block_n, 16 if tile > 4096 else 8 if tile > 2048 else 4
 
 
 def _number(value: float, compute: np.dtype[Any]) -> Any:
@@ -245,13 +243,24 @@ def layer_norm(
     N = x.size // M
     compute = compute_dtype(x.dtype)
     row_shape, rows, column_shape, cols = _rows_and_columns([x], [weight, bias], lead)
-    one, block_m, block_n, warps = _blocks(M, N)
-    launch(
-        layer_norm_kernel, (cdiv(M, block_m),), out, mean, rstd, x, weight, bias, M, N, _number(eps, compute),
-        row_shape, rows[0], column_shape, *cols, RMS=mean is None, ONE=one, COMPUTE=compute, ROWS=len(row_shape),
-        COLUMNS=len(column_shape), WIDE=_wide([out, x], block_m * block_n * 2), BLOCK_M=block_m, BLOCK_N=block_n,
-        num_warps=warps,
-    )  # fmt: skip
+    unit = blocks.unit(N, row_shape, rows) if cols[0] == (1,) else 1
+
+    def run(config: Config, *made: DeviceArray) -> None:
+        out, mean, rstd = blocks.among(outputs, made)
+        block_m, block_n = config["BLOCK_M"], config["BLOCK_N"]
+        launch(
+            layer_norm_kernel, (cdiv(M, block_m),), out, mean, rstd, x, weight, bias, M, N, _number(eps, compute),
+            row_shape, rows[0], column_shape, *cols, RMS=mean is None, COMPUTE=compute, ROWS=len(row_shape),
+            COLUMNS=len(column_shape), UNIT=unit, WIDE=_wide([out, x], block_m * block_n * 2), **config.launch,
+        )  # fmt: skip
+
+    problem = Rows(M, N, x.itemsize, compute, False, False)
+    outputs = (out, mean, rstd)
+    there = tuple(a for a in outputs if a is not None)
+    run(LAYER_NORM.choose(problem, x.device, run, there), *there)
+
+
+_GRAD = Need(8, 3.5, 7.2, 2, 2)
 
 
 @jit
@@ -266,6 +275,7 @@ def _map_weight(x, g, rstd, n, arg):
 
 _SUM_WEIGHT_BIAS = Reduction(_map_weight_bias, _add2, _state2, (0.0, 0.0), (None, None))
 _SUM_WEIGHT = Reduction(_map_weight, _add2, _state2, (0.0, 0.0), (None, None))
+_SUM_BOTH = Reduction(_map_state2, _add2, _state2, (0.0, 0.0), (None, None))
 
 
 def layer_norm_grad(
@@ -283,27 +293,61 @@ def layer_norm_grad(
     compute = compute_dtype(x.dtype)
     mean, rstd = (a if a is None or is_contiguous(a) else _dense(a) for a in (mean, rstd))
     row_shape, rows, column_shape, cols = _rows_and_columns([g, x], [weight], lead)
-    one, block_m, block_n, warps = _blocks(M, N)
-    most = FEW_PROGRAMS if hardware(x.device).family == "native" else PROGRAMS
-    share = cdiv(cdiv(M, block_m), most) * block_m if one else block_m
-    programs = cdiv(M, share)
-    wanted = [one and w is not None for w in (g_weight, g_bias)]
-    parts = [empty((programs, N), compute, x.device) if w else None for w in wanted]
-    launch(
-        layer_norm_grad_kernel, (programs,), out, *parts, g, x, weight, mean, rstd, M, N, share,
-        row_shape, *rows, column_shape, *cols, RMS=mean is None, ONE=one, COMPUTE=compute, ROWS=len(row_shape),
-        COLUMNS=len(column_shape), WIDE=_wide([out, x, g], block_m * block_n * 2), BLOCK_M=block_m, BLOCK_N=block_n,
-        num_warps=warps,
-    )  # fmt: skip
-    if one:
-        for total, part in zip((g_weight, g_bias), parts, strict=True):
-            if part is not None:
-                reduce([total], [part], (0,), SUM, [compute])
-    elif g_weight is not None or g_bias is not None:
-        stats = [_as_rows(a, x.shape, lead) for a in (mean, rstd) if a is not None]
-        flat = [empty((N,), compute, x.device) if t is None else t for t in (g_weight, g_bias)]
-        what = _SUM_WEIGHT if mean is None else _SUM_WEIGHT_BIAS
-        reduce(flat, [x, g, *stats], range(lead), what, [compute] * (2 + len(stats)))
+    unit = blocks.unit(N, row_shape, rows) if cols[:2] == [(1,), (1,)] else 1
+    given = (g_weight, g_bias)
+    sums = any(w is not None for w in given) and N <= blocks.ROW  # held in registers beside the row
+
+    def run(config: Config, *made: DeviceArray) -> None:
+        out, g_weight, g_bias = blocks.among(outputs, made)
+        one, block_m, block_n = config["ONE"], config["BLOCK_M"], config["BLOCK_N"]
+        wanted = [t if sums and one else None for t in (g_weight, g_bias)]
+        gpu = hardware(x.device)
+        share = block_m
+        if sums and one:
+            most = FEW_PROGRAMS if gpu.on_host else blocks.resident(_GRAD, config, problem, gpu)
+            share = cdiv(cdiv(M, block_m), most) * block_m
+        programs = cdiv(M, share)
+        parts = [None if t is None else empty((programs, N), compute, x.device) for t in wanted]
+        launch(
+            layer_norm_grad_kernel, (programs,), out, *parts, g, x, weight, mean, rstd, M, N, share,
+            row_shape, *rows, column_shape, *cols, RMS=mean is None, COMPUTE=compute, ROWS=len(row_shape),
+            COLUMNS=len(column_shape), UNIT=unit, WIDE=_wide([out, x, g], block_m * block_n * 2), **config.launch,
+        )  # fmt: skip
+        totals, held = [t for t in wanted if t is not None], [p for p in parts if p is not None]
+        if totals:
+            reduce(totals, held, (0,), _SUM_BOTH if len(totals) == 2 else SUM, [compute] * len(totals))
+        elif g_weight is not None or g_bias is not None:
+            stats = [_as_rows(a, x.shape, lead) for a in (mean, rstd) if a is not None]
+            flat = [empty((N,), compute, x.device) if t is None else t for t in (g_weight, g_bias)]
+            what = _SUM_WEIGHT if mean is None else _SUM_WEIGHT_BIAS
+            reduce(flat, [x, g, *stats], range(lead), what, [compute] * (2 + len(stats)))
+
+    problem = Rows(M, N, x.itemsize, compute, False, sums)
+    outputs = (out, *given)
+    there = tuple(a for a in outputs if a is not None)
+    run(LAYER_NORM_GRAD.choose(problem, x.device, run, there), *there)
+
+
+def _example(x: DeviceArray) -> None:
+    compute = compute_dtype(x.dtype)
+    out, weight = empty(x.shape, x.dtype, x.device), x[0]
+    mean, rstd = (empty(x.shape[:1], compute, x.device) for _ in range(2))
+    layer_norm(out, mean, rstd, x, weight, weight, 1, 1e-5)
+
+
+def _example_grad(x: DeviceArray) -> None:
+    out, weight = empty(x.shape, x.dtype, x.device), x[0]
+    stat = x[:, 0]
+    if stat.dtype != compute_dtype(x.dtype):
+        stat = empty(x.shape[:1], compute_dtype(x.dtype), x.device)
+        pointwise.copy(stat, x[:, 0])
+    layer_norm_grad(
+        out, empty(weight.shape, x.dtype, x.device), empty(weight.shape, x.dtype, x.device), x, x, weight, stat, stat, 1
+    )
+
+
+LAYER_NORM = blocks.tunable("layer_norm", layer_norm_kernel, Need(14, 1.55, 0, 1, 1, 2.0), _example)
+LAYER_NORM_GRAD = blocks.tunable("layer_norm_grad", layer_norm_grad_kernel, _GRAD, _example_grad)
 
 
 def _dense(a: DeviceArray) -> DeviceArray:
@@ -331,8 +375,8 @@ def _mean_rstd(mean, m2, n, count, arg):
     return (mean, 1.0 / tl.sqrt(m2 / n + arg))
 
 
-MEAN_VAR = Reduction(_map_moments, _moments, _statistics, (0.0, 0.0, 0.0), (None,) * 3)
-MEAN_RSTD = Reduction(_map_moments, _moments, _mean_rstd, (0.0, 0.0, 0.0), (None,) * 3)
+MEAN_VAR = Reduction(_map_moments, _moments, _statistics, (0.0, 0.0, 0.0), (None,) * 3, _step_moments)
+MEAN_RSTD = Reduction(_map_moments, _moments, _mean_rstd, (0.0, 0.0, 0.0), (None,) * 3, _step_moments)
 
 
 @jit
@@ -356,19 +400,24 @@ def _map_sums(x, g, mean, rstd, n, arg):
 
 
 @jit
-def _map_weighted_sums(x, g, mean, rstd, weight, n, arg):
-    d = g * weight
-    return (d, d * ((x - mean) * rstd))
+def _map_pair(a, b, weight, n, arg):
+    return (a * weight, b * weight)
 
 
 @jit
 def _means(a, b, count, arg):
-    return (a / tl.cast(count, a.dtype), b / tl.cast(count, b.dtype))
+    return (a / tl.cast(arg, a.dtype), b / tl.cast(arg, b.dtype))
+
+
+@jit
+def _twice(a, b, count, arg):
+    return (a, b, a, b)
 
 
 _SUMS = Reduction(_map_sums, _add2, _state2, (0.0, 0.0), (None, None))
-_MEANS = Reduction(_map_sums, _add2, _means, (0.0, 0.0), (None, None))
-_WEIGHTED_MEANS = Reduction(_map_weighted_sums, _add2, _means, (0.0, 0.0), (None, None))
+_SUMS_TWICE = Reduction(_map_sums, _add2, _twice, (0.0, 0.0), (None, None))
+_MEANS = Reduction(_map_state2, _add2, _means, (0.0, 0.0), (None, None))
+_WEIGHTED_MEANS = Reduction(_map_pair, _add2, _means, (0.0, 0.0), (None, None))
 
 
 def _channels(a: Any, ndim: int, absent: float = 1.0) -> Any:
@@ -406,35 +455,19 @@ def batch_norm_grad(
     n = float(x.size // max(x.shape[1], 1))
     dims = [d for d in range(x.ndim) if d != 1]
     sums = [empty(g_bias.shape, compute, x.device) for _ in range(2)]
-    reduce(sums, [x, g, _channels(mean, x.ndim), _channels(rstd, x.ndim)], dims, _SUMS, [compute] * 4)
-    pointwise.copy(g_bias, sums[0])
-    pointwise.copy(g_weight, sums[1])
-    factors = [empty(var.shape, compute, x.device) for _ in range(3)]
-    weight = 1.0 if weight is None else weight
-    _apply(_product, factors[0], [rstd, weight], compute)
-    _apply(_factor_x, factors[1], [factors[0], rstd, sums[1], g_var, n], compute)
-    _apply(_constant, factors[2], [factors[0], sums[0], g_mean, n], compute)
-    _apply(_batch_norm_input_grad, out, [g, x, *(_channels(a, x.ndim) for a in (mean, *factors))], compute)
+    reduce([*sums, g_bias, g_weight], [x, g, _channels(mean, x.ndim), _channels(rstd, x.ndim)], dims, _SUMS_TWICE,
+           [compute] * 4)  # fmt: skip
+    per = [_channels(a, x.ndim) for a in (mean, rstd, weight, *sums, g_mean, g_var)]
+    _apply(_batch_norm_input_grad, out, [g, x, *per, n], compute)
 
 
+# Those of one channel are the same for a whole row, or column, of a tile, and are computed once for it.
 @jit
-def _product(x, y):
-    return x * y
-
-
-@jit
-def _factor_x(scale, rstd, sum_gh, g_var, n):
-    return (2.0 * g_var - scale * rstd * sum_gh) / n
-
-
-@jit
-def _constant(scale, sum_g, g_mean, n):
-    return (g_mean - scale * sum_g) / n
-
-
-@jit
-def _batch_norm_input_grad(g, x, mean, factor_g, factor_x, constant):
-    return g * factor_g + (x - mean) * factor_x + constant
+def _batch_norm_input_grad(g, x, mean, rstd, weight, sum_g, sum_gh, g_mean, g_var, n):
+    scale = rstd * weight
+    factor = (2.0 * g_var - scale * rstd * sum_gh) / n
+    constant = (g_mean - scale * sum_g) / n
+    return g * scale + (x - mean) * factor + constant
 
 
 def _grouped(x: DeviceArray, num_groups: int) -> DeviceArray:
@@ -466,7 +499,7 @@ def group_norm_grad(
     out: DeviceArray, g_weight: DeviceArray, g_bias: DeviceArray, g: DeviceArray, x: DeviceArray, weight: Any,
     mean: DeviceArray, rstd: DeviceArray, num_groups: int,
 ) -> None:  # fmt: skip
-    """Gradients of group_norm: two means a group, two sums a channel, then one pass."""
+    """Gradients of group_norm: two sums a sample and channel, from which all others are made, then one pass."""
     if not x.size:
         for a in (g_weight, g_bias):
             create.full(a, None, 0, None, None)
@@ -474,10 +507,13 @@ def group_norm_grad(
     compute = compute_dtype(x.dtype)
     x, g, out = (_grouped(a, num_groups) for a in (x, g, out))
     stats = [_as_rows(a, x.shape, 2) for a in (mean, rstd)]
-    weights = [] if weight is None else [_of_groups(weight, num_groups, x.ndim)]
+    sums = [empty(x.shape[:3], compute, x.device) for _ in range(2)]
+    reduce(sums, [x, g, *stats], range(3, x.ndim), _SUMS, [compute] * 4)
+    reduce([g_bias, g_weight], sums, (0,), _SUM_BOTH, [compute] * 2)
+    of_channels = [] if weight is None else [_of_groups(weight, num_groups, 3)]
     means = [empty(mean.shape, compute, x.device) for _ in range(2)]
-    reduce(means, [x, g, *stats, *weights], range(2, x.ndim), _WEIGHTED_MEANS if weights else _MEANS,
-           [compute] * (4 + len(weights)))  # fmt: skip
-    reduce([g_bias, g_weight], [x, g, *stats], (0, *range(3, x.ndim)), _SUMS, [compute] * 4)
+    reduce(means, [*sums, *of_channels], (2,), _WEIGHTED_MEANS if of_channels else _MEANS,
+           [compute] * (2 + len(of_channels)), float(x.size // mean.size))  # fmt: skip
+    weights = [1.0 if weight is None else _of_groups(weight, num_groups, x.ndim)]
     means = [_as_rows(a, x.shape, 2) for a in means]
-    _apply(_normalized_grad, out, [g, x, *stats, *(weights or [1.0]), *means], compute)
+    _apply(_normalized_grad, out, [g, x, *stats, *weights, *means], compute)

@@ -5,6 +5,7 @@ Reads each input once and writes the output once. float16 and bfloat16 are compu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +14,21 @@ import numpy as np
 from tensorlib._array import DeviceArray, empty, expand
 from tensorlib._dtypes import HALF
 from tensorlib.runtime.compiler import Jit, jit
-from tensorlib.runtime.launch import cdiv, launch
+from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 from tensorlib.runtime.recording import float64
 
 if TYPE_CHECKING:
     import triton.language as tl
 
 BLOCK = 1024
+MANY = 1 << 20  # elements that leave work for every multiprocessor in larger blocks
+TURNED = 64  # rows and columns of a tile that is turned in shared memory
 _FLOAT32, _FLOAT64, _BOOL = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.bool_)
 
 ARRAY, NUMBER, CONSTANT = 0, 1, 2  # what a value handed to the scalar function is
 
 
+# Input k at its offsets, in the dtype the scalar function wants it in; of a number, the number.
 @jit
 def _value(inputs, offsets, mask, k: tl.constexpr, KINDS: tl.constexpr, VIA: tl.constexpr, TYPES: tl.constexpr):
     if KINDS[k] == 1:
@@ -32,8 +36,10 @@ def _value(inputs, offsets, mask, k: tl.constexpr, KINDS: tl.constexpr, VIA: tl.
             v = inputs[k]
         else:
             v = tl.cast(inputs[k], TYPES[k])
+    elif KINDS[k] == 2:
+        v = 0  # a tuple cannot hold None or a string
     else:
-        v = tl.load(inputs[k] + offsets[k], mask=mask)
+        v = tl.load(inputs[k] + offsets, mask=mask)
         if VIA[k] is not None:
             v = v.to(VIA[k])
         if TYPES[k] is not None:
@@ -41,43 +47,9 @@ def _value(inputs, offsets, mask, k: tl.constexpr, KINDS: tl.constexpr, VIA: tl.
     return v
 
 
-# One program owns BLOCK consecutive elements of the output in C order. RANK 0: every array is contiguous and of the
-# output's shape; otherwise the element number is split into RANK indices, each array with its own strides.
+# fn of the values, the constants of the kernel in their places.
 @jit
-def pointwise_kernel(
-    out, inputs, n, shape, out_strides, in_strides,
-    fn: tl.constexpr, KINDS: tl.constexpr, VIA: tl.constexpr, TYPES: tl.constexpr, CONSTANTS: tl.constexpr,
-    RANK: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    i = tl.program_id(0)
-    if WIDE:
-        i = i.to(tl.int64)
-    i = i * BLOCK + tl.arange(0, BLOCK)
-    mask = i < n
-    offsets = ()
-    if RANK == 0:
-        at = i
-        for _ in tl.static_range(len(KINDS)):
-            offsets = offsets + (i,)
-    else:
-        rest = i
-        at = tl.zeros_like(i)
-        for _ in tl.static_range(len(KINDS)):
-            offsets = offsets + (at,)
-        for d in tl.static_range(RANK - 1, -1, -1):
-            index = rest % shape[d]
-            rest = rest // shape[d]
-            at += index * out_strides[d]
-            moved = ()
-            for k in tl.static_range(len(KINDS)):
-                moved = moved + (offsets[k] + index * in_strides[k][d],)
-            offsets = moved
-    values = ()
-    for k in tl.static_range(len(KINDS)):
-        if KINDS[k] == 2:
-            values = values + (0,)  # a tuple cannot hold None or a string
-        else:
-            values = values + (_value(inputs, offsets, mask, k, KINDS, VIA, TYPES),)
+def _call(fn: tl.constexpr, values, KINDS: tl.constexpr, CONSTANTS: tl.constexpr):
     if CONSTANTS is None:
         result = fn(*values)
     elif len(KINDS) == 2:
@@ -117,7 +89,124 @@ def pointwise_kernel(
         )
     else:
         tl.static_assert(False, "a scalar function with constants takes at most six arguments, the first no constant")
-    tl.store(out + at, tl.cast(result, out.dtype.element_ty), mask=mask)
+    return result
+
+
+# out = fn(inputs) at element numbers i of contiguous arrays.
+@jit
+def _flat(out, inputs, i, mask, fn: tl.constexpr, KINDS: tl.constexpr, VIA: tl.constexpr, TYPES: tl.constexpr,
+          CONSTANTS: tl.constexpr):  # fmt: skip
+    values = ()
+    for k in tl.static_range(len(KINDS)):
+        values = values + (_value(inputs, i, mask, k, KINDS, VIA, TYPES),)
+    tl.store(out + i, tl.cast(_call(fn, values, KINDS, CONSTANTS), out.dtype.element_ty), mask=mask)
+
+
+# One program owns BLOCK consecutive elements of the output in C order. RANK 0: every array is contiguous and of the
+# output's shape; otherwise the element number is split into RANK indices, each array with its own strides. A mask that
+# ends within 16 elements would leave loads of one element: the last n % 16 (TAIL) are the last program's, apart.
+@jit
+def pointwise_kernel(
+    out, inputs, n, shape, out_strides, in_strides,
+    fn: tl.constexpr, KINDS: tl.constexpr, VIA: tl.constexpr, TYPES: tl.constexpr, CONSTANTS: tl.constexpr,
+    RANK: tl.constexpr, TAIL: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    i = tl.program_id(0)
+    if WIDE:
+        i = i.to(tl.int64)
+    i = i * BLOCK + tl.arange(0, BLOCK)
+    if RANK == 0:
+        if TAIL:
+            whole = n // 16 * 16
+            _flat(out, inputs, i, i < whole, fn, KINDS, VIA, TYPES, CONSTANTS)
+            if tl.program_id(0) == tl.num_programs(0) - 1:
+                rest = whole + tl.arange(0, 16)
+                _flat(out, inputs, rest, rest < n, fn, KINDS, VIA, TYPES, CONSTANTS)
+        else:
+            _flat(out, inputs, i, i < n, fn, KINDS, VIA, TYPES, CONSTANTS)
+    else:
+        mask = i < n
+        rest = i
+        at = tl.zeros_like(i)
+        offsets = ()
+        for _ in tl.static_range(len(KINDS)):
+            offsets = offsets + (at,)
+        for d in tl.static_range(RANK - 1, -1, -1):
+            index = rest
+            if d > 0:
+                index = rest % shape[d]
+                rest = rest // shape[d]
+            at += index * out_strides[d]
+            moved = ()
+            for k in tl.static_range(len(KINDS)):
+                moved = moved + (offsets[k] + index * in_strides[k][d],)
+            offsets = moved
+        values = ()
+        for k in tl.static_range(len(KINDS)):
+            values = values + (_value(inputs, offsets[k], mask, k, KINDS, VIA, TYPES),)
+        tl.store(out + at, tl.cast(_call(fn, values, KINDS, CONSTANTS), out.dtype.element_ty), mask=mask)
+
+
+# One program owns BLOCK_M rows of BLOCK_N neighbours along the last dim of the output; a row is one of the M elements
+# of the other RANK dims, numbered in C order, so that indices are divided once a row and not once an element. VARIES: 1
+# for an input that varies along a row, 2 from row to row; it is read only so often. Inputs whose neighbours lie along
+# the dim before the last are read in their own order and turned in shared memory. UNIT divides N and every other stride
+# of the output and of the inputs marked 4 in VARIES, which have neighbours along a row.
+@jit
+def pointwise_tile_kernel(
+    out, inputs, M, N, shape, out_strides, in_strides,
+    fn: tl.constexpr, KINDS: tl.constexpr, VIA: tl.constexpr, TYPES: tl.constexpr, CONSTANTS: tl.constexpr,
+    VARIES: tl.constexpr, RANK: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    N = N // UNIT * UNIT
+    tiles = tl.cdiv(N, BLOCK_N)
+    m = tl.program_id(0) // tiles
+    n = tl.program_id(0) % tiles
+    if WIDE:
+        m = m.to(tl.int64)
+        n = n.to(tl.int64)
+    m = m * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = n * BLOCK_N + tl.arange(0, BLOCK_N)
+    rows, columns = (m < M)[:, None], (n < N)[None, :]
+    at = tl.zeros_like(m)
+    offsets = ()
+    for _ in tl.static_range(len(KINDS)):
+        offsets = offsets + (at,)
+    rest = m
+    for d in tl.static_range(RANK - 1, -1, -1):
+        index = rest
+        if d > 0:
+            index = rest % shape[d]
+            rest = rest // shape[d]
+        at += index * out_strides[d]
+        moved = ()
+        for k in tl.static_range(len(KINDS)):
+            moved = moved + (offsets[k] + index * in_strides[k][d],)
+        offsets = moved
+    values = ()
+    for k in tl.static_range(len(KINDS)):
+        if KINDS[k] == 0:
+            if VARIES[k] & 3 == 3:
+                row = offsets[k][:, None]
+                if VARIES[k] & 4 and UNIT > 1:
+                    row = row // UNIT * UNIT
+                at_k = row + (n * in_strides[k][RANK])[None, :]
+                v = _value(inputs, at_k, rows & columns, k, KINDS, VIA, TYPES)
+            elif VARIES[k] & 3 == 2:
+                v = _value(inputs, offsets[k], m < M, k, KINDS, VIA, TYPES)[:, None]
+            elif VARIES[k] & 3 == 1:
+                v = _value(inputs, n * in_strides[k][RANK], n < N, k, KINDS, VIA, TYPES)[None, :]
+            else:
+                v = _value(inputs, tl.zeros((1, 1), tl.int32), None, k, KINDS, VIA, TYPES)
+            values = values + (tl.broadcast_to(v, (BLOCK_M, BLOCK_N)),)
+        else:
+            values = values + (_value(inputs, None, None, k, KINDS, VIA, TYPES),)
+    row = at[:, None]
+    if UNIT > 1:
+        row = row // UNIT * UNIT
+    result = tl.cast(_call(fn, values, KINDS, CONSTANTS), out.dtype.element_ty)
+    tl.store(out + (row + (n * out_strides[RANK])[None, :]), result, mask=rows & columns)
 
 
 @jit
@@ -156,32 +245,84 @@ def run(
             types.append(None)
             constants.append(v)
             arrays.append(None)
-    shape, strides = collapse(out.shape, [out.strides, *[None if a is None else a.strides for a in arrays]])
+    shape, strides = _ordered(out.shape, [out.strides, *[None if a is None else a.strides for a in arrays]])
     flat = len(shape) == 1 and all(s is None or s == (1,) for s in strides)
-    if flat:
-        shape, strides = (), [None if s is None else () for s in strides]
-    rank = len(shape)
-    zero = (0,) * rank
     # Offsets fit 32 bits while no array's span, nor the padded element count, passes 2**31.
     span = max(sum(abs(t) * (m - 1) for t, m in zip(s, shape, strict=True)) for s in strides if s is not None)
-    launch(
-        pointwise_kernel,
-        (cdiv(n, BLOCK),),
-        out,
-        tuple(inputs),
-        n,
-        shape,
-        strides[0],
-        tuple(zero if s is None else s for s in strides[1:]),
-        fn=fn,
-        KINDS=tuple(kinds),
-        VIA=tuple(via),
-        TYPES=tuple(types),
+    common = dict(
+        fn=fn, KINDS=tuple(kinds), VIA=tuple(via), TYPES=tuple(types),
         CONSTANTS=tuple(constants) if CONSTANT in kinds else None,
-        RANK=rank,
-        WIDE=max(span, n + BLOCK) >= 1 << 31,
-        BLOCK=BLOCK,
-    )
+    )  # fmt: skip
+    tile = None if flat or len(shape) == 1 else _tile(shape, strides, out.itemsize)
+    if tile is not None:
+        shape, strides, block_m, block_n = tile
+        m, N = n // shape[-1], shape[-1]
+        launch(
+            pointwise_tile_kernel, (cdiv(m, block_m) * cdiv(N, block_n),), out, tuple(inputs), m, N, shape[:-1],
+            strides[0], tuple((0,) * len(shape) if s is None else s for s in strides[1:]), **common,
+            **_layout(N, strides), RANK=len(shape) - 1, WIDE=max(span, m + block_m, N + block_n) >= 1 << 31,
+            BLOCK_M=block_m, BLOCK_N=block_n,
+        )  # fmt: skip
+        return
+    if flat:
+        shape, strides = (), [None if s is None else () for s in strides]
+    zero = (0,) * len(shape)
+    # Two vectors of 16 bytes a thread where there are enough programs: a load has to be under way while others wait.
+    narrow = min(out.itemsize, *(a.itemsize for a in arrays if a is not None), 4) < 4
+    block = 2 * BLOCK if flat and narrow and n >= MANY else BLOCK
+    launch(
+        pointwise_kernel, (cdiv(n, block),), out, tuple(inputs), n, shape, strides[0],
+        tuple(zero if s is None else s for s in strides[1:]), **common, RANK=len(shape), TAIL=n % 16 != 0 and flat,
+        WIDE=max(span, n + block) >= 1 << 31, BLOCK=block,
+    )  # fmt: skip
+
+
+def _ordered(shape: Sequence[int], strides: Sequence[Any]) -> tuple[tuple[int, ...], list[Any]]:
+    """`collapse` with the dims in the order of the output's memory: its neighbours last."""
+    to = strides[0]
+    order = sorted(range(len(shape)), key=lambda d: -abs(to[d]) if shape[d] > 1 else -1 << 62)
+    if order != list(range(len(shape))):
+        shape = [shape[d] for d in order]
+        strides = [None if s is None else [s[d] for d in order] for s in strides]
+    return collapse(shape, strides)
+
+
+def _tile(
+    shape: tuple[int, ...], strides: list[Any], itemsize: int
+) -> tuple[tuple[int, ...], list[Any], int, int] | None:
+    """(shape, strides, BLOCK_M, BLOCK_N) for tiles of the last dim and of what is before it: of the dim along which an
+    input has its neighbours, if that is not the last. None where rows are too short for it.
+    """
+    N, last = shape[-1], len(shape) - 1
+    if N < 16:
+        return None
+    across = None
+    for s in strides[1:]:
+        if s is not None and abs(s[-1]) > 1:
+            least = min(range(last), key=lambda d: abs(s[d]) or 1 << 62)
+            if 0 < abs(s[least]) < abs(s[-1]):
+                across = least
+    if across is None:
+        block_n = min((b for b in (1024, 512, 256, 128, 64, 32, 16)), key=lambda b: (cdiv(N, b) * b * (1 + 16 / b)))
+        rows = math.prod(shape[:-1])
+        return shape, strides, min(next_power_of_2(rows), 2 * BLOCK // block_n), block_n
+    order = [*(d for d in range(last) if d != across), across, last]
+    turned = [None if s is None else tuple(s[d] for d in order) for s in strides]
+    side = TURNED // 2 if itemsize > 4 else TURNED
+    block_m = min(next_power_of_2(shape[across]), side)
+    block_n = min(next_power_of_2(N), side * side // block_m)
+    block_m = min(next_power_of_2(shape[across]), side * side // block_n)
+    return tuple(shape[d] for d in order), turned, block_m, block_n
+
+
+def _layout(N: int, strides: list[Any]) -> dict[str, Any]:
+    """How often each input is read, and the unit in which rows begin: constants of the tile kernel."""
+    rows = [strides[0], *(s for s in strides[1:] if s is not None and s[-1] == 1)]
+    unit = math.gcd(16, N, *(t for s in rows for t in s[:-1])) if strides[0][-1] == 1 else 1
+    varies = tuple(
+        0 if s is None else (s[-1] != 0) + 2 * any(s[:-1]) + 4 * (s[-1] == 1) for s in strides[1:]
+    )  # fmt: skip
+    return {"VARIES": varies, "UNIT": unit if unit in (4, 8) else 1}  # of multiples of 16 the compiler knows
 
 
 def collapse(shape: Sequence[int], strides: Sequence[Any]) -> tuple[tuple[int, ...], list[Any]]:

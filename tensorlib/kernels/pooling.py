@@ -46,12 +46,14 @@ def _forward(x, i, size, stride, padding, dilation):
     return at, (at >= 0) & (at < size)
 
 
-# The output whose window has element ``at`` of the input as its element i, in one dim: (which, whether there is one).
+# Of the outputs whose windows reach over element ``at`` of the input, the k-th from the last, in one dim: (which, the
+# element's number in its window, whether there is one).
 @jit
-def _backward(at, i, result, stride, padding, dilation):
-    start = at + padding - i * dilation
-    x = start // stride
-    return x, (start >= 0) & (start % stride == 0) & (x < result)
+def _backward(at, k, kernel, result, stride, padding, dilation):
+    x = (at + padding) // stride - k
+    offset = at + padding - x * stride
+    i = offset // dilation
+    return x, i, (x >= 0) & (x < result) & (i < kernel) & (offset % dilation == 0)
 
 
 # One program owns BLOCK outputs and reads the elements of their windows, K of them each, from cache where windows
@@ -100,23 +102,24 @@ def max_pool_take_kernel(
     tl.store(out + at, v, mask=mask)
 
 
-# One program owns BLOCK elements of the input's gradient: each sums g over the windows that hold it and chose it. The
-# numbers of K / (product of strides) windows are read for each element, and every gradient once.
+# One program owns BLOCK elements of the input's gradient: each sums g over the windows that hold it and chose it, of as
+# many as may reach over it in each dim. The numbers of K / (product of strides) windows are read for each element, and
+# every gradient once.
 @jit
 def max_pool_grad_kernel(
-    out, g, chosen, n, channels, size, result, g_strides, chosen_strides, kernel, stride, padding, dilation,
+    out, g, chosen, n, channels, size, result, g_strides, chosen_strides, kernel, stride, padding, dilation, windows,
     COMPUTE: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     at, mask, plane, d, h, w = _positions(n, size, WIDE, BLOCK)
     g += _plane(plane, channels, g_strides)
     chosen += _plane(plane, channels, chosen_strides)
     total = tl.zeros((BLOCK,), COMPUTE)
-    for f in range(kernel[0]):
-        a, in_a = _backward(d, f, result[0], stride[0], padding[0], dilation[0])
-        for i in range(kernel[1]):
-            b, in_b = _backward(h, i, result[1], stride[1], padding[1], dilation[1])
-            for j in range(kernel[2]):
-                c, in_c = _backward(w, j, result[2], stride[2], padding[2], dilation[2])
+    for kd in range(windows[0]):
+        a, f, in_a = _backward(d, kd, kernel[0], result[0], stride[0], padding[0], dilation[0])
+        for kh in range(windows[1]):
+            b, i, in_b = _backward(h, kh, kernel[1], result[1], stride[1], padding[1], dilation[1])
+            for kw in range(windows[2]):
+                c, j, in_c = _backward(w, kw, kernel[2], result[2], stride[2], padding[2], dilation[2])
                 inside = mask & in_a & in_b & in_c
                 where = a * chosen_strides[2] + b * chosen_strides[3] + c * chosen_strides[4]
                 number = tl.load(chosen + where, mask=inside, other=0).to(tl.int32)
@@ -175,18 +178,18 @@ def avg_pool_kernel(
 # One program owns BLOCK elements of the input's gradient: each sums g / divisor over the windows that hold it.
 @jit
 def avg_pool_grad_kernel(
-    out, g, n, channels, size, result, g_strides, kernel, stride, padding, divisor,
+    out, g, n, channels, size, result, g_strides, kernel, stride, padding, divisor, windows,
     INCLUDE_PAD: tl.constexpr, COMPUTE: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     at, mask, plane, d, h, w = _positions(n, size, WIDE, BLOCK)
     g += _plane(plane, channels, g_strides)
     total = tl.zeros((BLOCK,), COMPUTE)
-    for f in range(kernel[0]):
-        a, in_a = _backward(d, f, result[0], stride[0], padding[0], 1)
-        for i in range(kernel[1]):
-            b, in_b = _backward(h, i, result[1], stride[1], padding[1], 1)
-            for j in range(kernel[2]):
-                c, in_c = _backward(w, j, result[2], stride[2], padding[2], 1)
+    for kd in range(windows[0]):
+        a, _, in_a = _backward(d, kd, kernel[0], result[0], stride[0], padding[0], 1)
+        for kh in range(windows[1]):
+            b, _, in_b = _backward(h, kh, kernel[1], result[1], stride[1], padding[1], 1)
+            for kw in range(windows[2]):
+                c, _, in_c = _backward(w, kw, kernel[2], result[2], stride[2], padding[2], 1)
                 inside = mask & in_a & in_b & in_c
                 count = _divisor(a, b, c, size, kernel, stride, padding, divisor, INCLUDE_PAD)
                 count = tl.where(inside, count, 1).to(COMPUTE)
@@ -245,6 +248,12 @@ def _three(values: tuple[int, ...], fill: int) -> tuple[int, ...]:
     return (fill,) * (3 - len(values)) + tuple(values)
 
 
+def _windows(s: Any, dilation: tuple[int, ...]) -> tuple[int, ...]:
+    """How many windows may hold an element, in each dim."""
+    sizes = zip(_three(s.kernel, 1), _three(s.stride, 1), dilation, strict=True)
+    return tuple(cdiv((k - 1) * d + 1, step) for k, step, d in sizes)
+
+
 def _launch(
     kernel: Any, out: DeviceArray, arrays: tuple[Any, ...], s: Any, read: tuple[Any, ...], *rest: Any, **constants: Any
 ) -> None:
@@ -274,7 +283,8 @@ def max_pool_take(out: DeviceArray, x: DeviceArray, chosen: DeviceArray, s: Any)
 def max_pool_grad(out: DeviceArray, g: DeviceArray, chosen: DeviceArray, s: Any) -> None:
     """out = the gradient of the input of max_pool."""
     dilation = _three(s.dilation, 1)
-    _launch(max_pool_grad_kernel, out, (g, chosen), s, (g, chosen), dilation, COMPUTE=compute_dtype(g.dtype))
+    windows = _windows(s, dilation)
+    _launch(max_pool_grad_kernel, out, (g, chosen), s, (g, chosen), dilation, windows, COMPUTE=compute_dtype(g.dtype))
 
 
 def avg_pool(out: DeviceArray, x: DeviceArray, s: Any, include_pad: bool, divisor: int | None) -> None:
@@ -286,9 +296,11 @@ def avg_pool(out: DeviceArray, x: DeviceArray, s: Any, include_pad: bool, diviso
 
 def avg_pool_grad(out: DeviceArray, g: DeviceArray, s: Any, include_pad: bool, divisor: int | None) -> None:
     """out = the gradient of the input of avg_pool."""
+    windows = _windows(s, (1, 1, 1))
     _launch(
-        avg_pool_grad_kernel, out, (g,), s, (g,), divisor, INCLUDE_PAD=include_pad, COMPUTE=compute_dtype(g.dtype)
-    )
+        avg_pool_grad_kernel, out, (g,), s, (g,), divisor, windows, INCLUDE_PAD=include_pad,
+        COMPUTE=compute_dtype(g.dtype),
+    )  # fmt: skip
 
 
 def adaptive_avg_pool(out: DeviceArray, x: DeviceArray, adjoint: bool) -> None:

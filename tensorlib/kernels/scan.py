@@ -78,7 +78,7 @@ def scan_kernel(
         if REVERSE:
             at = start + (tiles - 1 - t) * BLOCK_N
         n = at + lane
-        mask = (m < M)[:, None] & (n < stop)[None, :]
+        mask = (m < M)[:, None] & (n < N)[None, :]  # chunks are of whole tiles
         values = ()
         for k in tl.static_range(len(inputs)):
             v = tl.load(inputs[k] + (rows[k][:, None] + (n * in_strides[k])[None, :]), mask=mask)
@@ -195,6 +195,8 @@ def scan(
     outer_strides = [tuple(a.strides[d] for d in outer) for a in everything]
     kept_shape, strides = pointwise.collapse([shape[d] for d in outer], outer_strides)
     kept, out_kept = strides[: len(inputs)], strides[len(inputs)]
+    if M == 1:  # a stride of 0, whose multiples the compiler knows to be aligned; of 1 it does not
+        kept_shape, kept, out_kept = (1,), [(0,)] * len(inputs), (0,)
     steps = tuple(x.strides[dim] for x in inputs)
     span = max(sum(abs(s) * (n - 1) for s, n in zip(a.strides, shape, strict=True)) for a in everything)
     if abs(steps[0]) <= abs(kept[0][-1]) or M == 1:

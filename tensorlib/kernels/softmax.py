@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorlib._array import DeviceArray
+from tensorlib._array import DeviceArray, empty
+from tensorlib.kernels import rows
 from tensorlib.kernels.pointwise import collapse
 from tensorlib.kernels.reduction import compute_dtype, strided
+from tensorlib.kernels.rows import Need, Rows
+from tensorlib.runtime.autotune import Config, Tunable
 from tensorlib.runtime.compiler import jit
-from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
+from tensorlib.runtime.launch import cdiv, launch
 
 if TYPE_CHECKING:
     import triton.language as tl
-
-ROW = 8192  # elements of a row a program keeps in registers; longer rows are read twice
-TILE = 2048  # elements a program takes at a time where rows are short, or long
 
 
 @jit
@@ -26,12 +26,13 @@ def _load(x, offsets, mask, COMPUTE: tl.constexpr, fill: tl.constexpr):
 
 # One program owns BLOCK_M rows. ONE: BLOCK_N covers a row, read once. Otherwise the first walk keeps for every lane its
 # maximum and the sum of exp(x - maximum), joined at the end; the second writes. Reads the input once (ONE) or twice,
-# writes the output once. Milakov & Gimelshein 2018, "Online normalizer calculation for softmax".
+# writes the output once. UNIT divides N and where rows begin.
+# Milakov & Gimelshein 2018, "Online normalizer calculation for softmax".
 @jit
 def softmax_kernel(
     out, x, M, N, kept_shape, stride_out_m, stride_x_m, stride_on, stride_xn,
-    LOG: tl.constexpr, ONE: tl.constexpr, COMPUTE: tl.constexpr, KEPT: tl.constexpr, WIDE: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    LOG: tl.constexpr, ONE: tl.constexpr, COMPUTE: tl.constexpr, KEPT: tl.constexpr, UNIT: tl.constexpr,
+    WIDE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     m = tl.program_id(0)
     lane = tl.arange(0, BLOCK_N)
@@ -39,8 +40,9 @@ def softmax_kernel(
         m = m.to(tl.int64)
         lane = lane.to(tl.int64)
     m = m * BLOCK_M + tl.arange(0, BLOCK_M)
-    from_ = strided(m, kept_shape, stride_x_m, KEPT)[:, None]
-    to = strided(m, kept_shape, stride_out_m, KEPT)[:, None]
+    N = N // UNIT * UNIT
+    from_ = strided(m, kept_shape, stride_x_m, KEPT)[:, None] // UNIT * UNIT
+    to = strided(m, kept_shape, stride_out_m, KEPT)[:, None] // UNIT * UNIT
     low: tl.constexpr = float("-inf")
     rows = (m < M)[:, None]
     if ONE:
@@ -61,10 +63,10 @@ def softmax_kernel(
         for at in range(0, N, BLOCK_N):
             n = at + lane[None, :]
             v = _load(x, from_ + n * stride_xn, rows & (n < N), COMPUTE, low)
-            new = tl.where(v > top, v, top)
-            base = tl.where(new == low, 0.0, new)  # nothing but -inf so far
-            total = total * tl.exp(top - base) + tl.exp(v - base)
-            top = new
+            # One exponential, of the distance to the larger; where both are -inf their sum counts for nothing later.
+            scale = tl.where(v == top, 1.0, tl.exp(-tl.abs(v - top)))
+            total = tl.where(v > top, total * scale + 1.0, total + scale)
+            top = tl.maximum(v, top)
         best = tl.max(top, 1)[:, None]
         base = tl.where(best == low, 0.0, best)
         total = tl.sum(total * tl.exp(top - base), 1)[:, None]
@@ -88,8 +90,8 @@ def softmax_kernel(
 @jit
 def softmax_grad_kernel(
     out, g, y, M, N, kept_shape, stride_out_m, stride_g_m, stride_y_m, stride_on, stride_gn, stride_yn,
-    LOG: tl.constexpr, ONE: tl.constexpr, COMPUTE: tl.constexpr, KEPT: tl.constexpr, WIDE: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    LOG: tl.constexpr, ONE: tl.constexpr, COMPUTE: tl.constexpr, KEPT: tl.constexpr, UNIT: tl.constexpr,
+    WIDE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     m = tl.program_id(0)
     lane = tl.arange(0, BLOCK_N)
@@ -97,9 +99,10 @@ def softmax_grad_kernel(
         m = m.to(tl.int64)
         lane = lane.to(tl.int64)
     m = m * BLOCK_M + tl.arange(0, BLOCK_M)
-    g_m = strided(m, kept_shape, stride_g_m, KEPT)[:, None]
-    y_m = strided(m, kept_shape, stride_y_m, KEPT)[:, None]
-    to = strided(m, kept_shape, stride_out_m, KEPT)[:, None]
+    N = N // UNIT * UNIT
+    g_m = strided(m, kept_shape, stride_g_m, KEPT)[:, None] // UNIT * UNIT
+    y_m = strided(m, kept_shape, stride_y_m, KEPT)[:, None] // UNIT * UNIT
+    to = strided(m, kept_shape, stride_out_m, KEPT)[:, None] // UNIT * UNIT
     rows = (m < M)[:, None]
     if ONE:
         n = lane[None, :]
@@ -135,8 +138,9 @@ def softmax_grad_kernel(
 
 
 def _run(
-    kernel: Any, out: DeviceArray, inputs: tuple[DeviceArray, ...], dim: int, log: bool, compute: np.dtype[Any]
-) -> None:
+    kernel: Any, tunable: Tunable, out: DeviceArray, inputs: tuple[DeviceArray, ...], dim: int, log: bool,
+    compute: np.dtype[Any],
+) -> None:  # fmt: skip
     if not out.size:
         return
     shape, N = out.shape, out.shape[dim]
@@ -144,28 +148,39 @@ def _run(
     M = out.size // N
     everything = (out, *inputs)
     kept_shape, kept = collapse([shape[d] for d in outer], [tuple(a.strides[d] for d in outer) for a in everything])
+    if M == 1:  # a stride of 0, whose multiples the compiler knows to be aligned; of 1 it does not
+        kept = [(0,)] * len(everything)
     steps = [a.strides[dim] for a in everything]
     span = max(sum(abs(s) * (n - 1) for s, n in zip(a.strides, shape, strict=True)) for a in everything)
-    one = N <= ROW
-    block_n = next_power_of_2(N) if one else TILE * 2
-    block_m = min(next_power_of_2(M), max(TILE // block_n, 1))
-    if abs(steps[1]) > abs(kept[1][-1]) and M > 1:  # rows lie across: neighbours in memory are neighbouring rows
-        one = N <= TILE // 16
-        block_m = min(next_power_of_2(M), 32)
-        block_n = next_power_of_2(N) if one else TILE // 16
-    tile = block_m * block_n
-    launch(
-        kernel, (cdiv(M, block_m),), out, *inputs, M, N, kept_shape, *kept, *steps,
-        LOG=log, ONE=one, COMPUTE=compute, KEPT=len(kept_shape), WIDE=max(span, M + block_m, N + block_n) >= 1 << 31,
-        BLOCK_M=block_m, BLOCK_N=block_n, num_warps=16 if tile > 4096 else 8 if tile > 2048 else 4,
-    )  # fmt: skip
+    across = M > 1 and abs(steps[1]) > abs(kept[1][-1])  # neighbours in memory are neighbouring rows
+    unit = rows.unit(N, kept_shape, kept) if all(s == 1 for s in steps) else 1
+
+    def run(config: Config, out: DeviceArray) -> None:
+        block_m, block_n = config["BLOCK_M"], config["BLOCK_N"]
+        launch(
+            kernel, (cdiv(M, block_m),), out, *inputs, M, N, kept_shape, *kept, *steps, LOG=log, COMPUTE=compute,
+            KEPT=len(kept_shape), UNIT=unit, WIDE=max(span, M + block_m, N + block_n) >= 1 << 31, **config.launch,
+        )  # fmt: skip
+
+    problem = Rows(M, N, inputs[0].itemsize, compute, across, False)
+    run(tunable.choose(problem, out.device, run, (out,)), out)
 
 
 def softmax(out: DeviceArray, x: DeviceArray, dim: int, log: bool) -> None:
     """out = softmax(x), or its logarithm, along dim; x is converted to out's dtype first, half types to float32."""
-    _run(softmax_kernel, out, (x,), dim, log, compute_dtype(out.dtype))
+    _run(softmax_kernel, SOFTMAX, out, (x,), dim, log, compute_dtype(out.dtype))
 
 
 def softmax_grad(out: DeviceArray, g: DeviceArray, y: DeviceArray, dim: int, log: bool) -> None:
     """The gradient for the input from that of the output y."""
-    _run(softmax_grad_kernel, out, (g, y), dim, log, compute_dtype(y.dtype))
+    _run(softmax_grad_kernel, SOFTMAX_GRAD, out, (g, y), dim, log, compute_dtype(y.dtype))
+
+
+SOFTMAX = rows.tunable(
+    "softmax", softmax_kernel, Need(14, 1.55, 0, 1, 1),
+    lambda x: softmax(empty(x.shape, x.dtype, x.device), x, 1, False),
+)  # fmt: skip
+SOFTMAX_GRAD = rows.tunable(
+    "softmax_grad", softmax_grad_kernel, Need(16, 2.2, 0, 2, 2),
+    lambda x: softmax_grad(empty(x.shape, x.dtype, x.device), x, x, 1, False),
+)  # fmt: skip

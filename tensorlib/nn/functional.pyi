@@ -42,6 +42,10 @@ def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: _bool =
     """Maxima over ``output_size`` windows, from floor(i d / d') up to ceil((i + 1) d / d'). None keeps a side as it is."""
 def adaptive_max_pool3d_with_indices(input: Tensor, output_size: Any, return_indices: _bool = False) -> Any:
     """The maxima and their int64 positions, ``return_indices`` or not: see ``adaptive_max_pool3d``."""
+def add_layer_norm(input: Tensor, residual: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: _float = 1e-05) -> Any:
+    """(output, sum): sum = input + residual, output = layer_norm(sum, ...). An extension beyond PyTorch."""
+def add_rms_norm(input: Tensor, residual: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: _float | None = None) -> Any:
+    """(output, sum): sum = input + residual, output = rms_norm(sum, ...). An extension beyond PyTorch."""
 def affine_grid(theta: Tensor, size: Any, align_corners: _bool | None = None) -> Tensor:
     """grid[n, h, w] = theta[n] (x, y, 1): theta (N, 2, 3) and size (N, C, H, W) -> (N, H, W, 2), for ``grid_sample``."""
 def alpha_dropout(input: Tensor, p: _float = 0.5, training: _bool = False, inplace: _bool = False, *, generator: Any = None) -> Tensor:
@@ -86,10 +90,12 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin
     """1 - cos where target is 1, max(0, cos - margin) where it is -1, cos that of the two inputs."""
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: _int = 1, eps: _float = 1e-08) -> Tensor:
     """Σ x1 x2 / (max(‖x1‖, eps) max(‖x2‖, eps)) along ``dim``."""
-def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None, ignore_index: _int = -100, reduce: Any = None, reduction: str = 'mean', label_smoothing: _float = 0.0) -> Tensor:
+def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None, ignore_index: _int = -100, reduce: Any = None, reduction: str = 'mean', label_smoothing: _float = 0.0, *, z_loss: _float = 0.0) -> Tensor:
     """-Σ weight target log softmax(input) over the classes. input (C), (N, C) or (N, C, d1, …)."""
 def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: _int = 0, reduction: str = 'mean', zero_infinity: _bool = False) -> Tensor:
     """-log Σ over the alignments of targets of Π e^log_probs, for log-probabilities (T, N, C) or (T, C)."""
+def dequantize_int8(values: Tensor, scale: Tensor, dtype: Any = None) -> Tensor:
+    """values · scale of their row or group, the reverse of ``quantize_int8``; in ``dtype``, else scale's."""
 def dropout(input: Tensor, p: _float = 0.5, training: _bool = True, inplace: _bool = False, *, generator: Any = None) -> Tensor:
     """Zero each element with probability p, scale the others by 1 / (1 - p); input itself unless ``training``."""
 def dropout1d(input: Tensor, p: _float = 0.5, training: _bool = True, inplace: _bool = False, *, generator: Any = None) -> Tensor:
@@ -120,6 +126,8 @@ def fractional_max_pool3d_with_indices(input: Tensor, kernel_size: Any, output_s
     """The maxima and their int64 positions, ``return_indices`` or not: see ``fractional_max_pool3d``."""
 def gaussian_nll_loss(input: Tensor, target: Tensor, var: Any, full: _bool = False, eps: _float = 1e-06, reduction: str = 'mean') -> Tensor:
     """(log v + (input - target)² / v) / 2 with v = max(var, eps); ``full`` adds log(2π) / 2."""
+def geglu(input: Tensor, other: Tensor, approximate: str = 'none') -> Tensor:
+    """gelu(input) · other, elementwise: the gate first; ``approximate`` as in ``gelu``. An extension beyond PyTorch."""
 def gelu(input: Tensor, approximate: str = 'none', *, out: Any = None) -> Tensor:
     """input Φ(input), elementwise, Φ the normal distribution function. Hendrycks and Gimpel 2016."""
 def glu(input: Tensor, dim: _int = -1) -> Tensor:
@@ -128,6 +136,8 @@ def grid_sample(input: Tensor, grid: Tensor, mode: str = 'bilinear', padding_mod
     """input (N, C, H, W) at grid (N, Ho, Wo, 2) of points (x, y) -> (N, C, Ho, Wo); or with a depth, 5-D and 3."""
 def group_norm(input: Tensor, num_groups: _int, weight: Tensor | None = None, bias: Tensor | None = None, eps: _float = 1e-05, cudnn_enabled: _bool = True) -> Tensor:
     """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's groups of channels."""
+def grouped_mm(mat_a: Tensor, mat_b: Tensor, *, offs: Tensor | None = None, bias: Tensor | None = None, out_dtype: Any = None) -> Tensor:
+    """The products of groups of rows, columns or terms, as the experts of a mixture have them: one kernel."""
 def gumbel_softmax(logits: Tensor, tau: _float = 1, hard: _bool = False, eps: _float = 1e-10, dim: _int = -1, *, generator: Any = None) -> Tensor:
     """softmax((logits + G) / tau) along ``dim``, G of Gumbel's distribution; ``hard`` one-hot, with the soft gradient."""
 def hardshrink(input: Tensor, lambd: Number = 0.5, *, out: Any = None) -> Tensor:
@@ -160,7 +170,9 @@ def leaky_relu_(input: Tensor, negative_slope: _float = 0.01) -> Tensor:
     """In-place form of ``leaky_relu``."""
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, out: Any = None) -> Tensor:
     """input @ weight.T + bias. input (…, in), weight (out, in), bias (out,) -> (…, out)."""
-def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, *, linear_bias: Tensor | None = None, weight: Tensor | None = None, reduction: str = 'mean', ignore_index: _int | None = None, label_smoothing: _float = 0.0, options: Any = None) -> Tensor:
+def linear_activation(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = 'gelu') -> Tensor:
+    """activation(input @ weight.T + bias) in one kernel: input (…, in), weight (out, in), bias (out,) -> (…, out)."""
+def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, *, linear_bias: Tensor | None = None, weight: Tensor | None = None, reduction: str = 'mean', ignore_index: _int | None = None, label_smoothing: _float = 0.0, options: Any = None, z_loss: _float = 0.0) -> Tensor:
     """cross_entropy(input @ linear_weight.T + linear_bias, target): input (N, in) or (in,), linear_weight (C, …, in)."""
 def local_response_norm(input: Tensor, size: _int, alpha: _float = 0.0001, beta: _float = 0.75, k: _float = 1.0) -> Tensor:
     """input / (k + alpha · mean of input² over ``size`` neighbouring channels)**beta. (N, C, *) -> the same."""
@@ -224,6 +236,8 @@ def poisson_nll_loss(input: Tensor, target: Tensor, log_input: _bool = True, ful
     """e^input - target input, or with ``log_input`` False input - target log(input + eps): -log P up to log target!."""
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """max(input, 0) + weight min(input, 0); weight has one element, or one for each channel (dim 1)."""
+def quantize_int8(input: Tensor, group_size: _int | None = None) -> Any:
+    """(values, scale): values = round(input / scale) of int8, scale = max |input| / 127, symmetric about 0."""
 def relu(input: Tensor, inplace: _bool = False) -> Tensor:
     """max(input, 0), elementwise; the gradient at 0 is 0."""
 def relu_(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -232,11 +246,13 @@ def relu6(input: Tensor, inplace: _bool = False) -> Tensor:
     """min(max(input, 0), 6), elementwise."""
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: _float | None = None) -> Tensor:
     """input / √(mean(input²) + eps) · weight over the last dims, ``normalized_shape``. input (*, *normalized_shape)."""
+def rotary_embedding(input: Tensor, cos: Tensor, sin: Tensor, *, interleaved: _bool = False) -> Tensor:
+    """(v, w) -> (v cos - w sin, v sin + w cos) for pairs of features. An extension beyond PyTorch. Su et al. 2021."""
 def rrelu(input: Tensor, lower: _float = 0.125, upper: _float = 0.3333333333333333, training: _bool = False, inplace: _bool = False, *, generator: Any = None) -> Tensor:
     """input where positive, a input elsewhere: a uniform in [lower, upper) an element in training, else their mean."""
 def rrelu_(input: Tensor, lower: _float = 0.125, upper: _float = 0.3333333333333333, training: _bool = False, *, generator: Any = None) -> Tensor:
     """In-place form of ``rrelu``."""
-def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: _float = 0.0, is_causal: _bool = False, scale: _float | None = None, enable_gqa: _bool = False) -> Tensor:
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: _float = 0.0, is_causal: _bool = False, scale: _float | None = None, enable_gqa: _bool = False) -> Tensor:
     """softmax(query @ key.mT * scale + attn_mask) @ value; scale 1 / sqrt(E) for None."""
 def selu(input: Tensor, inplace: _bool = False) -> Tensor:
     """1.0507 (max(input, 0) + min(1.6733 (e**input - 1), 0)), elementwise. Klambauer et al. 2017."""
@@ -260,6 +276,8 @@ def softshrink(input: Tensor, lambd: _float = 0.5, *, out: Any = None) -> Tensor
     """input - lambd above lambd, input + lambd below -lambd, 0 between, elementwise."""
 def softsign(input: Tensor, *, out: Any = None) -> Tensor:
     """input / (1 + |input|), elementwise."""
+def swiglu(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
+    """silu(input) · other = input / (1 + e^-input) · other, elementwise: the gate first. An extension beyond PyTorch."""
 def tanh(input: Tensor, *, out: Any = None) -> Tensor:
     """The hyperbolic tangent, elementwise."""
 def tanh_(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:

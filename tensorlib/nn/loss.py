@@ -13,7 +13,7 @@ from tensorlib.nn import functional as F
 from tensorlib.nn.distance import PairwiseDistance
 from tensorlib.nn.linear import Linear
 from tensorlib.nn.module import Module
-from tensorlib.ops.loss import LinearCrossEntropyOptions
+from tensorlib.ops.linear_cross_entropy import LinearCrossEntropyOptions
 
 __all__ = [
     "BCELoss", "BCEWithLogitsLoss", "CTCLoss", "CosineEmbeddingLoss", "CrossEntropyLoss", "GaussianNLLLoss",

@@ -11,6 +11,7 @@ import numpy as np
 
 from tensorlib import Tensor
 from tensorlib.ops import activation as activation
+from tensorlib.ops import add_norm as add_norm
 from tensorlib.ops import arithmetic as arithmetic
 from tensorlib.ops import attention as attention
 from tensorlib.ops import bessel as bessel
@@ -26,10 +27,13 @@ from tensorlib.ops import distance as distance
 from tensorlib.ops import embeddings as embeddings
 from tensorlib.ops import exponentials as exponentials
 from tensorlib.ops import extrema as extrema
+from tensorlib.ops import flex_attention as flex_attention
 from tensorlib.ops import folding as folding
 from tensorlib.ops import fourier as fourier
 from tensorlib.ops import gamma as gamma
+from tensorlib.ops import gated as gated
 from tensorlib.ops import gather_scatter as gather_scatter
+from tensorlib.ops import grouped_products as grouped_products
 from tensorlib.ops import indexing as indexing
 from tensorlib.ops import integers as integers
 from tensorlib.ops import interpolation as interpolation
@@ -44,18 +48,24 @@ from tensorlib.ops import multi_head_attention as multi_head_attention
 from tensorlib.ops import normalization as normalization
 from tensorlib.ops import norms as norms
 from tensorlib.ops import optim as optim
+from tensorlib.ops import paged_attention as paged_attention
 from tensorlib.ops import polynomials as polynomials
 from tensorlib.ops import pooling as pooling
 from tensorlib.ops import powers as powers
 from tensorlib.ops import products as products
+from tensorlib.ops import quantization as quantization
+from tensorlib.ops import quantized_products as quantized_products
 from tensorlib.ops import queries as queries
 from tensorlib.ops import random as random
 from tensorlib.ops import recurrent as recurrent
 from tensorlib.ops import reduction as reduction
 from tensorlib.ops import reordering as reordering
+from tensorlib.ops import rotary as rotary
 from tensorlib.ops import rounding as rounding
 from tensorlib.ops import sampling as sampling
+from tensorlib.ops import scaled_dot_product as scaled_dot_product
 from tensorlib.ops import scan as scan
+from tensorlib.ops import score_functions as score_functions
 from tensorlib.ops import segments as segments
 from tensorlib.ops import selection as selection
 from tensorlib.ops import shuffle as shuffle
@@ -68,17 +78,32 @@ from tensorlib.ops import statistics as statistics
 from tensorlib.ops import strided as strided
 from tensorlib.ops import triangles as triangles
 from tensorlib.ops import trigonometry as trigonometry
+from tensorlib.ops import varlen_attention as varlen_attention
 from tensorlib.ops import views as views
 from tensorlib.ops import windows as windows
 from tensorlib._dispatch import wrap_dim as wrap_dim
 
 Number = _bool | _int | _float | _complex
+def _addmm_activation(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha: Number = 1, use_gelu: _bool = False, out: Any = None) -> Tensor:
+    """relu(beta * input + alpha * (mat1 @ mat2)), or gelu of it, in one kernel; shapes as in addmm."""
+def _convert_weight_to_int4pack(input: Tensor, innerKTiles: _int, *, out: Any = None) -> Tensor:
+    """A weight (n, k/2) of uint8, two terms a byte, the even one above, as ``_weight_int4pack_mm`` takes it."""
+def _grouped_mm(input: Tensor, mat2: Tensor, offs: Tensor | None = None, bias: Tensor | None = None, out_dtype: Any = None) -> Tensor:
+    """``nn.functional.grouped_mm`` under its older name."""
 def _im2col(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Tensor:
     """Sliding blocks as columns: (N, C, H, W) or (C, H, W) -> (N, C kh kw, L) or (C kh kw, L), zeros beyond the border."""
+def _int_mm(input: Tensor, mat2: Tensor, *, out: Any = None) -> Tensor:
+    """input @ mat2 of int8 with sums of int32: (m, k), (k, n) -> (m, n) of int32. On a GPU, by its matrix units."""
 def _log_softmax_of(input: Tensor, dim: _int | None = None, _stacklevel: _int = 3, dtype: Any = None) -> Tensor:
     """input - log Σ exp(input) along ``dim``: ``tensorlib.log_softmax``; an implicit dim and a warning for None."""
+def _scaled_mm(input: Tensor, mat2: Tensor, scale_a: Tensor, scale_b: Tensor, bias: Tensor | None = None, scale_result: Tensor | None = None, out_dtype: Any = None, use_fast_accum: _bool = False, *, out: Any = None) -> Tensor:
+    """(input @ mat2) scale_a scale_b + bias of float8: (m, k), (k, n) -> (m, n); sums in float32, rounded once."""
 def _softmax_of(input: Tensor, dim: _int | None = None, _stacklevel: _int = 3, dtype: Any = None) -> Tensor:
     """exp(input) / Σ exp(input) along ``dim``: ``tensorlib.softmax``, with an implicit dim and a warning for None."""
+def _weight_int4pack_mm(input: Tensor, mat2: Tensor, qGroupSize: _int, qScaleAndZeros: Tensor) -> Tensor:
+    """input @ w.T, w = (q - 8) scale + zero: input (m, k), mat2 n·k weights q of 4 bits, packed -> (m, n)."""
+def _weight_int8pack_mm(input: Tensor, mat2: Tensor, scales: Tensor, *, out: Any = None) -> Tensor:
+    """(input @ mat2.T) scales: input (m, k) of floats, mat2 (n, k) of int8, scales (n,) -> (m, n) of input's dtype."""
 def abs(input: Tensor, *, out: Any = None) -> Tensor:
     """|input|, elementwise, real of complex numbers; the gradient at 0 is 0. DtypeError for bools."""
 def absolute(input: Tensor, *, out: Any = None) -> Tensor:
@@ -111,13 +136,17 @@ def adaptive_max_pool3d_with_indices(input: Tensor, output_size: Any, return_ind
     """The maxima and their int64 positions, ``return_indices`` or not: see ``adaptive_max_pool3d``."""
 def add(input: Tensor, other: Tensor | Number, *, alpha: Number = 1, out: Any = None) -> Tensor:
     """input + alpha * other, elementwise, broadcast and promoted. DtypeError for a float alpha of integers."""
+def add_layer_norm(input: Tensor, residual: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: _float = 1e-05) -> Any:
+    """(output, sum): sum = input + residual, output = layer_norm(sum, ...). An extension beyond PyTorch."""
+def add_rms_norm(input: Tensor, residual: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: _float | None = None) -> Any:
+    """(output, sum): sum = input + residual, output = rms_norm(sum, ...). An extension beyond PyTorch."""
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1, out: Any = None) -> Tensor:
     """beta * input + alpha * Σ_b batch1_b @ batch2_b: input broadcast to (m, n), (b, m, k), (b, k, n) -> (m, n)."""
 def addcdiv(input: Tensor, tensor1: Tensor | Number, tensor2: Tensor | Number, *, value: Number = 1, out: Any = None) -> Tensor:
     """input + value tensor1 / tensor2, elementwise and broadcast. DtypeError for integers."""
 def addcmul(input: Tensor, tensor1: Tensor | Number, tensor2: Tensor | Number, *, value: Number = 1, out: Any = None) -> Tensor:
     """input + value tensor1 tensor2, elementwise and broadcast."""
-def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha: Number = 1, out: Tensor | None = None) -> Tensor:
+def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, out_dtype: Any = None, *, beta: Number = 1, alpha: Number = 1, out: Tensor | None = None) -> Tensor:
     """beta * input + alpha * (mat1 @ mat2): input broadcast to (m, n), mat1 (m, k), mat2 (k, n) -> (m, n)."""
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Number = 1, alpha: Number = 1, out: Tensor | None = None) -> Tensor:
     """beta * input + alpha * (mat @ vec): input broadcast to (m,), mat (m, k), vec (k,) -> (m,)."""
@@ -201,7 +230,7 @@ def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any
     """out[n, c, y, x] = Σ over (i, j) of input[n, c, y stride + i - padding, x stride + j - padding] / (kh kw)."""
 def avg_pool3d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: _bool = False, count_include_pad: _bool = True, divisor_override: _int | None = None, *, out: Any = None) -> Tensor:
     """out[n, c, z, y, x] = Σ over (k, i, j) of input[n, c, z stride + k - padding, y …, x …] / (kd kh kw)."""
-def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1, out: Tensor | None = None) -> Tensor:
+def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, out_dtype: Any = None, *, beta: Number = 1, alpha: Number = 1, out: Tensor | None = None) -> Tensor:
     """beta * input + alpha * (batch1 @ batch2): input broadcast to (b, m, n), (b, m, k), (b, k, n) -> (b, m, n)."""
 def bartlett_window(window_length: _int, periodic: _bool = True, *, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: _bool = False) -> Tensor:
     """1 - |2 i / (n - 1) - 1|: a triangle. ``periodic``: n + 1 points without the last, for use in a transform."""
@@ -237,7 +266,7 @@ def blackman_window(window_length: _int, periodic: _bool = True, *, dtype: Any =
     """0.42 - 0.5 cos(2 π i / (n - 1)) + 0.08 cos(4 π i / (n - 1)). ``periodic`` as in ``bartlett_window``."""
 def block_diag(*tensors: Any) -> Tensor:
     """The block diagonal matrix of the tensors: 0-d and 1-D ones are rows. The common dtype by promotion."""
-def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
+def bmm(input: Tensor, mat2: Tensor, out_dtype: Any = None, *, out: Tensor | None = None) -> Tensor:
     """input @ mat2 for two batches of matrices: (b, m, k), (b, k, n) -> (b, m, n). No broadcasting; see matmul."""
 def broadcast_shapes(*shapes: Any) -> Any:
     """The shape that tensors of the given shapes have after broadcasting."""
@@ -333,7 +362,7 @@ def cov(input: Tensor, *, correction: _int = 1, fweights: Tensor | None = None, 
     """Σ w (x - mean)(y - mean)ᵀ / (Σ w - correction): the covariances of the rows of input, variables by observations."""
 def cross(input: Tensor, other: Tensor, dim: _int | None = None, *, out: Any = None) -> Tensor:
     """``linalg.cross`` along ``dim``, by default the first dimension of size 3."""
-def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None, ignore_index: _int = -100, reduce: Any = None, reduction: str = 'mean', label_smoothing: _float = 0.0) -> Tensor:
+def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None, ignore_index: _int = -100, reduce: Any = None, reduction: str = 'mean', label_smoothing: _float = 0.0, *, z_loss: _float = 0.0) -> Tensor:
     """-Σ weight target log softmax(input) over the classes. input (C), (N, C) or (N, C, d1, …)."""
 def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: _int = 0, reduction: str = 'mean', zero_infinity: _bool = False) -> Tensor:
     """-log Σ over the alignments of targets of Π e^log_probs, for log-probabilities (T, N, C) or (T, C)."""
@@ -349,6 +378,8 @@ def cumulative_trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Any = None, 
     """The running integral by the trapezoidal rule, one value less than y has along ``dim``: see ``trapezoid``."""
 def deg2rad(input: Tensor, *, out: Any = None) -> Tensor:
     """input π / 180, elementwise."""
+def dequantize_int8(values: Tensor, scale: Tensor, dtype: Any = None) -> Tensor:
+    """values · scale of their row or group, the reverse of ``quantize_int8``; in ``dtype``, else scale's."""
 def det(input: Tensor, *, out: Any = None) -> Tensor:
     """The determinant: ``linalg.det``."""
 def detach(input: Tensor) -> Tensor:
@@ -433,6 +464,10 @@ def expm1(input: Tensor, *, out: Any = None) -> Tensor:
     """e**input - 1, elementwise, accurate near 0."""
 def eye(n: _int, m: _int | None = None, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """The n × m matrix with ones on the diagonal and zeros elsewhere; m is n for None."""
+def fake_quantize_per_channel_affine(input: Tensor, scale: Tensor, zero_point: Tensor, axis: _int, quant_min: _int, quant_max: _int) -> Tensor:
+    """``fake_quantize_per_tensor_affine`` with a scale and a zero point for each index of dimension ``axis``."""
+def fake_quantize_per_tensor_affine(input: Tensor, scale: Any, zero_point: Any, quant_min: _int, quant_max: _int) -> Tensor:
+    """(min(max(round(input / scale) + zero_point, quant_min), quant_max) - zero_point) scale, elementwise."""
 def feature_alpha_dropout(input: Tensor, p: _float = 0.5, training: _bool = False, inplace: _bool = False, *, generator: Any = None) -> Tensor:
     """``alpha_dropout`` of whole channels (n, c) of (n, c, …)."""
 def feature_alpha_dropout_(input: Tensor, p: _float, train: _bool, *, generator: Any = None) -> Tensor:
@@ -543,6 +578,8 @@ def ge(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
     """input >= other, elementwise, broadcast; the result is bool."""
 def greater_equal(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
     """input >= other, elementwise, broadcast; the result is bool."""
+def geglu(input: Tensor, other: Tensor, approximate: str = 'none') -> Tensor:
+    """gelu(input) · other, elementwise: the gate first; ``approximate`` as in ``gelu``. An extension beyond PyTorch."""
 def gelu(input: Tensor, approximate: str = 'none', *, out: Any = None) -> Tensor:
     """input Φ(input), elementwise, Φ the normal distribution function. Hendrycks and Gimpel 2016."""
 def geqrf(input: Tensor, *, out: Any = None) -> tuple[Tensor, Tensor]:
@@ -557,6 +594,8 @@ def grid_sample(input: Tensor, grid: Tensor, mode: str = 'bilinear', padding_mod
     """input (N, C, H, W) at grid (N, Ho, Wo, 2) of points (x, y) -> (N, C, Ho, Wo); or with a depth, 5-D and 3."""
 def group_norm(input: Tensor, num_groups: _int, weight: Tensor | None = None, bias: Tensor | None = None, eps: _float = 1e-05, cudnn_enabled: _bool = True) -> Tensor:
     """(input - mean) / √(var + eps) · weight + bias, with the statistics of each sample's groups of channels."""
+def grouped_mm(mat_a: Tensor, mat_b: Tensor, *, offs: Tensor | None = None, bias: Tensor | None = None, out_dtype: Any = None) -> Tensor:
+    """The products of groups of rows, columns or terms, as the experts of a mixture have them: one kernel."""
 def gru(*args: Any, **kwargs: Any) -> Any:
     """(out, h_n) of a stack of GRU layers; arguments as for ``lstm``, with one state. Cho et al. 2014."""
 def gru_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None) -> Any:
@@ -775,7 +814,9 @@ def linalg_vecdot(x: Tensor, y: Tensor, *, dim: _int = -1, out: Any = None) -> T
     """Σ conj(x_i) y_i over ``dim``, the other dimensions broadcast. Floating point or complex."""
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, out: Any = None) -> Tensor:
     """input @ weight.T + bias. input (…, in), weight (out, in), bias (out,) -> (…, out)."""
-def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, *, linear_bias: Tensor | None = None, weight: Tensor | None = None, reduction: str = 'mean', ignore_index: _int | None = None, label_smoothing: _float = 0.0, options: Any = None) -> Tensor:
+def linear_activation(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = 'gelu') -> Tensor:
+    """activation(input @ weight.T + bias) in one kernel: input (…, in), weight (out, in), bias (out,) -> (…, out)."""
+def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, *, linear_bias: Tensor | None = None, weight: Tensor | None = None, reduction: str = 'mean', ignore_index: _int | None = None, label_smoothing: _float = 0.0, options: Any = None, z_loss: _float = 0.0) -> Tensor:
     """cross_entropy(input @ linear_weight.T + linear_bias, target): input (N, in) or (in,), linear_weight (C, …, in)."""
 def linspace(start: Any, end: Any, steps: _int, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """``steps`` numbers from ``start`` to ``end``, both included, evenly spaced."""
@@ -879,7 +920,7 @@ def minimum(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor
     """The smaller of the two, elementwise; NaN where either is NaN. At a tie each gets half of the gradient."""
 def mish(input: Tensor, inplace: _bool = False) -> Tensor:
     """input tanh(softplus(input)), elementwise. Misra 2019."""
-def mm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
+def mm(input: Tensor, mat2: Tensor, out_dtype: Any = None, *, out: Tensor | None = None) -> Tensor:
     """input @ mat2 for two matrices: (m, k), (k, n) -> (m, n). No broadcasting; see matmul."""
 def mode(input: Tensor, dim: _int = -1, keepdim: Any = False, *, out: Any = None) -> tuple[Tensor, Tensor]:
     """(value, index) of the most frequent element along ``dim``: the smallest of equally frequent ones, its last index."""
@@ -1007,6 +1048,8 @@ def qr(input: Tensor, some: _bool = True, *, out: Any = None) -> Any:
     """(Q, R) with input = Q R; ``some``: of reduced size. ``linalg.qr``."""
 def quantile(input: Tensor, q: Any, dim: _int | None = None, keepdim: _bool = False, *, interpolation: str = 'linear', out: Any = None) -> Tensor:
     """The q-th quantiles along ``dim`` (None: of all elements): the value at rank q (n - 1) of the sorted elements."""
+def quantize_int8(input: Tensor, group_size: _int | None = None) -> Any:
+    """(values, scale): values = round(input / scale) of int8, scale = max |input| / 127, symmetric about 0."""
 def rad2deg(input: Tensor, *, out: Any = None) -> Tensor:
     """input 180 / π, elementwise."""
 def rand(*args: Any, size: Any = None, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
@@ -1063,6 +1106,8 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     """input moved by ``shifts`` along ``dims`` (None: flattened); what leaves at one end comes in at the other."""
 def rot90(input: Tensor, k: _int = 1, dims: Any = ...) -> Tensor:
     """input turned ``k`` times by 90 degrees from the first of ``dims`` towards the second."""
+def rotary_embedding(input: Tensor, cos: Tensor, sin: Tensor, *, interleaved: _bool = False) -> Tensor:
+    """(v, w) -> (v cos - w sin, v sin + w cos) for pairs of features. An extension beyond PyTorch. Su et al. 2021."""
 def round(input: Tensor, *, decimals: _int = 0, out: Any = None) -> Tensor:
     """input rounded to ``decimals`` decimal places, elementwise; halves go to the even neighbour."""
 def rrelu(input: Tensor, lower: _float = 0.125, upper: _float = 0.3333333333333333, training: _bool = False, inplace: _bool = False, *, generator: Any = None) -> Tensor:
@@ -1075,7 +1120,7 @@ def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """other - alpha * input, elementwise."""
 def scalar_tensor(s: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: _bool = False, requires_grad: _bool = False) -> Tensor:
     """A 0-d tensor of a number, of the default float dtype unless ``dtype`` names one."""
-def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: _float = 0.0, is_causal: _bool = False, scale: _float | None = None, enable_gqa: _bool = False) -> Tensor:
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: _float = 0.0, is_causal: _bool = False, scale: _float | None = None, enable_gqa: _bool = False) -> Tensor:
     """softmax(query @ key.mT * scale + attn_mask) @ value; scale 1 / sqrt(E) for None."""
 def scatter(input: Tensor, dim: _int, index: Tensor, src: Any = None, *, value: Any = None, reduce: Any = None, out: Any = None) -> Tensor:
     """A copy of input with out[i, index[i, j, k], k] = src[i, j, k] for ``dim`` 1, and so on."""
@@ -1235,6 +1280,8 @@ def svd(input: Tensor, some: _bool = True, compute_uv: _bool = True, *, out: Any
     """(U, S, V) with input = U diag(S) V^H; ``some``: of reduced size. V, where ``linalg.svd`` returns V^H."""
 def svd_lowrank(A: Tensor, q: _int | None = 6, niter: _int | None = 2, M: Tensor | None = None) -> Any:
     """(U, S, V) of rank q with A - M ≈ U diag(S) V^H, from a random projection: (…, m, n). Halko et al. 2009, 5.1."""
+def swiglu(input: Tensor, other: Tensor | Number, *, out: Any = None) -> Tensor:
+    """silu(input) · other = input / (1 + e^-input) · other, elementwise: the gate first. An extension beyond PyTorch."""
 def t(input: Tensor) -> Tensor:
     """The transpose of a matrix; tensors of fewer dimensions as they are."""
 def t_copy(input: Tensor, *, out: Any = None) -> Tensor:

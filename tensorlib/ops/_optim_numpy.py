@@ -9,6 +9,7 @@ Half types compute in float32 and round once, when the span is written back.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
@@ -290,6 +291,174 @@ def sgd_(
     _write_back(params, flat_p, copied)
 
 
+def _lion(p: Array, g: Array, s: list[Array], rate: float, t: float, n: Any, a: Array, b: Array) -> None:
+    """Numbers: beta1, 1 - beta1, beta2, 1 - beta2. State: the running mean."""
+    (m,) = s
+    np.multiply(m, n[0], a)
+    np.multiply(g, n[1], b)
+    np.add(a, b, a)
+    np.sign(a, a)
+    np.multiply(a, rate, a)
+    np.subtract(p, a, p)
+    np.multiply(m, n[2], m)
+    np.multiply(g, n[3], b)
+    np.add(m, b, m)
+
+
+def _mean_square(g: Array, v: Array, n: Any, a: Array) -> None:
+    """v <- n0 v + n1 g²."""
+    np.multiply(v, n[0], v)
+    np.multiply(g, n[1], a)
+    np.multiply(a, g, a)
+    np.add(v, a, v)
+
+
+def _rmsprop(centered: bool, momentum: bool) -> Any:
+    def rule(p: Array, g: Array, s: list[Array], rate: float, t: float, n: Any, a: Array, b: Array) -> None:
+        """Numbers: alpha, 1 - alpha, eps, momentum. States: mean of squares, then momentum's, then of gradients."""
+        _mean_square(g, s[0], n, a)
+        if centered:
+            mean = s[-1]
+            np.subtract(g, mean, a)
+            np.multiply(a, n[1], a)
+            np.add(mean, a, mean)
+            np.multiply(mean, mean, a)
+            np.subtract(s[0], a, a)
+            np.sqrt(a, a)
+        else:
+            np.sqrt(s[0], a)
+        np.add(a, n[2], a)
+        if momentum:
+            np.divide(g, a, a)
+            np.multiply(s[1], n[3], s[1])
+            np.add(s[1], a, s[1])
+            np.multiply(s[1], rate, a)
+        else:
+            np.multiply(g, rate, b)
+            np.divide(b, a, a)
+        np.subtract(p, a, p)
+
+    return rule
+
+
+def _adagrad(p: Array, g: Array, s: list[Array], rate: float, t: float, n: Any, a: Array, b: Array) -> None:
+    """Numbers: lr_decay, eps. State: the sum of squares."""
+    np.multiply(g, g, a)
+    np.add(s[0], a, s[0])
+    np.sqrt(s[0], a)
+    np.add(a, n[1], a)
+    np.multiply(g, rate / (1 + (t - 1) * n[0]), b)
+    np.divide(b, a, a)
+    np.subtract(p, a, p)
+
+
+def _adadelta(p: Array, g: Array, s: list[Array], rate: float, t: float, n: Any, a: Array, b: Array) -> None:
+    """Numbers: rho, 1 - rho, eps. States: mean of squares of the gradients, and of the updates."""
+    v, u = s
+    _mean_square(g, v, n, a)
+    np.add(u, n[2], a)
+    np.sqrt(a, a)
+    np.add(v, n[2], b)
+    np.sqrt(b, b)
+    np.divide(a, b, a)
+    np.multiply(a, g, a)
+    _mean_square(a, u, n, b)
+    np.multiply(a, rate, a)
+    np.subtract(p, a, p)
+
+
+def _adamax(p: Array, g: Array, s: list[Array], rate: float, t: float, n: Any, a: Array, b: Array) -> None:
+    """Numbers: 1 - beta1, beta2, eps, log beta1. States: the running mean, the largest |g| as it decays."""
+    m, u = s
+    np.subtract(g, m, a)
+    np.multiply(a, n[0], a)
+    np.add(m, a, m)
+    np.abs(g, a)
+    np.add(a, n[2], a)
+    np.multiply(u, n[1], u)
+    np.maximum(u, a, out=u)
+    np.multiply(m, rate / -math.expm1(t * n[3]), a)
+    np.divide(a, u, a)
+    np.subtract(p, a, p)
+
+
+#: (p, g, states, rate, step, numbers, two rows of scratch): each changes p and the states in place.
+RULES: dict[str, Any] = {
+    "lion": _lion, "adagrad": _adagrad, "adadelta": _adadelta, "adamax": _adamax,
+    "rmsprop": _rmsprop(False, False), "rmsprop_centered": _rmsprop(True, False),
+    "rmsprop_momentum": _rmsprop(False, True), "rmsprop_momentum_centered": _rmsprop(True, True),
+}  # fmt: skip
+
+
+def fused_(
+    params: Sequence[Array], grads: Sequence[Array], states: Sequence[Array], step: Array | None, lr: float | Array,
+    found_inf: Array | None = None, *, offsets: tuple[int, ...], index: tuple[int, ...], rule: str,
+    numbers: tuple[float, ...], weight_decay: float, decoupled_weight_decay: bool, maximize: bool,
+) -> None:  # fmt: skip
+    """One step of a rule of ``RULES`` for every parameter in one call, in place; layout and options as ``adam_``'s."""
+    if not params or (found_inf is not None and found_inf):
+        return
+    rate, t = float(lr), 0.0
+    options: dict[str, Any] = {"rule": rule, "numbers": numbers, "weight_decay": weight_decay, "maximize": maximize,
+               "decoupled_weight_decay": decoupled_weight_decay}  # fmt: skip
+    if step is not None:
+        where = list(index)
+        step[where] += 1
+        counts = step[where]
+        if not (counts == counts[0]).all():  # one call a count, as in ``adam_``
+            step[where] -= 1
+            for count in np.unique(counts):
+                part = [i for i in range(len(params)) if counts[i] == count]
+                fused_(
+                    [params[i] for i in part], [grads[i] for i in part], states, step, lr,
+                    offsets=tuple(offsets[i] for i in part), index=tuple(index[i] for i in part), **options,
+                )  # fmt: skip
+            return
+        t = float(counts[0])
+    update = RULES[rule]
+    stored = states[0].dtype
+    wide = stored in _WIDE
+    row_p, row_g, row_a, row_b, *rows = _scratch(stored if wide else np.dtype(np.float32), 4 + len(states))
+    flat_p, copied = _flatten(params)
+    flat_g, _ = _flatten(grads)
+    for lo, hi, members, gather in _plan(tuple(p.size for p in params), offsets, True):
+        n = hi - lo
+        if gather:
+            p, g = row_p[:n], row_g[:n]
+            if len(members) > 1:
+                p.fill(0)  # as in ``adam_``
+                g.fill(0)
+            for i, _, at, size in members:
+                p[at : at + size] = flat_p[i]
+                g[at : at + size] = flat_g[i]
+        else:
+            i, start, _, size = members[0]
+            p, g = flat_p[i][start : start + size], flat_g[i][start : start + size]
+            if not wide:
+                row_p[:n], row_g[:n] = p, g
+                p, g = row_p[:n], row_g[:n]
+        held = [s[lo:hi] for s in states]
+        if not wide:
+            for row, s in zip(rows, held, strict=False):
+                row[:n] = s
+            held = [row[:n] for row in rows[: len(states)]]
+        if maximize:
+            g = np.negative(g, row_g[:n])
+        if weight_decay and decoupled_weight_decay:
+            np.multiply(p, 1 - rate * weight_decay, p)
+        elif weight_decay:
+            np.multiply(p, weight_decay, row_a[:n])
+            g = np.add(g, row_a[:n], row_g[:n])
+        update(p, g, held, rate, t, numbers, row_a[:n], row_b[:n])
+        if not wide:
+            for s, made in zip(states, held, strict=True):
+                s[lo:hi] = made
+        if gather or not wide:
+            for i, start, at, size in members:
+                flat_p[i][start : start + size] = p[at : at + size]
+    _write_back(params, flat_p, copied)
+
+
 def amp_unscale_(grads: Sequence[Array], found_inf: Array, scale: Array) -> None:
     """grads <- grads / scale, in place; found_inf <- 1 where one of them is infinite or NaN. Scale: float32."""
     inverse = np.float32(1 / np.float64(scale))
@@ -301,6 +470,39 @@ def amp_unscale_(grads: Sequence[Array], found_inf: Array, scale: Array) -> None
             np.multiply(g, inverse, out=g)
         else:
             g[...] = wide * inverse
+
+
+def norm(tensors: Sequence[Array], norm_type: float) -> Array:
+    """(Σ |x|^p)^(1/p) over all elements of all tensors, in float32 or wider; ``inf``: the largest |x|."""
+    parts = []
+    for x in tensors:
+        if not x.size:
+            continue
+        flat = x.reshape(-1)
+        flat = flat if x.dtype in _WIDE else flat.astype(np.float32)
+        if norm_type == 2:
+            parts.append(np.dot(flat, flat))
+        elif norm_type == np.inf:
+            parts.append(np.abs(flat).max())
+        else:
+            parts.append(np.add.reduce(np.abs(flat) if norm_type == 1 else np.power(np.abs(flat), norm_type)))
+    every = np.array(parts or [0], np.float64)
+    if norm_type == np.inf:
+        return np.asarray(every.max())
+    total = np.add.reduce(every)
+    return np.asarray(total if norm_type == 1 else np.sqrt(total) if norm_type == 2 else total ** (1 / norm_type))
+
+
+def clip_(grads: Sequence[Array], norm: Array, *, max_norm: float) -> None:
+    """grads <- grads min(1, max_norm / (norm + 1e-6)), in place; nothing is touched where that is 1."""
+    factor = max_norm / (float(norm) + 1e-6)
+    if factor >= 1:
+        return
+    for g in grads:
+        if g.dtype in _WIDE:
+            np.multiply(g, g.dtype.type(factor), out=g)
+        else:
+            g[...] = g.astype(np.float32) * np.float32(factor)
 
 
 def amp_update_scale_(

@@ -44,20 +44,6 @@ def _as_dims(dim: Any, ndim: int) -> tuple[int, ...]:
     return tuple(range(ndim)) if dim is None else (dim,)
 
 
-def _numpy_names(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Take ``axis=`` and ``keepdims=`` for ``dim=`` and ``keepdim=``."""
-
-    @functools.wraps(function)
-    def public(*args: Any, **kwargs: Any) -> Any:
-        if "axis" in kwargs:
-            kwargs["dim"] = kwargs.pop("axis")
-        if "keepdims" in kwargs:
-            kwargs["keepdim"] = kwargs.pop("keepdims")
-        return function(*args, **kwargs)
-
-    return public
-
-
 # ----------------------------------------------------------------------------------------------------------- dtypes
 
 

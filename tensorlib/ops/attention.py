@@ -13,9 +13,9 @@ from tensorlib import random
 from tensorlib._core import Tensor, modes
 from tensorlib._promotion import FLOATS
 from tensorlib._samples import between, bools, draw, each, fails, transposed
-from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
+from tensorlib.errors import DtypeError, ShapeError
 from tensorlib.kernels import attention as kernels
-from tensorlib.op import Array, composite, op
+from tensorlib.op import Array, op
 from tensorlib.ops.create import arange
 from tensorlib.ops.linalg import matmul
 
@@ -24,32 +24,34 @@ NAME = "scaled_dot_product_attention"
 # --------------------------------------------------------------------------------------------------- shapes and dtypes
 
 
-def _shapes(query: Any, key: Any, value: Any, attn_mask: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _shapes(
+    query: Any, key: Any, value: Any, attn_mask: Any, name: str = NAME
+) -> tuple[tuple[int, ...], tuple[int, ...]]:  # fmt: skip
     """(shape of the output, shape of the log-sum-exp); every error of the shapes and dtypes."""
     q, k, v = query.shape, key.shape, value.shape
     if q[-1] != k[-1]:
         raise ShapeError(
-            f"{NAME}: query {tuple(q)} and key {tuple(k)} differ in their last size: expected (…, L, E) and (…, S, E)"
+            f"{name}: query {tuple(q)} and key {tuple(k)} differ in their last size: expected (…, L, E) and (…, S, E)"
         )
     if k[-2] != v[-2]:
         raise ShapeError(
-            f"{NAME}: key {tuple(k)} and value {tuple(v)} differ in length: expected (…, S, E) and (…, S, Ev)"
+            f"{name}: key {tuple(k)} and value {tuple(v)} differ in length: expected (…, S, E) and (…, S, Ev)"
         )
     if query.dtype.kind in "iub":
         raise DtypeError(
-            f"{NAME}: expected floating-point tensors, got {query.dtype}: convert them, as in query.float()"
+            f"{name}: expected floating-point tensors, got {query.dtype}: convert them, as in query.float()"
         )
     scores = (*q[:-1], k[-2])
     if attn_mask is not None:
         missing = len(scores) - attn_mask.ndim
         if missing < 0 or any(n not in (1, m) for n, m in zip(attn_mask.shape, scores[missing:], strict=True)):
             raise ShapeError(
-                f"{NAME}: attn_mask of shape {tuple(attn_mask.shape)} must match the size of the scores {scores}, or "
+                f"{name}: attn_mask of shape {tuple(attn_mask.shape)} must match the size of the scores {scores}, or "
                 f"be 1 there: expected a shape that broadcasts to (…, L, S)"
             )
         if attn_mask.dtype != np.bool_ and attn_mask.dtype != query.dtype and attn_mask.dtype != np.float32:
             raise DtypeError(
-                f"{NAME}: Expected attn_mask dtype to be bool or float or to match query dtype, but got "
+                f"{name}: Expected attn_mask dtype to be bool or float or to match query dtype, but got "
                 f"attn_mask.dtype: {attn_mask.dtype} and query.dtype: {query.dtype}"
             )
     return (*q[:-1], v[-1]), q[:-1]
@@ -446,109 +448,7 @@ def _attention_draw(query: Array, key: Array, dropout_p: float, seed: int, offse
     return _keep(query.shape[:-2], query.shape[-2], key.shape[-2], dropout_p, seed, offset)
 
 
-# -------------------------------------------------------------------------------------------------- the public function
-
-
-def _check(query: Any, key: Any, value: Any, dropout_p: float) -> None:
-    """The errors that do not depend on sizes."""
-    for name, t in (("query", query), ("key", key), ("value", value)):
-        if not isinstance(t, Tensor):
-            raise TypeError(f"{NAME}(): argument '{name}' must be Tensor, not {type(t).__name__}")
-    if query.ndim < 2 or key.ndim < 2 or value.ndim < 2:
-        raise ShapeError(
-            f"{NAME}: Expected query, key, and value to all be at least 2 dimensional, but got query.dim: {query.ndim} "
-            f"key.dim: {key.ndim} and value.dim: {value.ndim}: expected (…, L, E), (…, S, E), (…, S, Ev)"
-        )
-    if not query.dtype == key.dtype == value.dtype:
-        raise DtypeError(
-            f"{NAME}: Expected query, key, and value to have the same dtype, but got query.dtype: {query.dtype} "
-            f"key.dtype: {key.dtype} and value.dtype: {value.dtype}"
-        )
-    if not 0 <= dropout_p <= 1:
-        raise ArgumentError(f"{NAME}: dropout probability has to be between 0 and 1, but got {dropout_p}")
-
-
-def _grouped(query: Any, key: Any, value: Any) -> tuple[Any, Any, Any]:
-    """Heads of key and value as the fused operator takes them: one number of them, which divides the query's."""
-    if min(query.ndim, key.ndim, value.ndim) < 3:
-        raise DimError(
-            f"{NAME}: enable_gqa takes (…, heads, L, E), got query {tuple(query.shape)} (Dimension out of range)"
-        )
-    heads, of_key, of_value = query.shape[-3], key.shape[-3], value.shape[-3]
-    if of_key == 0 or of_value == 0 or heads % of_key or heads % of_value:
-        raise ShapeError(
-            f"{NAME}: Number of heads in key and value must divide the number of heads in query: got {of_key} and "
-            f"{of_value} for {heads}"
-        )
-    if of_key != of_value:
-        key, value = key.repeat_interleave(heads // of_key, -3), value.repeat_interleave(heads // of_value, -3)
-    return query, key, value
-
-
-def _fits(query: Any, value: Any) -> bool:
+def fits(query: Any, value: Any) -> bool:
     """Whether the kernels take heads so wide where the tensors are."""
     device, features = query.device, max(query._array.shape[-1], value._array.shape[-1])
     return device.type == "cpu" or kernels.fits(features, query._array.dtype.itemsize, device, modes.grad)
-
-
-def _broadcast(query: Any, key: Any, value: Any, grouped: bool) -> tuple[Any, Any, Any]:
-    """Leading dimensions broadcast to one shape, by views; a grouped head dimension stays each one's own."""
-    own = -3 if grouped else -2
-    leads = [t.shape[:own] for t in (query, key, value)]
-    try:
-        lead = np.broadcast_shapes(*leads)
-    except ValueError:
-        shapes = ", ".join(str(tuple(t.shape)) for t in (query, key, value))
-        raise ShapeError(
-            f"{NAME}: cannot broadcast the leading dimensions of {shapes}: The size of tensor a must match the size of "
-            f"tensor b; for fewer heads in key and value than in query pass enable_gqa=True"
-        ) from None
-    return tuple(t.expand(*lead, *t.shape[own:]) for t in (query, key, value))  # type: ignore[return-value]
-
-
-@composite(
-    on="functional",
-    samples=each(
-        draw((2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 5, 6)), draw((2, 2, 5, 8), (2, 2, 5, 8), (2, 2, 5, 8), is_causal=True),
-        draw((2, 4, 3, 8), (2, 2, 5, 8), (2, 2, 5, 8), enable_gqa=True), draw((2, 1, 4, 8), (1, 3, 5, 8), (5, 6)),
-        draw((2, 2, 4, 8), (2, 2, 7, 8), (2, 2, 7, 8), bools(4, 7)),
-        draw((2, 2, 4, 8), (2, 2, 5, 8), (2, 2, 5, 8), (4, 5)), draw((4, 8), (5, 8), (5, 8), scale=0.5),
-    ),
-)  # fmt: skip
-def scaled_dot_product_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """softmax(query @ key.mT * scale + attn_mask) @ value; scale 1 / sqrt(E) for None.
-
-    query (…, L, E), key (…, S, E), value (…, S, Ev) -> (…, L, Ev), leading dimensions broadcast. attn_mask broadcasts
-    to (…, L, S): True where a query may look, or numbers to add. ``is_causal``, in its place: query i looks at keys
-    0 … i, also where L and S differ. ``enable_gqa``: heads of key and value may be fewer, by a factor. dropout_p drops
-    weights, whatever the mode. A query that may look at no key gives 0. Scores are held in float32 (float64 for
-    float64), a block at a time; the gradients make them again. Heads too wide for a GPU's shared memory (512 in float32
-    where it has 99 KB) are computed with all scores at once. ShapeError and DtypeError name what does not fit.
-    Vaswani et al. 2017, eq. 1.
-    """
-    _check(query, key, value, dropout_p)
-    if attn_mask is not None and is_causal:
-        raise ArgumentError(f"{NAME}: Explicit attn_mask should not be set when is_causal=True: join them in attn_mask")
-    if enable_gqa:
-        query, key, value = _grouped(query, key, value)
-    own = -3 if enable_gqa else -2
-    if not query._array.shape[:own] == key._array.shape[:own] == value._array.shape[:own]:
-        query, key, value = _broadcast(query, key, value, enable_gqa)
-    if scale is None:
-        scale = 1 / math.sqrt(query._array.shape[-1] or 1)
-    attrs: Any = (bool(is_causal), float(scale))
-    if type(query._array) is not np.ndarray and not _fits(query, value):
-        keep = _attention_draw(query, key, float(dropout_p)) if dropout_p > 0 else None
-        return _with_scores(query, key, value, attn_mask, bool(is_causal), float(scale), float(dropout_p), keep)
-    if dropout_p > 0:
-        return _attention_dropout(query, key, value, attn_mask, *attrs, float(dropout_p))
-    return _attention(query, key, value, attn_mask, *attrs)

@@ -201,6 +201,7 @@ def _transposed_grad_input(
             fails((2, 4, 6, 5), (4, 3, 3, 2), None, output_size=(2, 3, 5, 6), match="got a gradient of shape")],
     bench=[draw((32, 64, 56, 56), (64, 64, 3, 3), None, output_size=(32, 64, 56, 56), padding=1),
            draw((32, 64, 28, 28), (64, 32, 4, 4), (32,), output_size=(32, 32, 56, 56), stride=2, padding=1)],
+    flops=lambda input, weight: 2.0 * input.size * weight.size / weight.shape[0],
 )  # fmt: skip
 def _convolution_transposed(
     input: Array,
@@ -259,6 +260,7 @@ def _grad_weight_kernel(
         draw((1, 2, 4), (1, 2, 9), weight_size=(2, 2, 2), dilation=3),
     ),
     bench=[draw((32, 64, 56, 56), (32, 64, 56, 56), weight_size=(64, 64, 3, 3), padding=1)],
+    flops=lambda grad_output, weight_size: 2.0 * grad_output.size * float(np.prod(weight_size[1:])),
 )  # fmt: skip
 def _convolution_grad_weight(
     grad_output: Array,

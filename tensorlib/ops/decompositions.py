@@ -182,6 +182,7 @@ def _qr_vjp(g_Q: Any, g_R: Any, Q: Any, R: Any, mode: str) -> Any:
         fails((3,), match="at least 2 dimensions", error=ShapeError),
     ],
     bench=[draw((256, 256))],
+    flops=lambda A: 4.0 * A.size * A.shape[-1] - 4 / 3 * A.shape[-1] ** 3,
 )  # fmt: skip
 def linalg_qr(A: Array, mode: str = "reduced"):
     """(Q, R) with A = Q R, Q's columns orthonormal, R upper triangular: (…, m, n) -> (…, m, k), (…, k, n).
@@ -354,6 +355,7 @@ def _lu_vjp(g: Any, LU: Any, pivots: Any) -> Any:
     ),
     errors=[fails((3,), match="at least 2 dimensions", error=ShapeError)],
     bench=[draw((256, 256))],
+    flops=lambda A: A.size * A.shape[-1] - A.shape[-1] ** 3 / 3,
 )  # fmt: skip
 def linalg_lu_factor_ex(A: Array, *, pivot: bool = True, check_errors: bool = False):
     """(LU, pivots, info) with A = P L U, L (unit diagonal, not stored) and U in one matrix: (…, m, n).

@@ -14,7 +14,7 @@ from tensorlib.errors import DimError, DtypeError, ShapeError
 from tensorlib.kernels import reduction as kernels
 from tensorlib.op import Array, Dim, Dims, composite, op, result_type
 from tensorlib.ops._out import takes_out
-from tensorlib.ops._reduction import _as_dims, _numpy_names, extremum_reduce, kept, reduced_shape, row_extremum
+from tensorlib.ops._reduction import _as_dims, extremum_reduce, kept, reduced_shape, row_extremum
 
 _INT64, _BOOL = (np.dtype(t) for t in (np.int64, np.bool_))
 
@@ -106,7 +106,6 @@ _AminMax = result_type("aminmax", ("min", "max"))
     draw((), dim=0), draw(values([1.0, float("nan")])),
 ))  # fmt: skip
 @takes_out
-@_numpy_names
 def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
     """(amin, amax) along ``dim``, or of all elements for None. NaN wins; see ``amin`` for the gradient."""
     if not input._array.size and dim is None:
@@ -199,6 +198,7 @@ _ALONG = each(
 
 
 @op(
+    bench=[draw((4096, 4096), dim=1)],
     spec=_along_spec("max"),
     kernel=lambda v, i, input, dim, keepdim: kernels.reduce([v, i], [input], (dim,), kernels.MAX),
     promote=PROMOTE,
@@ -245,7 +245,6 @@ _OVERLOADS = each(
 
 @composite(samples=_OVERLOADS)
 @takes_out
-@_numpy_names
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """The maximum of all elements; max(input, dim): (values, indices) along a dim; max(input, other): maximum.
 
@@ -257,7 +256,6 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
 
 @composite(samples=_OVERLOADS)
 @takes_out
-@_numpy_names
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """The minimum of all elements; min(input, dim): (values, indices) along a dim; min(input, other): minimum.
 
@@ -290,6 +288,7 @@ _INDICES = each(
 
 
 @op(
+    bench=[draw((4096, 4096), dim=1)],
     spec=_arg_spec("argmax"),
     kernel=lambda out, input, dim, keepdim: kernels.reduce([out], [input], _as_dims(dim, input.ndim), kernels.ARGMAX),
     promote=PROMOTE,
@@ -305,6 +304,7 @@ def argmax(input: Array, dim: Dim | None = None, keepdim: Any = False):
 
 
 @op(
+    bench=[draw((4096, 4096), dim=1)],
     spec=_arg_spec("argmin"),
     kernel=lambda out, input, dim, keepdim: kernels.reduce([out], [input], _as_dims(dim, input.ndim), kernels.ARGMIN),
     promote=PROMOTE,

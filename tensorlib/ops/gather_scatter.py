@@ -98,6 +98,7 @@ def _widen(t: Any, shape: Sequence[int]) -> Any:
 
 
 @op(
+    bench=[draw((4096, 1024), ints(4096, 1024, high=1024), dim=1)],
     spec=_gather_spec,
     kernel=kernels.gather,
     vjp=dict(input=lambda g, input_shape, index, dim: _scatter_add(g.new_zeros(()).expand(input_shape), index, g, dim)),
@@ -241,6 +242,7 @@ _WRITE_SAMPLES = each(
 
 
 @op(
+    bench=[draw((4096, 1024), ints(4096, 1024, high=1024), (4096, 1024), dim=1)],
     spec=_scatter_spec,
     kernel=kernels.scatter,
     vjp=dict(
@@ -272,6 +274,7 @@ _ADD_SAMPLES = each(
 
 
 @op(
+    bench=[draw((4096, 1024), ints(4096, 1024, high=1024), (4096, 1024), dim=1)],
     spec=_scatter_spec,
     kernel=kernels.scatter_add,
     vjp=dict(

@@ -219,6 +219,7 @@ _PUT_SAMPLES = each(
 
 
 @op(
+    bench=[draw((16384, 1024), (4096, 1024), [ints(4096, high=16384)], dims=(0,), accumulate=True)],
     spec=_put_spec,
     kernel=kernels.index_put,
     vjp=dict(
@@ -276,6 +277,7 @@ def _index_grad(g: Array, indices: Arrays, shape: Any, dims: Any, unique: bool =
 
 
 @op(
+    bench=[draw((16384, 1024), [ints(16384, high=16384)], dims=(0,))],
     spec=lambda input, indices, dims, unique, wrap: (_index_shape("index", input.shape, indices, dims), input.dtype),
     kernel=kernels.index,
     vjp=dict(
@@ -315,6 +317,7 @@ def _index(input: Array, indices: Arrays, dims: Any, unique: bool = False, wrap:
 
 
 @op(
+    bench=[draw(bools(1 << 22))],
     dynamic=True,
     kernel=prefix.nonzero,
     on="",

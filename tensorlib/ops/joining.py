@@ -117,6 +117,7 @@ def _stack_spec(tensors: Sequence[Any], dim: int) -> Any:
 
 
 @op(
+    bench=[draw([(4096, 1024), (4096, 1024)])],
     spec=_stack_spec,
     kernel=kernels.stack,
     promote=PROMOTE,
@@ -310,6 +311,7 @@ def _pad_spec(input: Any, pad: Any, value: Any) -> Any:
 
 
 @op(
+    bench=[draw((32, 64, 56, 56), pad=(1, 1, 1, 1), value=0)],
     spec=_pad_spec,
     kernel=kernels.pad,
     vjp=lambda g, pad: _constant_pad(g, tuple([-n for n in pad]), 0),

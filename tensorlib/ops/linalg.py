@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensorlib._core import Tensor
+from tensorlib._core import Tensor, modes
+from tensorlib._dtypes import OF_NUMPY, bfloat16, float16, float32
 from tensorlib._promotion import FLOATS
 from tensorlib._samples import draw, each, fails, transposed
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError
 from tensorlib.kernels import matmul as kernels
-from tensorlib.op import Array, Scalar, composite, op
-from tensorlib.ops.arithmetic import add, mul
+from tensorlib.op import Array, Scalar, composite, into, jit, op
+from tensorlib.ops._out import takes_out
+from tensorlib.ops.activation import (
+    _gelu,
+    _gelu_scalar,
+    _relu,
+    _relu_scalar,
+    _silu,
+    _silu_scalar,
+    gelu_grad,
+    relu_grad,
+    silu_grad,
+)
+from tensorlib.ops.arithmetic import mul
 
 # ------------------------------------------------------------------------------------------------------------- matmul
 
@@ -252,6 +265,181 @@ def linear(input: Array, weight: Array, bias: Array | None = None):
     return out
 
 
+# ------------------------------------------------------------------------------------- products with an epilogue
+
+
+class _Activation(NamedTuple):
+    """An activation after a product: in the kernel, in NumPy, as an operator, and g times its derivative."""
+
+    scalar: Any
+    numpy: Callable[[np.ndarray], np.ndarray]
+    operator: Callable[[Any], Any]
+    grad: Callable[[Any, Any], Any]
+    of_result: bool = False  #: whether the derivative is a function of the result; else of what goes in
+
+
+@jit
+def _gelu_exact(x):
+    return _gelu_scalar(x, False)
+
+
+@jit
+def _gelu_tanh(x):
+    return _gelu_scalar(x, True)
+
+
+def _body(operator: Any, *attrs: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """An operator's NumPy body, as a function of the array."""
+    return lambda x: operator.__wrapped__(x, *attrs)
+
+
+_ACTIVATIONS = {
+    "relu": _Activation(_relu_scalar, lambda x: np.maximum(x, 0), _relu, relu_grad, True),
+    "gelu": _Activation(
+        _gelu_exact, _body(_gelu, False), lambda x: _gelu(x, False),
+        lambda g, x: gelu_grad(g, x, False),
+    ),
+    "gelu_tanh": _Activation(
+        _gelu_tanh, _body(_gelu, True), lambda x: _gelu(x, True), lambda g, x: gelu_grad(g, x, True)
+    ),
+    "silu": _Activation(_silu_scalar, _body(_silu), _silu, silu_grad),
+}  # fmt: skip
+
+
+def _addmm_spec(
+    input: Any, mat1: Any, mat2: Any, beta: Any, alpha: Any, activation: str, turned: bool, kept: bool, dtype: Any
+) -> Any:
+    if turned:
+        shape, made = _linear_spec(mat1, mat2, input)
+    else:
+        shape, made = _matmul_spec(mat1, mat2)
+    if dtype is not None:
+        made = dtype.numpy
+    if input is not None and input.dtype not in (made, mat1.dtype):
+        raise DtypeError(
+            f"addmm: expected tensors of one dtype, got input {OF_NUMPY[input.dtype]} and mat1 {OF_NUMPY[mat1.dtype]}: "
+            f"convert them, as in input.to(mat1.dtype)"
+        )
+    if activation and (made.kind == "c" or (made.kind in "iu" and activation != "relu")):
+        raise DtypeError(f"{activation} after a product: not implemented for {OF_NUMPY[made]}: expected floating point")
+    return [(shape, made), (shape if kept else (0,), made)]
+
+
+def _addmm_kernel(
+    out: Any, before: Any, input: Any, mat1: Any, mat2: Any, beta: Any, alpha: Any, activation: str, turned: bool,
+    kept: bool, dtype: Any,
+) -> None:  # fmt: skip
+    scalar = _ACTIVATIONS[activation].scalar if activation else None
+    kernels.scaled_product(out, before if kept else None, input, mat1, mat2, beta, alpha, scalar, turned)
+
+
+def _addmm_vjp(
+    g: Any, out: Any, before: Any, mat1: Any, mat2: Any, input_shape: Any, input_dtype: Any, beta: Any, alpha: Any,
+    activation: str, turned: bool, needs: Any,
+) -> Any:  # fmt: skip
+    if activation:
+        what = _ACTIVATIONS[activation]
+        g = what.grad(g, out if what.of_result else before)
+    g_input = _to_shape(g if beta == 1 else g * beta, input_shape).to(input_dtype) if needs["input"] else None
+    g = g if alpha == 1 else g * alpha
+    if g._array.dtype != mat1._array.dtype:  # the sums went to a wider dtype
+        g = g.to(mat1.dtype)
+    g_mat1 = g_mat2 = None
+    if needs["mat1"]:
+        g_mat1 = _linear_grad_input(g, mat2) if turned else _matmul_grad_input(g, mat1._array.shape, mat2)
+    if needs["mat2"]:
+        shape = mat2._array.shape
+        g_mat2 = _linear_grad_weight(g, mat1, shape) if turned else _matmul_grad_other(g, mat1, shape)
+    return g_input, g_mat1, g_mat2
+
+
+def _addmm_composite(
+    input: Any, mat1: Any, mat2: Any, beta: Any, alpha: Any, activation: str, turned: bool, kept: bool, dtype: Any
+) -> Any:
+    if dtype is not None:
+        mat1, mat2 = mat1.to(dtype), mat2.to(dtype)
+    out = linear(mat1, mat2) if turned else matmul(mat1, mat2)
+    if alpha != 1:
+        out = out * alpha
+    if input is not None:
+        out = out + (input if beta == 1 else input * beta)
+    return _ACTIVATIONS[activation].operator(out) if activation else out
+
+
+_PLAIN = {"beta": 1, "alpha": 1, "activation": "", "turned": False, "kept": False, "dtype": None}
+
+
+@op(
+    spec=_addmm_spec,
+    promote=FLOATS.over("mat1", "mat2"),
+    complex=True,
+    kernel=_addmm_kernel,
+    vjp=_addmm_vjp,
+    aux=("before",),
+    composite=_addmm_composite,
+    on="",
+    samples=each(
+        draw((5,), (4, 3), (3, 5), **_PLAIN), draw((4, 1), (4, 3), (3, 5), **{**_PLAIN, "beta": 0.5, "alpha": -2.0}),
+        draw(None, (33, 40), (40, 70), **{**_PLAIN, "alpha": 3.0}), draw((4,), (4, 3), (3,), **_PLAIN),
+        draw((2, 1, 5), (2, 4, 3), (2, 3, 5), **{**_PLAIN, "beta": 2.0}),
+        draw((5,), (2, 3, 4), (5, 4), **{**_PLAIN, "turned": True, "activation": "relu"}),
+        *(draw((7,), (2, 9, 4), (7, 4), **{**_PLAIN, "turned": True, "activation": name, "kept": True})
+          for name in _ACTIVATIONS if name != "relu"),
+        draw(None, (3, 4), (4, 5), **{**_PLAIN, "activation": "silu", "kept": True, "alpha": 0.5}),
+        draw((1, 6), (1, 40), (40, 6), **{**_PLAIN, "beta": 0.5, "activation": "gelu", "kept": True}),
+        draw((6, 1), (6, 40), (40, 1), **{**_PLAIN, "alpha": 0.5}),
+        draw((5,), (0, 3), (3, 5), **_PLAIN), draw((5,), (4, 0), (0, 5), **_PLAIN),
+    ),
+    bench=[draw((4096,), (8192, 1024), (4096, 1024),
+                **{**_PLAIN, "turned": True, "activation": "gelu_tanh", "kept": False})],
+    flops=lambda input, mat1, mat2, beta, alpha, activation, turned, kept, dtype: (
+        2.0 * mat1.size * mat2.shape[0 if turned else -1]
+    ),
+)  # fmt: skip
+def _addmm(
+    input: Array | None, mat1: Array, mat2: Array, beta: Scalar, alpha: Scalar, activation: Any, turned: Any,
+    kept: Any, dtype: Any,
+):  # fmt: skip
+    """activation(beta * input + alpha * (mat1 @ mat2)), rounded once, and with ``kept`` what the activation is given.
+
+    mat1, mat2 as matmul's; ``turned``: mat2 (n, k) is a weight. input broadcasts to the product. ``dtype``: of the
+    result, by default the operands'.
+    """
+    other = mat2.T if turned else mat2
+    if other.ndim == 2 and mat1.ndim > 2 and mat1.size and mat1.flags.c_contiguous:
+        out = np.matmul(mat1.reshape(-1, mat1.shape[-1]), other).reshape(*mat1.shape[:-1], other.shape[-1])
+    else:
+        out = np.asarray(np.matmul(mat1, other))
+    if alpha != 1:
+        out *= alpha
+    if input is not None:
+        added = input.astype(out.dtype, copy=False)
+        out += added if beta == 1 else added * beta
+    before = out if kept else np.empty(0, out.dtype)
+    return (_ACTIVATIONS[activation].numpy(out) if activation else out), before
+
+
+@composite(on="functional", samples=each(
+    draw((4, 3), (5, 3), (5,)), draw((2, 4, 3), (5, 3), (5,), "relu"), draw((4, 3), (5, 3), None, "gelu_tanh"),
+    draw((3,), (5, 3), (5,), activation="silu"),
+))  # fmt: skip
+def linear_activation(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "gelu"
+) -> Tensor:
+    """activation(input @ weight.T + bias) in one kernel: input (…, in), weight (out, in), bias (out,) -> (…, out).
+
+    ``activation``: "relu", "gelu", "gelu_tanh" or "silu". As ``linear`` and the activation after it, but that the sums
+    are rounded once, after both. ArgumentError for another activation.
+    """
+    if activation not in _ACTIVATIONS:
+        raise ArgumentError(
+            f"linear_activation: got activation {activation!r}: expected one of {', '.join(_ACTIVATIONS)}"
+        )
+    wanted = modes.grad and any(t is not None and t.requires_grad for t in (input, weight, bias))
+    kept = bool(wanted) and not _ACTIVATIONS[activation].of_result
+    return _addmm(bias, input, weight, 1, 1, activation, True, kept, None)  # type: ignore[no-any-return]
+
+
 # -------------------------------------------------------------------------------------------------- the named products
 
 
@@ -263,19 +451,27 @@ def _dims(name: str, message: str, *expected: tuple[Any, int]) -> None:
 
 
 @composite(samples=each(draw((4, 3), (3, 5)), draw((1, 17), (17, 1)), draw((0, 3), (3, 2))))
-def mm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """input @ mat2 for two matrices: (m, k), (k, n) -> (m, n). No broadcasting; see matmul."""
+def mm(input: Tensor, mat2: Tensor, out_dtype: Any = None, *, out: Tensor | None = None) -> Tensor:
+    """input @ mat2 for two matrices: (m, k), (k, n) -> (m, n). No broadcasting; see matmul.
+
+    ``out_dtype=float32`` keeps the sums of float16 and bfloat16 operands as they are.
+    """
     _dims("mm", "self must be a matrix: expected (m, k) and (k, n)", (input, 2), (mat2, 2))
-    return matmul(input, mat2, out=out)
+    return _into_dtype("mm", input, mat2, out_dtype, out)
 
 
 @composite(samples=each(draw((2, 4, 3), (2, 3, 5)), draw((1, 1, 3), (1, 3, 1)), draw((0, 4, 3), (0, 3, 5))))
-def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """input @ mat2 for two batches of matrices: (b, m, k), (b, k, n) -> (b, m, n). No broadcasting; see matmul."""
-    return _batched("bmm", input, mat2, out)
+def bmm(input: Tensor, mat2: Tensor, out_dtype: Any = None, *, out: Tensor | None = None) -> Tensor:
+    """input @ mat2 for two batches of matrices: (b, m, k), (b, k, n) -> (b, m, n). No broadcasting; see matmul.
+
+    ``out_dtype`` as in mm.
+    """
+    _batched("bmm", input, mat2)
+    return _into_dtype("bmm", input, mat2, out_dtype, out)
 
 
-def _batched(name: str, batch1: Tensor, batch2: Tensor, out: Tensor | None = None) -> Tensor:
+def _batched(name: str, batch1: Tensor, batch2: Tensor) -> tuple[int, ...]:
+    """The shape of the product of two batches of matrices."""
     for which, t in (("batch1", batch1), ("batch2", batch2)):
         _dims(name, f"{which} must be a 3D tensor: expected (b, m, k) and (b, k, n)", (t, 3))
     wanted = (batch1.shape[0], batch1.shape[2])
@@ -284,19 +480,23 @@ def _batched(name: str, batch1: Tensor, batch2: Tensor, out: Tensor | None = Non
             f"{name}: cannot multiply {tuple(batch1.shape)} by {tuple(batch2.shape)}: Expected size for first two "
             f"dimensions of batch2 tensor to be: {list(wanted)} but got: {list(batch2.shape[:2])}"
         )
-    return matmul(batch1, batch2, out=out)
+    return (*batch1.shape[:2], batch2.shape[2])
 
 
 @composite(samples=each(draw((4, 3), (3,))))
 def mv(input: Tensor, vec: Tensor, *, out: Tensor | None = None) -> Tensor:
     """input @ vec: (m, k), (k,) -> (m,). See matmul."""
-    _dims("mv", "vector + matrix @ vector expected: (m, k) and (k,)", (input, 2), (vec, 1))
+    _mat_by_vec("mv", input, vec)
+    return matmul(input, vec, out=out)
+
+
+def _mat_by_vec(name: str, input: Tensor, vec: Tensor) -> None:
+    _dims(name, "vector + matrix @ vector expected: (m, k) and (k,)", (input, 2), (vec, 1))
     if input.shape[1] != vec.shape[0]:
         raise ShapeError(
-            f"mv: size mismatch, got input ({input.shape[0]}), mat ({input.shape[0]}x{input.shape[1]}), "
+            f"{name}: size mismatch, got input ({input.shape[0]}), mat ({input.shape[0]}x{input.shape[1]}), "
             f"vec ({vec.shape[0]}): expected (m, k) and (k,)"
         )
-    return matmul(input, vec, out=out)
 
 
 @composite(samples=each(draw((5,), (5,)), draw((0,), (0,))))
@@ -321,26 +521,64 @@ def outer(input: Tensor, vec2: Tensor, *, out: Tensor | None = None) -> Tensor:
     return mul(input.unsqueeze(1), vec2.unsqueeze(0), out=out)
 
 
-def _scaled_sum(name: str, input: Tensor, product: Tensor, beta: Scalar, alpha: Scalar, out: Tensor | None) -> Tensor:
-    """beta * input + alpha * product; input takes no part when beta is 0, so that its NaNs do not."""
-    lead = product.ndim - input.ndim
-    if lead < 0 or any(n not in (1, m) for n, m in zip(input.shape, product.shape[lead:], strict=True)):
-        raise ShapeError(
-            f"{name}: input of shape {tuple(input.shape)} does not broadcast to {tuple(product.shape)} "
-            f"(The expanded size of the tensor must match the existing size)"
-        )
-    if input.dtype != product.dtype:
+def _scaled_sum(
+    name: str, input: Tensor, mat1: Tensor, mat2: Tensor, shape: tuple[int, ...], beta: Scalar, alpha: Scalar,
+    out: Tensor | None, out_dtype: Any = None, activation: str = "",
+) -> Tensor:  # fmt: skip
+    """activation(beta * input + alpha * mat1 @ mat2), of this shape; with beta 0 input takes no part, nor its NaNs."""
+    _fits(name, input, shape)
+    dtype = _wider(name, mat1, out_dtype)
+    if input.dtype != mat1.dtype and input.dtype is not dtype:
         raise DtypeError(
-            f"{name}: self and mat2 must have the same dtype, but got {input.dtype} and {product.dtype}: "
+            f"{name}: self and mat2 must have the same dtype, but got {input.dtype} and {mat1.dtype}: "
             f"convert them, as in input.to(mat2.dtype)"
         )
-    if not product.dtype.is_floating_point and not product.dtype.is_complex:
+    for which, number in (("beta", beta), ("alpha", alpha)):
+        if isinstance(number, complex) and not mat1.dtype.is_complex:
+            raise DtypeError(
+                f"{name}: result type ComplexFloat can't be cast to the desired output type {mat1.dtype}: got {which} "
+                f"= {number}, expected a real number"
+            )
+    if not mat1.dtype.is_floating_point and not mat1.dtype.is_complex:
         beta, alpha = int(beta), int(alpha)  # type: ignore[arg-type]
-    if beta == 0:
-        return mul(product, alpha, out=out)
-    if alpha != 1:
-        product = product * alpha
-    return add(product, input, alpha=beta, out=out)
+    elif not mat1.dtype.is_complex:
+        beta, alpha = float(beta), float(alpha)  # type: ignore[arg-type]
+    kept = activation == "gelu" and modes.grad and any(t.requires_grad for t in (input, mat1, mat2))
+    added = None if beta == 0 else input
+    result: Tensor = _addmm(added, mat1, mat2, beta, alpha, activation, False, kept, dtype)
+    return result if out is None else into(name, out, result)  # type: ignore[no-any-return]
+
+
+def _fits(name: str, input: Tensor, shape: Sequence[int]) -> Tensor:
+    """The tensor. ShapeError unless it broadcasts to the shape."""
+    lead = len(shape) - input.ndim
+    if lead < 0 or any(n not in (1, m) for n, m in zip(input.shape, shape[lead:], strict=True)):
+        raise ShapeError(
+            f"{name}: input of shape {tuple(input.shape)} does not broadcast to {tuple(shape)} "
+            f"(The expanded size of the tensor must match the existing size)"
+        )
+    return input
+
+
+def _wider(name: str, operand: Tensor, out_dtype: Any) -> Any:
+    """``out_dtype`` where it is not the operands' own. PyTorch takes float32, for float16 and bfloat16."""
+    if out_dtype is None or out_dtype is operand.dtype:
+        return None
+    if out_dtype is not float32 or operand.dtype not in (float16, bfloat16):
+        raise DtypeError(
+            f"{name}: out_dtype must be the same as input dtype or fp32 for fp16/bf16 inputs, got {out_dtype} for "
+            f"{operand.dtype}"
+        )
+    return out_dtype
+
+
+def _into_dtype(name: str, input: Tensor, mat2: Tensor, out_dtype: Any, out: Tensor | None) -> Tensor:
+    """input @ mat2, of ``out_dtype`` where it is given."""
+    dtype = _wider(name, input, out_dtype)
+    if dtype is None:
+        return matmul(input, mat2, out=out)
+    result: Tensor = _addmm(None, input, mat2, 1, 1, "", False, False, dtype)
+    return result if out is None else into(name, out, result)  # type: ignore[no-any-return]
 
 
 @composite(
@@ -350,23 +588,46 @@ def _scaled_sum(name: str, input: Tensor, product: Tensor, beta: Scalar, alpha: 
         draw((4, 1), (4, 3), (3, 5), beta=0),
     ),
 )  # fmt: skip
-def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1,
+def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, out_dtype: Any = None, *, beta: Scalar = 1, alpha: Scalar = 1,
           out: Tensor | None = None) -> Tensor:  # fmt: skip
     """beta * input + alpha * (mat1 @ mat2): input broadcast to (m, n), mat1 (m, k), mat2 (k, n) -> (m, n).
 
-    With beta 0 input is ignored, NaNs and all.
+    One kernel: the sum is rounded once. With beta 0 input is ignored, NaNs and all. ``out_dtype`` as in mm.
     """
-    for name, t in (("mat1", mat1), ("mat2", mat2)):
+    shape = _two_matrices("addmm", mat1, mat2)
+    return _scaled_sum("addmm", input, mat1, mat2, shape, beta, alpha, out, out_dtype)
+
+
+def _two_matrices(name: str, mat1: Tensor, mat2: Tensor) -> tuple[int, ...]:
+    """The shape of the product of two matrices."""
+    for which, t in (("mat1", mat1), ("mat2", mat2)):
         if t.ndim != 2:
-            raise ShapeError(f"addmm: {name} must be a matrix, got {t.ndim}-D tensor")
-    return _scaled_sum("addmm", input, matmul(mat1, mat2), beta, alpha, out)
+            raise ShapeError(f"{name}: {which} must be a matrix, got {t.ndim}-D tensor")
+    if mat1.shape[1] != mat2.shape[0]:
+        raise _cannot_multiply(name, mat1.shape, mat2.shape, "(m, k) and (k, n)")
+    return mat1.shape[0], mat2.shape[1]
+
+
+@composite(on="function", samples=each(
+    draw((5,), (4, 3), (3, 5)), draw((4, 5), (4, 3), (3, 5), beta=0.5, alpha=2.0, use_gelu=True),
+    draw((5,), (4, 3), (3, 5), beta=0),
+))  # fmt: skip
+@takes_out
+def _addmm_activation(
+    input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1, use_gelu: bool = False
+) -> Tensor:
+    """relu(beta * input + alpha * (mat1 @ mat2)), or gelu of it, in one kernel; shapes as in addmm."""
+    shape = _two_matrices("_addmm_activation", mat1, mat2)
+    name = "gelu" if use_gelu else "relu"
+    return _scaled_sum("_addmm_activation", input, mat1, mat2, shape, beta, alpha, None, None, name)
 
 
 @composite(inplace=True, samples=each(draw((4,), (4, 3), (3,)), draw((1,), (4, 3), (3,), beta=0.5, alpha=2.0)))
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1,
           out: Tensor | None = None) -> Tensor:  # fmt: skip
     """beta * input + alpha * (mat @ vec): input broadcast to (m,), mat (m, k), vec (k,) -> (m,)."""
-    return _scaled_sum("addmv", input, mv(mat, vec), beta, alpha, out)
+    _mat_by_vec("addmv", mat, vec)
+    return _scaled_sum("addmv", input, mat, vec, (mat.shape[0],), beta, alpha, out)
 
 
 @composite(
@@ -375,13 +636,14 @@ def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Scalar = 1, alpha: S
         draw((2, 4, 5), (2, 4, 3), (2, 3, 5)), draw((5,), (2, 4, 3), (2, 3, 5), beta=0.5, alpha=2.0)
     ),
 )  # fmt: skip
-def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1,
-            out: Tensor | None = None) -> Tensor:  # fmt: skip
+def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, out_dtype: Any = None, *, beta: Scalar = 1,
+            alpha: Scalar = 1, out: Tensor | None = None) -> Tensor:  # fmt: skip
     """beta * input + alpha * (batch1 @ batch2): input broadcast to (b, m, n), (b, m, k), (b, k, n) -> (b, m, n).
 
-    With beta 0 input is ignored, NaNs and all.
+    One kernel: the sum is rounded once. With beta 0 input is ignored, NaNs and all. ``out_dtype`` as in mm.
     """
-    return _scaled_sum("baddbmm", input, _batched("baddbmm", batch1, batch2), beta, alpha, out)
+    shape = _batched("baddbmm", batch1, batch2)
+    return _scaled_sum("baddbmm", input, batch1, batch2, shape, beta, alpha, out, out_dtype)
 
 
 @composite(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,6 @@ from tensorlib.ops._pointwise_numpy import in_blocks
 from tensorlib.ops.activation import logsigmoid
 from tensorlib.ops.arithmetic import abs
 from tensorlib.ops.exponentials import exp, log, log1p
-from tensorlib.ops.linalg import linear
 from tensorlib.ops.powers import square
 from tensorlib.ops.selection import _where, clamp_min
 from tensorlib.ops.special import xlogy
@@ -359,7 +358,7 @@ def _acc(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def _cross_entropy_spec(
     input: Any, target: Any, weight: Any, ignore_index: int, reduction: str, label_smoothing: float,
-    log_probabilities: bool,
+    log_probabilities: bool, z_loss: float,
 ) -> Any:  # fmt: skip
     name = "nll_loss" if log_probabilities else "cross_entropy"
     if not OF_NUMPY[input.dtype].is_floating_point:
@@ -449,13 +448,16 @@ def _class_weights(weight: np.ndarray | None, x: np.ndarray) -> np.ndarray:
 
 
 def _cross_entropy_vjp(g: Tensor, input: Tensor, target: Tensor, weight: Any, lse: Tensor, total: Tensor,
-                       ignore_index: int, label_smoothing: float, log_probabilities: bool) -> Tensor:  # fmt: skip
-    return cross_entropy_grad(g, input, target, weight, lse, total, ignore_index, label_smoothing, log_probabilities)
+                       ignore_index: int, label_smoothing: float, log_probabilities: bool,
+                       z_loss: float) -> Tensor:  # fmt: skip
+    return cross_entropy_grad(
+        g, input, target, weight, lse, total, ignore_index, label_smoothing, log_probabilities, z_loss
+    )
 
 
 def _cross_entropy_composite(
     input: Any, target: Any, weight: Any, ignore_index: int, reduction: str, label_smoothing: float,
-    log_probabilities: bool,
+    log_probabilities: bool, z_loss: float,
 ) -> Tensor:  # fmt: skip
     dim = 0 if input.ndim == 1 else 1
     if input.ndim == 1:
@@ -470,6 +472,8 @@ def _cross_entropy_composite(
         each = logp if weight is None else logp * weight.reshape((-1, *(1,) * (input.ndim - 1 - dim)))
         spread = _where(counted, -each.sum(dim), 0.0)
         loss = (1 - label_smoothing) * loss + (label_smoothing / input.shape[dim]) * spread
+    if z_loss:
+        loss = loss + _where(counted, z_loss * w * input.logsumexp(dim).square(), 0.0)
     if reduction == "none":
         return loss
     return loss.sum() / w.sum() if reduction == "mean" else loss.sum()
@@ -483,11 +487,13 @@ def _labels(*shape: int, classes: int) -> Draw:
     return ints(*shape, high=classes)
 
 
-_PLAIN = dict(ignore_index=-100, reduction="mean", label_smoothing=0.0, log_probabilities=False)
+_PLAIN = dict(ignore_index=-100, reduction="mean", label_smoothing=0.0, log_probabilities=False, z_loss=0.0)
 _NLL = {**_PLAIN, "log_probabilities": True}
 
 
 @op(
+    bench=[draw((1024, 50257), ints(1024, high=50257), None, ignore_index=-100, reduction="mean",
+           label_smoothing=0.0, log_probabilities=False, z_loss=0.0)],
     spec=_cross_entropy_spec,
     kernel=kernels.cross_entropy,
     promote=FLOATS.over("input", "weight"),
@@ -501,6 +507,9 @@ _NLL = {**_PLAIN, "log_probabilities": True}
         draw((7,), _labels(classes=7), None, **_PLAIN),
         draw((300, 10), _labels(300, classes=10), None, **_PLAIN),
         draw((2, 4100), _labels(2, classes=4100), None, **_PLAIN),
+        draw((3, 9000), _labels(3, classes=9000), _weights(9000),
+             **{**_PLAIN, "label_smoothing": 0.1, "z_loss": 1e-2, "reduction": "none"}),
+        draw((4, 6), _labels(4, classes=6), _weights(6), **{**_PLAIN, "z_loss": 0.1, "ignore_index": 2}),
         draw(transposed(6, 9), _labels(6, classes=9), _weights(9), **{**_PLAIN, "reduction": "none"}),
         draw((2, 5, 3), _labels(2, 3, classes=5), _weights(5), **{**_PLAIN, "label_smoothing": 0.2}),
         draw((2, 5, 3, 70), _labels(2, 3, 70, classes=5), None, **{**_PLAIN, "label_smoothing": 0.1}),
@@ -520,7 +529,7 @@ _NLL = {**_PLAIN, "log_probabilities": True}
 )  # fmt: skip
 def _cross_entropy(
     input: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str, label_smoothing: float,
-    log_probabilities: bool,
+    log_probabilities: bool, z_loss: float,
 ):  # fmt: skip
     """-weight[target] log softmax(input)[target], smoothed, reduced; also log Σ e^input and the divisor of a mean.
 
@@ -545,6 +554,8 @@ def _cross_entropy(
             each = _class_weights(weight, x)
             spread = np.add.reduce(each) * lse - np.add.reduce(x * each, axis=1)
             loss = (1 - label_smoothing) * loss + (label_smoothing / C) * spread
+        if z_loss:
+            loss = loss + z_loss * np.square(lse) * (1 if w is None else w)
         if ignored is not None:
             loss = np.where(ignored, 0, loss)
     total = np.asarray(1, acc)
@@ -559,7 +570,7 @@ def _cross_entropy(
 
 
 @op(
-    spec=lambda grad, input, target, weight, lse, total, ignore_index, label_smoothing, log_probabilities: (
+    spec=lambda grad, input, target, weight, lse, total, ignore_index, label_smoothing, log_probabilities, z_loss: (
         input.shape, input.dtype
     ),
     kernel=kernels.cross_entropy_grad,
@@ -567,20 +578,20 @@ def _cross_entropy(
     on="",
     samples=each(
         draw((), (5, 7), _labels(5, classes=7), None, (5,), between(1, 2), ignore_index=-100, label_smoothing=0.0,
-             log_probabilities=False),
+             log_probabilities=False, z_loss=0.0),
         draw((6,), transposed(6, 9), _labels(6, classes=9), _weights(9), (6,), between(1, 2), ignore_index=3,
-             label_smoothing=0.2, log_probabilities=False),
+             label_smoothing=0.2, log_probabilities=False, z_loss=0.0),
         draw((2, 150), (2, 5, 150), _labels(2, 150, classes=5), None, (2, 150), between(1, 2), ignore_index=3,
-             label_smoothing=0.2, log_probabilities=False),
+             label_smoothing=0.2, log_probabilities=False, z_loss=0.0),
         draw((3,), (3, 1500), _labels(3, classes=1500), _weights(1500), (3,), between(1, 2), ignore_index=-100,
-             label_smoothing=0.1, log_probabilities=False),
+             label_smoothing=0.1, log_probabilities=False, z_loss=0.1),
         draw((2, 3), (2, 5, 3), _labels(2, 3, classes=5), _weights(5), (2, 3), between(1, 2), ignore_index=1,
-             label_smoothing=0.0, log_probabilities=True),
+             label_smoothing=0.0, log_probabilities=True, z_loss=0.0),
     ),
 )  # fmt: skip
 def cross_entropy_grad(
     grad: Array, input: Array, target: Array, weight: Array | None, lse: Array, total: Array, ignore_index: int,
-    label_smoothing: float, log_probabilities: bool,
+    label_smoothing: float, log_probabilities: bool, z_loss: float,
 ):  # fmt: skip
     """grad times the derivative of the loss: without smoothing weight[target] (softmax(input) - onehot) / total."""
     x, t = _matrix(input, target)
@@ -596,14 +607,20 @@ def cross_entropy_grad(
         d = np.zeros(x.shape, acc)
         d[at] = -scale if w is None else -scale * w
         return d.reshape(input.shape)
-    d = np.subtract(x, lse.reshape(t.shape)[:, None])
+    lse = lse.reshape(t.shape)
+    d = np.subtract(x, lse[:, None])
     np.exp(d, out=d)
-    if label_smoothing:
-        each = _class_weights(weight, x)
-        main = (1 - label_smoothing) * (np.ones(t.shape, acc) if w is None else w)
-        d *= (main + label_smoothing / C * np.add.reduce(each))[:, None]
+    if label_smoothing or z_loss:
+        one = np.ones(t.shape, acc) if w is None else w
+        main = (1 - label_smoothing) * one
+        part = main + (2 * z_loss) * one * lse
+        if label_smoothing:
+            each = (label_smoothing / C) * _class_weights(weight, x)
+            part += np.add.reduce(each)
+        d *= part[:, None]
         d[at] -= main
-        d -= (label_smoothing / C) * each
+        if label_smoothing:
+            d -= each
         w = None
     else:
         d[at] -= 1
@@ -632,7 +649,7 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
     """
     reduction = _reduction("nll_loss", reduction, size_average, reduce)
     _constant("nll_loss", "weight", weight)
-    return _cross_entropy(input, target, weight, ignore_index, reduction, 0.0, True)
+    return _cross_entropy(input, target, weight, ignore_index, reduction, 0.0, True, 0.0)
 
 
 @composite(
@@ -646,7 +663,7 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
 )  # fmt: skip
 def cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None, ignore_index: int = -100,
-    reduce: Any = None, reduction: str = "mean", label_smoothing: float = 0.0,
+    reduce: Any = None, reduction: str = "mean", label_smoothing: float = 0.0, *, z_loss: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """-Σ weight target log softmax(input) over the classes. input (C), (N, C) or (N, C, d1, …).
 
@@ -654,14 +671,28 @@ def cross_entropy(
     distribution. For indices 'mean' divides by the sum of the weights used and ``ignore_index`` is left out; for
     probabilities it divides by the number of rows. float32 statistics for half types. DimError (an IndexError) on the
     CPU for a class out of range; on a device the loss is NaN.
+
+    ``z_loss``, an extension: each row's loss for class indices gains weight[target] z_loss (log Σ e^input)², which
+    keeps the scores from drifting. Chowdhery et al. 2022 (PaLM), section 5, with 1e-4.
     """
     reduction = _reduction("cross_entropy", reduction, size_average, reduce)
     _constant("cross_entropy", "weight", weight)
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise ArgumentError(f"cross_entropy: label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+    _smoothing("cross_entropy", label_smoothing)
     if OF_NUMPY[target._array.dtype].is_floating_point:
+        if z_loss:
+            raise ArgumentError(
+                f"cross_entropy: z_loss={z_loss} with a target of probabilities: expected class indices; "
+                f"add z_loss * input.logsumexp(1).square() to the loss"
+            )
         return _soft_cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing)
-    return _cross_entropy(input, target, weight, ignore_index, reduction, float(label_smoothing), False)
+    return _cross_entropy(
+        input, target, weight, ignore_index, reduction, float(label_smoothing), False, float(z_loss)
+    )
+
+
+def _smoothing(name: str, label_smoothing: float) -> None:
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ArgumentError(f"{name}: label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
 
 
 def _soft_cross_entropy(
@@ -692,73 +723,3 @@ def _soft_cross_entropy(
     if reduction == "none":
         return loss
     return loss.sum() / math.prod(loss.shape) if reduction == "mean" else loss.sum()
-
-
-@dataclass(frozen=True)
-class LinearCrossEntropyOptions:
-    """How ``linear_cross_entropy`` divides its work: PyTorch's settings. They change memory and time, no result."""
-
-    allow_retain_graph: bool = False
-    batch_chunk_size: int | None = None
-    chunking_method: str | None = "auto"
-    acc_policy: str = "auto"
-    acc_dtype: Any = None
-
-    def __post_init__(self) -> None:
-        """ArgumentError for settings that PyTorch refuses."""
-        if self.acc_policy not in ("auto", "accurate", "balanced", "compact"):
-            raise ArgumentError(f"LinearCrossEntropyOptions: invalid acc_policy: {self.acc_policy!r}")
-        method, _, factor = (self.chunking_method or "auto").partition(":")
-        if method not in ("auto", "aspect_ratio") or (factor and (method == "auto" or not factor.isdigit())):
-            raise ArgumentError(f"LinearCrossEntropyOptions: invalid chunking_method: {self.chunking_method!r}")
-        if self.batch_chunk_size is not None and self.batch_chunk_size <= 0:
-            raise ArgumentError(
-                f"LinearCrossEntropyOptions: batch_chunk_size must be positive int or None, got {self.batch_chunk_size}"
-            )
-
-
-@composite(
-    on="functional",
-    samples=each(
-        draw((6, 4), (5, 4), _labels(6, classes=5)),
-        draw((6, 4), (5, 4), _labels(6, classes=5), linear_bias=None, label_smoothing=0.1, reduction="sum"),
-        draw((2, 4), (5, 3, 4), _labels(2, 3, classes=5), ignore_index=1),
-        draw((4,), (5, 4), _labels(classes=5)),
-    ),
-)
-def linear_cross_entropy(
-    input: Tensor, linear_weight: Tensor, target: Tensor, *, linear_bias: Tensor | None = None,
-    weight: Tensor | None = None, reduction: str = "mean", ignore_index: int | None = None,
-    label_smoothing: float = 0.0, options: LinearCrossEntropyOptions | None = None,
-) -> Tensor:  # fmt: skip
-    """cross_entropy(input @ linear_weight.T + linear_bias, target): input (N, in) or (in,), linear_weight (C, …, in).
-
-    target, weight, reduction and label_smoothing as in ``cross_entropy``; ``ignore_index`` None is -100. ``options`` is
-    PyTorch's choice of chunks, which changes no result; here all rows are scored at once.
-    """
-    name = "linear_cross_entropy"
-    if input.ndim not in (1, 2):
-        raise ShapeError(f"{name}: expected input with dimensionality 1 or 2, got {input.ndim}")
-    if linear_weight.ndim < 2:
-        raise ShapeError(
-            f"{name}: expected linear_weight with dimensionality at least 2, got {linear_weight.ndim}"
-        )
-    rows, columns = tuple(input.shape[:-1]), input.shape[-1]
-    if columns != linear_weight.shape[-1]:
-        raise ShapeError(
-            f"{name}: expected equal input and linear_weight last dimensions (in_features), got {columns} and "
-            f"{linear_weight.shape[-1]}"
-        )
-    classes = tuple(linear_weight.shape[:-1])
-    if linear_bias is not None and tuple(linear_bias.shape) != classes:
-        raise ShapeError(f"{name}: expected linear_bias shape {classes}, got {tuple(linear_bias.shape)}")
-    if len(classes) > 1 and not rows:
-        raise ShapeError(f"{name}: a linear_weight {tuple(linear_weight.shape)} requires batched input (N, {columns})")
-    if tuple(target.shape) == (*rows, *classes) and ignore_index is not None:
-        raise ShapeError(f"{name}: ignore_index cannot be specified when target contains probabilities")
-    flat: Any = linear_weight.reshape((-1, columns))  # type: ignore[attr-defined]
-    bias = None if linear_bias is None else linear_bias.reshape((-1,))  # type: ignore[attr-defined]
-    scores = linear(input, flat, bias).reshape((*rows, *classes))
-    return cross_entropy(
-        scores, target, weight, None, -100 if ignore_index is None else ignore_index, None, reduction, label_smoothing
-    )

@@ -19,6 +19,7 @@ from tensorlib.op import Array, composite, op
 
 
 @op(
+    bench=[draw((1 << 24,), dtype=np.dtype(np.float16))],
     spec=lambda input, dtype: (input.shape, dtype),
     kernel=lambda out, input, dtype: kernels.copy(out, input),
     vjp=lambda g, input_dtype: g.to(input_dtype),
@@ -39,6 +40,7 @@ def cast(input: Array, dtype: Any):
 
 
 @op(
+    bench=[draw((1 << 24,)), draw(transposed(4096, 4096))],
     spec=lambda input: (input.shape, input.dtype),
     kernel=kernels.copy,
     vjp=lambda g: g,

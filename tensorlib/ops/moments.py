@@ -16,7 +16,7 @@ from tensorlib.errors import ArgumentError, DtypeError
 from tensorlib.kernels import reduction as kernels
 from tensorlib.op import Array, Dims, composite, op
 from tensorlib.ops._out import takes_out
-from tensorlib.ops._reduction import _numpy_names, add_reduce, count, kept, reduced_shape, square_sums
+from tensorlib.ops._reduction import add_reduce, count, kept, reduced_shape, square_sums
 from tensorlib.ops.reduction import _mean_vjp
 
 
@@ -113,6 +113,7 @@ def _var(input: Array, dim: Dims, correction: Any, keepdim: Any = False):
 
 
 @op(
+    bench=[draw((4096, 4096), dim=1, correction=1)],
     spec=_moment_spec("std", 1), kernel=_moment_kernel(kernels.STD, 1),
     promote=PROMOTE, complex="own", vjp=_std_vjp, on="",
     samples=_MOMENTS, errors=_NOT_FLOATING,
@@ -123,6 +124,7 @@ def _std(input: Array, dim: Dims, correction: Any, keepdim: Any = False):
 
 
 @op(
+    bench=[draw((4096, 4096), dim=1, correction=1)],
     spec=_moment_spec("var_mean", 2), kernel=_moment_kernel(kernels.VAR_MEAN, 2),
     promote=PROMOTE, complex="own", vjp=_var_mean_vjp,
     outputs=("var", "mean"), on="", samples=_MOMENTS, errors=_NOT_FLOATING,
@@ -162,7 +164,6 @@ _SPREADS = each(
 
 @composite(samples=each(_SPREADS, draw((3, 4), False)))
 @takes_out
-@_numpy_names
 def var(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
     """Σ (input - mean)² / max(n - correction, 0) over ``dim`` (one, several, or all for None); ``correction`` is 1.
 
@@ -174,14 +175,12 @@ def var(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = Fa
 
 @composite(samples=each(_SPREADS, draw((3, 4), False)))
 @takes_out
-@_numpy_names
 def std(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
     """√(Σ (input - mean)² / max(n - correction, 0)) over ``dim``: the square root of ``var``, which see."""
     return _moment("std", _std, input, dim, unbiased, keepdim, correction)
 
 
 @composite(on="function", samples=_SPREADS)
-@_numpy_names
 def var_mean(
     input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
 ) -> Any:
@@ -190,7 +189,6 @@ def var_mean(
 
 
 @composite(on="function", samples=_SPREADS)
-@_numpy_names
 def std_mean(
     input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
 ) -> Any:

@@ -10,11 +10,11 @@ from tensorlib._dtypes import bool_
 from tensorlib._samples import draw, each
 from tensorlib.errors import ArgumentError, ShapeError
 from tensorlib.op import composite
-from tensorlib.ops.attention import scaled_dot_product_attention
 from tensorlib.ops.create import zeros, zeros_like
 from tensorlib.ops.joining import cat, pad
 from tensorlib.ops.linalg import linear, matmul
 from tensorlib.ops.random import dropout
+from tensorlib.ops.scaled_dot_product import scaled_dot_product_attention
 from tensorlib.ops.softmax import softmax
 
 NAME = "multi_head_attention_forward"

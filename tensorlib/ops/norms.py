@@ -84,7 +84,7 @@ def _norm_vjp(g: Tensor, input: Any, out: Any, ord: Any, dim: Any, keepdim: bool
     ),
     errors=[fails(ints(3), match="floating point", error=DtypeError)],
     bench=[draw((1 << 24,))],
-    bytes=lambda x: x.nbytes,
+    bytes=lambda input: input.nbytes,
 )  # fmt: skip
 def vector_norm(input: Array, ord: Any = 2, dim: Dims = None, keepdim: Any = False, *, dtype: Any = None):
     """(Σ |input|**ord)**(1/ord) over ``dim``; inf and -inf: the largest and smallest |input|; 0: how many are not 0.

@@ -18,8 +18,9 @@ from tensorlib.op import Array, composite, op
 from tensorlib.ops import _linalg_numpy as numerics
 from tensorlib.ops._linalg import eye_like, floating, square
 from tensorlib.ops._out import takes_out
+from tensorlib.ops.arithmetic import add, mul
 from tensorlib.ops.joining import cat
-from tensorlib.ops.linalg import _batched, _scaled_sum, dot, matmul
+from tensorlib.ops.linalg import _batched, _fits, _scaled_sum, dot, matmul
 from tensorlib.ops.selection import _where
 from tensorlib.ops.solvers import linalg_inv
 
@@ -74,7 +75,12 @@ def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any
             raise ShapeError(f"addr: Expected 1-D argument {name}, but got {t.ndim}-D")
     product = vec1.unsqueeze(1) * vec2.unsqueeze(0)  # type: ignore[attr-defined]
     dtype = (x[..., None].flatten()[:1] * product.flatten()[:1]).dtype
-    return _scaled_sum("addr", x.to(dtype), product.to(dtype), beta, alpha, None)
+    x, product = _fits("addr", x.to(dtype), product.shape), product.to(dtype)
+    if not dtype.is_floating_point and not dtype.is_complex:
+        beta, alpha = int(beta), int(alpha)
+    if beta == 0:
+        return mul(product, alpha).to(dtype)  # type: ignore[no-any-return]
+    return add(product if alpha == 1 else product * alpha, x, alpha=beta).to(dtype)  # type: ignore[no-any-return]
 
 
 @composite(inplace=True, samples=each(
@@ -84,8 +90,10 @@ def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any
 @takes_out
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * Σ_b batch1_b @ batch2_b: input broadcast to (m, n), (b, m, k), (b, k, n) -> (m, n)."""
-    product: Any = _batched("addbmm", batch1, batch2)
-    return _scaled_sum("addbmm", input, product.sum(0, dtype=product.dtype), beta, alpha, None)
+    b, m, n = _batched("addbmm", batch1, batch2)
+    k = batch1.shape[2]
+    rows, columns = batch1.transpose(0, 1).reshape(m, b * k), batch2.reshape(b * k, n)  # type: ignore[attr-defined]
+    return _scaled_sum("addbmm", input, rows, columns, (m, n), beta, alpha, None)
 
 
 # -------------------------------------------------------------------------------------------------------------- tensors

@@ -55,6 +55,7 @@ def _sizes(**attrs: Any) -> Any:
 
 
 @op(
+    bench=[draw(size=(1 << 22,), dtype=np.dtype(np.float32), device=None, low=0.0, high=1.0)],
     spec=lambda size, low, high, dtype, device, seed, offset: _filled(size, dtype),
     kernel=kernels.uniform,
     random=True,
@@ -74,6 +75,7 @@ def _uniform(size: Ints, low: Scalar, high: Scalar, dtype: Any, device: Any, see
 
 
 @op(
+    bench=[draw(size=(1 << 22,), dtype=np.dtype(np.float32), device=None, mean=0.0, std=1.0)],
     spec=lambda size, mean, std, dtype, device, seed, offset: _filled(size, dtype),
     kernel=kernels.normal,
     random=True,
@@ -141,6 +143,7 @@ def _again(g: Tensor, p: float, seed: int, offset: int) -> Tensor:
 
 
 @op(
+    bench=[draw((4096, 1024), p=0.1)],
     spec=lambda input, p, seed, offset: (input.shape, input.dtype),
     kernel=kernels.dropout,
     promote=FLOAT_ONLY,

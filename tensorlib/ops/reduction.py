@@ -19,7 +19,6 @@ from tensorlib.ops._reduction import (
     _as_dims,
     _converted,
     _floating,
-    _numpy_names,
     _sum_dtype,
     add_reduce,
     count,
@@ -179,6 +178,7 @@ def _prod_vjp(g: Tensor, input: Tensor, input_shape: Any, dim: Any, keepdim: boo
 
 
 @op(
+    bench=[draw((4096, 4096), dim=1)],
     spec=_prod_spec,
     kernel=_prod_kernel,
     promote=PROMOTE,
@@ -223,6 +223,7 @@ _TRUTHS = each(
 
 
 @op(
+    bench=[draw((4096, 4096), dim=1)],
     name="any",
     spec=_truth_spec,
     kernel=lambda out, input, dim, keepdim: kernels.reduce([out], [input], dim, kernels.ANY),
@@ -239,6 +240,7 @@ def any_(input: Array, dim: Dims = None, keepdim: Any = False):
 
 
 @op(
+    bench=[draw((4096, 4096), dim=1)],
     name="all",
     spec=_truth_spec,
     kernel=lambda out, input, dim, keepdim: kernels.reduce([out], [input], dim, kernels.ALL),
@@ -255,6 +257,7 @@ def all_(input: Array, dim: Dims = None, keepdim: Any = False):
 
 
 @op(
+    bench=[draw((4096, 4096), dim=1)],
     spec=lambda input, dim: (reduced_shape(input.shape, dim, False), _INT64),
     kernel=lambda out, input, dim: kernels.reduce([out], [input], dim, kernels.COUNT_NONZERO),
     promote=PROMOTE,
@@ -323,7 +326,6 @@ def logsumexp(input: Array, dim: Dims, keepdim: Any = False):
     )
 )  # fmt: skip
 @takes_out
-@_numpy_names
 def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Σ input over ``dim`` (one, several, or all for None), NaN counting as 0: see ``sum``."""
     x: Any = input
@@ -346,7 +348,6 @@ def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any 
     )
 )  # fmt: skip
 @takes_out
-@_numpy_names
 def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The mean of the elements over ``dim`` that are not NaN; NaN where there are none. DtypeError for integers."""
     x: Any = input

@@ -21,6 +21,7 @@ from tensorlib.ops.indexing import INTEGERS, _index, numbers, with_dimension
 
 
 @op(
+    bench=[draw((4096, 4096), dims=(1,))],
     spec=lambda input, dims: (input.shape, input.dtype),
     kernel=kernels.flip,
     vjp=lambda g, dims: _flip(g, dims),
@@ -62,6 +63,7 @@ def flipud(input: Tensor) -> Tensor:
 
 
 @op(
+    bench=[draw((4096, 4096), shifts=(5,), dims=(1,))],
     spec=lambda input, shifts, dims: (input.shape, input.dtype),
     kernel=kernels.roll,
     vjp=lambda g, shifts, dims: _roll(g, tuple([-n for n in shifts]), dims),

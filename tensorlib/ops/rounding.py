@@ -79,7 +79,7 @@ def frac(input: Array):
 @jit
 def _rounded(x):
     if x.dtype.is_floating():
-        x = libdevice.rint(x)
+        x = libdevice.nearbyint(x)
     return x
 
 

@@ -102,6 +102,7 @@ def _cumprod_reversed(input: Array, dim: Dim, reverse: Any):
 
 
 @op(
+    bench=[draw((1024, 1024), dim=1)],
     spec=_running_spec("cumprod"), kernel=_running_kernel(scans.CUMPROD), promote=PROMOTE, complex=True,
     vjp=lambda g, input, out, dim: _cumprod_vjp(g, input, out, dim),
     samples=each(_RUNNING, draw(values([2.0, 0.0, 3.0, 0.0, 5.0]), dim=0), draw(ints(3, 4, dtype="int8"), dim=1),
@@ -141,6 +142,7 @@ def _linear_scan_vjp(g: Tensor, a: Tensor, out: Tensor, dim: int, reverse: bool)
 
 
 @op(
+    bench=[draw((4096, 1024), (4096, 1024), dim=1, reverse=False)],
     spec=lambda a, b, dim, reverse: (a.shape, a.dtype),
     kernel=lambda out, a, b, dim, reverse: scans.scan([out], [a, b], dim, scans.LINEAR, reverse=reverse),
     promote=PROMOTE,
@@ -266,6 +268,7 @@ def _logcumsumexp_vjp(g: Any, input: Any, out: Any, dim: int) -> Any:
 
 
 @op(
+    bench=[draw((1024, 1024), dim=1)],
     spec=_logcumsumexp_spec, kernel=_running_kernel(scans.LOGCUMSUMEXP), promote=PROMOTE, vjp=_logcumsumexp_vjp,
     samples=each(
         [s for s in _RUNNING if s.args[0] != (17000,)], draw((), dim=0), draw((9000,), dim=0),

@@ -84,6 +84,7 @@ def _solve_grad_a(g: Any, A: Any, B_shape: Any, result: Any, left: bool) -> Any:
         fails((3, 3), (2, 2), match="Incompatible shapes", error=ShapeError),
     ],
     bench=[draw(regular(256, 256), (256, 64))],
+    flops=lambda A, B: 2 / 3 * A.size * A.shape[-1] + 2.0 * A.shape[-1] * B.size,
 )  # fmt: skip
 def linalg_solve_ex(A: Array, B: Array, *, left: bool = True, check_errors: bool = False):
     """(X, info) with A X = B (``left=False``: X A = B): A (…, n, n), B (…, n, k) or (n,) or (…, n); batches broadcast.
@@ -143,6 +144,7 @@ _NO_INVERSE = (
     ),
     errors=[fails((2, 3), match="square matrices, but they are 2 by 3", error=ShapeError)],
     bench=[draw(regular(256, 256))],
+    flops=lambda A: 2.0 * A.size * A.shape[-1],
 )  # fmt: skip
 def linalg_inv_ex(A: Array, *, check_errors: bool = False):
     """(A^-1, info): (…, n, n). info is the first zero pivot, 0 for none; a LinAlgError with ``check_errors``."""
@@ -208,6 +210,7 @@ def _triangular_grad_a(g: Any, input: Any, out: Any, upper: bool, left: bool, un
         fails((3, 3), (3,), upper=True, match="B must have at least 2", error=ShapeError),
     ],
     bench=[draw(regular(256, 256), (256, 64), upper=False)],
+    flops=lambda input, B: 1.0 * input.shape[-1] * B.size,
 )  # fmt: skip
 def linalg_solve_triangular(input: Array, B: Array, *, upper: bool, left: bool = True, unitriangular: bool = False):
     """X with input X = B (``left=False``: X input = B), input triangular: (…, n, n), B (…, n, k); batches broadcast.

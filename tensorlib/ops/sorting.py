@@ -26,7 +26,7 @@ from tensorlib.kernels import sorting as kernels
 from tensorlib.op import Array, Arrays, Dim, composite, op, result_type
 from tensorlib.ops import create, views
 from tensorlib.ops._out import also_named, takes_out
-from tensorlib.ops._reduction import _numpy_names, reduced_shape
+from tensorlib.ops._reduction import reduced_shape
 from tensorlib.ops.extrema import _along_spec, _at_index, _nonempty, _shared_everywhere
 from tensorlib.ops.gather_scatter import gather
 from tensorlib.ops.indexing import with_dimension
@@ -122,7 +122,6 @@ def sort(input: Array, dim: Dim = -1, descending: bool = False, *, stable: Any =
 
 @composite(samples=each(draw(shuffled(3, 4)), draw(shuffled(3, 4), 0, True), draw(ints(70, high=9), stable=True)))
 @takes_out
-@_numpy_names
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False) -> Tensor:
     """The indices that sort input along ``dim``: the second result of ``sort``."""
     return sort(input, dim, descending, stable=stable)[1]  # type: ignore[no-any-return]
@@ -186,7 +185,6 @@ def _topk(input: Array, k: int, dim: Dim = -1, largest: bool = True, sorted: boo
     )
 )  # fmt: skip
 @takes_out
-@_numpy_names
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     """(values, indices) of the k largest (or smallest) elements along ``dim``, the best first.
 
@@ -360,7 +358,6 @@ _BOTH_MEDIANS = each(
 
 @composite(samples=_BOTH_MEDIANS)
 @takes_out
-@_numpy_names
 def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The middle of all elements, the lower one of two; median(input, dim): (values, indices) along a dim.
 
@@ -372,7 +369,6 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
 
 @composite(samples=_BOTH_MEDIANS)
 @takes_out
-@_numpy_names
 def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """``median`` of the elements that are not NaN; NaN where all are."""
     return _nanmedian_all(input) if dim is None else _nanmedian_dim(input, dim, keepdim)
@@ -474,7 +470,6 @@ _QUANTILES = each(
 
 @composite(samples=_QUANTILES)
 @takes_out
-@_numpy_names
 def quantile(
     input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
 ) -> Tensor:
@@ -489,7 +484,6 @@ def quantile(
 
 @composite(samples=_QUANTILES)
 @takes_out
-@_numpy_names
 def nanquantile(
     input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
 ) -> Tensor:

@@ -34,6 +34,7 @@ _TRIANGLES = each(
 
 
 @op(
+    bench=[draw((4096, 4096))],
     spec=_triangle_spec("tril"),
     kernel=kernels.tril,
     vjp=lambda g, diagonal: tril(g, diagonal),
@@ -47,6 +48,7 @@ def tril(input: Array, diagonal: int = 0):
 
 
 @op(
+    bench=[draw((4096, 4096))],
     spec=_triangle_spec("triu"),
     kernel=kernels.triu,
     vjp=lambda g, diagonal: triu(g, diagonal),

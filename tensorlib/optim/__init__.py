@@ -8,6 +8,7 @@ from tensorlib.optim.adam import Adam, AdamW
 from tensorlib.optim.adamax import Adamax
 from tensorlib.optim.asgd import ASGD
 from tensorlib.optim.lbfgs import LBFGS
+from tensorlib.optim.lion import Lion
 from tensorlib.optim.muon import Muon
 from tensorlib.optim.nadam import NAdam
 from tensorlib.optim.optimizer import Optimizer
@@ -16,5 +17,5 @@ from tensorlib.optim.rmsprop import RMSprop
 from tensorlib.optim.rprop import Rprop
 from tensorlib.optim.sgd import SGD
 
-__all__ = ["ASGD", "LBFGS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Muon", "NAdam",
-           "Optimizer", "RAdam", "RMSprop", "Rprop", "lr_scheduler", "swa_utils"]  # fmt: skip
+__all__ = ["ASGD", "LBFGS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "Muon",
+           "NAdam", "Optimizer", "RAdam", "RMSprop", "Rprop", "lr_scheduler", "swa_utils"]  # fmt: skip

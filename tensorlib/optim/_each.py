@@ -81,7 +81,8 @@ class Each(Optimizer):
         if self._reads_count:
             raise CaptureError(
                 f"{type(self).__name__}.step: its count of steps is on the host, so that every replay of the graph "
-                f"would repeat one step: expected Adam, AdamW, SGD, RMSprop, Rprop, Adadelta or Muon in a captured step"
+                f"would repeat one step: expected Adam, AdamW, SGD, Lion, RMSprop, Rprop, Adagrad, Adadelta, Adamax or "
+                f"Muon in a captured step"
             )
         if not begun:
             raise CaptureError(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from tensorlib._core import Tensor
-from tensorlib.optim._each import Each, State, check, decayed, rate
+from tensorlib.optim._each import check
+from tensorlib.optim._fused import Fused
 
 __all__ = ["Adadelta"]
 
 
-class Adadelta(Each):
+class Adadelta(Fused):
     """v <- rho v + (1 - rho) g^2; d = sqrt(u + eps) / sqrt(v + eps) g; u <- rho u + (1 - rho) d^2; p <- p - lr d.
 
     Zeiler 2012. g <- g + weight_decay p; ``maximize``: g <- -g. State: ``step``, ``square_avg`` (v), ``acc_delta`` (u).
@@ -39,15 +40,6 @@ class Adadelta(Each):
             "capturable": capturable, "foreach": foreach, "differentiable": differentiable,
         })  # fmt: skip
 
-    _reads_count = False
-
-    def _start(self, state: State, p: Tensor, group: dict[str, Any]) -> None:
-        self._zeros(state, p, "square_avg", "acc_delta")
-
-    def _update(self, p: Tensor, g: Tensor, s: State, group: dict[str, Any]) -> None:
-        g = decayed(p, g, group)
-        rho, eps = group["rho"], group["eps"]
-        v = s["square_avg"].mul_(rho).addcmul_(g, g, value=1 - rho)
-        delta = s["acc_delta"].add(eps).sqrt_().div_(v.add(eps).sqrt_()).mul_(g)
-        s["acc_delta"].mul_(rho).addcmul_(delta, delta, value=1 - rho)
-        p.add_(delta, alpha=-rate(group))
+    def _rule(self, group: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[float, ...]]:
+        rho = group["rho"]
+        return "adadelta", ("square_avg", "acc_delta"), (rho, 1 - rho, group["eps"])

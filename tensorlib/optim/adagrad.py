@@ -7,12 +7,13 @@ from typing import Any
 from tensorlib._core import Tensor
 from tensorlib._dtypes import float32
 from tensorlib.ops import full_like, tensor
-from tensorlib.optim._each import Each, State, check, decayed, rate
+from tensorlib.optim._each import check
+from tensorlib.optim._fused import Fused
 
 __all__ = ["Adagrad"]
 
 
-class Adagrad(Each):
+class Adagrad(Fused):
     """v <- v + g^2; p <- p - lr / (1 + (t - 1) lr_decay) g / (sqrt(v) + eps). Duchi et al. 2011.
 
     v starts at ``initial_accumulator_value``. g <- g + weight_decay p; ``maximize``: g <- -g. State: ``step``, ``sum``,
@@ -49,8 +50,5 @@ class Adagrad(Each):
                 value = group["initial_accumulator_value"]
                 state["sum"] = full_like(p.detach(), complex(value, value) if p.is_complex() else value)
 
-    def _update(self, p: Tensor, g: Tensor, s: State, group: dict[str, Any]) -> None:
-        g = decayed(p, g, group)
-        lr = rate(group) / (1 + (s["step"].item() - 1) * group["lr_decay"])
-        size = s["sum"].addcmul_(g, g).sqrt().add_(group["eps"])
-        p.addcdiv_(g, size, value=-lr)
+    def _rule(self, group: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[float, ...]]:
+        return "adagrad", ("sum",), (group["lr_decay"], group["eps"])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tensorlib._core import Tensor
-from tensorlib.ops import maximum
-from tensorlib.optim._each import Each, State, check, check_betas, decayed, rate
+from tensorlib.optim._each import check, check_betas
+from tensorlib.optim._fused import Fused
 
 __all__ = ["Adamax"]
 
 
-class Adamax(Each):
+class Adamax(Fused):
     """m <- b1 m + (1 - b1) g; u <- max(b2 u, |g| + eps); p <- p - lr / (1 - b1^t) m / u. Kingma & Ba 2015, section 7.1.
 
     g <- g + weight_decay p; ``maximize``: g <- -g. State: ``step``, ``exp_avg`` (m), ``exp_inf`` (u). ValueError for
@@ -39,13 +40,7 @@ class Adamax(Each):
             "maximize": maximize, "differentiable": differentiable, "capturable": capturable,
         })  # fmt: skip
 
-    def _start(self, state: State, p: Tensor, group: dict[str, Any]) -> None:
-        self._zeros(state, p, "exp_avg", "exp_inf")
-
-    def _update(self, p: Tensor, g: Tensor, s: State, group: dict[str, Any]) -> None:
-        g = decayed(p, g, group)
+    def _rule(self, group: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[float, ...]]:
         beta1, beta2 = group["betas"]
-        m = s["exp_avg"].lerp_(g, 1 - beta1)
-        u = s["exp_inf"].mul_(beta2)
-        u.copy_(maximum(u, g.abs().add_(group["eps"])))
-        p.addcdiv_(m, u, value=-rate(group) / (1 - beta1 ** s["step"].item()))
+        log1 = math.log(beta1) if beta1 > 0 else -math.inf
+        return "adamax", ("exp_avg", "exp_inf"), (1 - beta1, beta2, group["eps"], log1)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from tensorlib._core import Tensor
-from tensorlib.optim._each import Each, State, check, decayed, rate
+from tensorlib.optim._each import check
+from tensorlib.optim._fused import Fused
 
 __all__ = ["RMSprop"]
 
 
-class RMSprop(Each):
+class RMSprop(Fused):
     """v <- alpha v + (1 - alpha) g^2; p <- p - lr g / (sqrt(v) + eps). Hinton 2012, lecture 6e.
 
     ``centered``: v less the square of g's running mean. ``momentum``: b <- momentum b + g / (...); p <- p - lr b.
@@ -42,24 +43,11 @@ class RMSprop(Each):
             "differentiable": differentiable,
         })  # fmt: skip
 
-    _reads_count = False
-
-    def _start(self, state: State, p: Tensor, group: dict[str, Any]) -> None:
-        self._zeros(state, p, "square_avg")
-        if group["momentum"] > 0:
-            self._zeros(state, p, "momentum_buffer")
-        if group["centered"]:
-            self._zeros(state, p, "grad_avg")
-
-    def _update(self, p: Tensor, g: Tensor, s: State, group: dict[str, Any]) -> None:
-        g = decayed(p, g, group)
+    def _rule(self, group: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[float, ...]]:
         alpha = group["alpha"]
-        v = s["square_avg"].mul_(alpha).addcmul_(g, g, value=1 - alpha)
-        if group["centered"]:
-            mean = s["grad_avg"].lerp_(g, 1 - alpha)
-            v = v.addcmul(mean, mean, value=-1)
-        size = v.sqrt().add_(group["eps"])
+        rule, names = "rmsprop", ["square_avg"]
         if group["momentum"] > 0:
-            p.add_(s["momentum_buffer"].mul_(group["momentum"]).addcdiv_(g, size), alpha=-rate(group))
-        else:
-            p.addcdiv_(g, size, value=-rate(group))
+            rule, names = rule + "_momentum", [*names, "momentum_buffer"]
+        if group["centered"]:
+            rule, names = rule + "_centered", [*names, "grad_avg"]
+        return rule, tuple(names), (alpha, 1 - alpha, group["eps"], group["momentum"])

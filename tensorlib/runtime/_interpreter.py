@@ -846,6 +846,8 @@ for space in (tl, tl.core):  # after Triton's own have been noted for both
     patches.set_attr(space, "range", keyword_loop)
     for name, hint in HINTS.items():
         patches.set_attr(space, name, hint)
+for name in ("gdc_wait", "gdc_launch_dependents"):  # launches follow each other: nothing to wait for
+    patches.set_attr(tl.extra.cuda, name, lambda *_, **__: None)
 patches.set_attr(tl.core, "extern_elementwise", extern_elementwise)
 patches.set_attr(tl.core.tensor, "__index__", lambda self: int(self.handle.data.item()))
 patches.set_attr(tl.core.tensor, "T", property(transposed))

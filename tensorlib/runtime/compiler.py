@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import importlib
 import inspect
 import linecache
 import os
@@ -156,6 +157,15 @@ class Jit:
         The grid may be a function of them by name. ``launch(kernel, grid, ...)`` does the same with less to work out.
         """
         return functools.partial(launchers[0], self, grid)
+
+    def warmup(self, *args: Any, grid: Any = None, **kwargs: Any) -> Any:
+        """Compile it for what a launch would be given, and launch nothing: `warm.Warm`. The grid plays no part."""
+        return importlib.import_module("tensorlib.runtime.warm").warmup(self, args, kwargs)
+
+    @property
+    def arg_names(self) -> list[str]:
+        """Names of all parameters, as Triton's JITFunction has them."""
+        return [p.name for p in self.parameters]
 
     @property
     def names(self) -> dict[str, Any]:

@@ -26,11 +26,11 @@ class TensorDescriptor:
 
     As triton.tools.tensor_descriptor.TensorDescriptor: base is a tensor or DeviceArray at a multiple of 16 bytes;
     shape and strides in elements, the last stride 1 and the others multiples of 16 bytes; block_shape powers of two;
-    what a block has outside of the shape reads as zero, or with padding="nan" as NaN. It does not change once made.
-    ArgumentError names what does not fit.
+    what a block has outside of the shape reads as zero, or with padding="nan" as NaN. A block_shape may be assigned, as
+    the configurations of an autotuner do before a launch; nothing else changes. ArgumentError names what does not fit.
     """
 
-    __slots__ = ("_maps", "base", "block_shape", "key", "padding", "round_f32_to_tf32", "shape", "strides")
+    __slots__ = ("_block", "_maps", "base", "key", "padding", "round_f32_to_tf32", "shape", "strides")
 
     def __init__(
         self,
@@ -49,11 +49,21 @@ class TensorDescriptor:
             )
         self.base = array
         self.shape, self.strides = tuple(map(int, shape)), tuple(map(int, strides))
-        self.block_shape = tuple(map(int, block_shape))
         self.padding, self.round_f32_to_tf32 = padding, bool(round_f32_to_tf32)
-        self._maps: dict[Any, bytes] = {}
+        self._maps: dict[Any, bytes]
+        self.block_shape = block_shape  # type: ignore[assignment]  # any sequence is taken, and becomes a tuple
+
+    @property
+    def block_shape(self) -> tuple[int, ...]:
+        """The sizes of the block that a kernel loads or stores at once."""
+        return self._block
+
+    @block_shape.setter
+    def block_shape(self, sizes: Sequence[int]) -> None:
+        self._block = tuple(map(int, sizes))
+        self._maps = {}
         self._check()
-        self.key = f"tensordesc<{_triton_type(array.dtype)}{list(self.block_shape)}>".replace(" ", "")
+        self.key = f"tensordesc<{_triton_type(self.base.dtype)}{list(self._block)}>".replace(" ", "")
 
     @staticmethod
     def from_tensor(

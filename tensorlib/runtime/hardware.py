@@ -51,6 +51,25 @@ class Hardware(NamedTuple):
         return self.family in ("interpret", "native")
 
     @property
+    def float32_modes(self) -> tuple[str, ...]:
+        """How products of float32 can be made: Triton's ``input_precision``. The processor computes in float32."""
+        if self.family == "native":
+            return ("ieee",)
+        if self.family in ("nvidia", "interpret"):
+            return ("ieee", "tf32", "tf32x3") if self.tf32 else ("ieee",)
+        return ("ieee", "tf32") if self.tf32 else ("ieee",)
+
+    @property
+    def float8(self) -> bool:
+        """Whether matrix units multiply float8_e4m3fn and float8_e5m2 as they are."""
+        return self.target in ("sm_89", "sm_90", "sm_100", "sm_103", "sm_110", "sm_120", "sm_121", "gfx950", "gfx1201")
+
+    @property
+    def byte_products(self) -> bool:
+        """Whether matrix units multiply int8 and float8, at twice the rate of float16."""
+        return self.target not in ("gfx90a", "gfx1100")
+
+    @property
     def max_registers(self) -> int:
         """Registers that one lane can have."""
         return {"nvidia": 255, "cdna": 512, "rdna": 256}.get(self.family, 1 << 20)
@@ -174,21 +193,27 @@ _START = 1500  # cycles of a program's start and end
 
 def product_cost(
     gpu: Hardware, tile: Tile, dtype: np.dtype[Any], precision: str, programs: int, steps: int, nbytes: float,
-    extra_registers: float = 0.0, extra_cycles: float = 0.0,
+    extra_registers: float = 0.0, extra_cycles: float = 0.0, persistent: bool = False,
+    hidden: float = 0.0,
 ) -> Estimate:  # fmt: skip
     """What ``programs`` programs of ``steps`` steps over K cost: a roofline of what each level of memory and the matrix
     units take, latency that the pipeline does not hide, and whole rounds of programs over the multiprocessors.
 
     Shared memory and registers are fitted to what Triton 3.9 compiles for nine targets (docs/tuning.md). nbytes: what
-    device memory moves at least. extra_*: of a step, beyond a plain product's: addresses and masks.
+    device memory moves at least. extra_*: of a step, beyond a plain product's: addresses and masks. persistent: one
+    program a multiprocessor makes tile after tile, and ``hidden`` of storing one goes on during the next.
     """
     m, n, k, warps, stages = tile
     if gpu.on_host:
         return Estimate(float(programs * steps))
     size = dtype.itemsize
-    half, tf32 = size == 2, size == 4 and precision == "tf32" and gpu.tf32 > 0
+    half, tf32 = size <= 2, size == 4 and precision != "ieee" and gpu.tf32 > 0
     asynchronous = gpu.target in _WGMMA and (half or tf32) and m >= 64 and warps >= 4
     rate = gpu.half if half else gpu.tf32 if tf32 else gpu.double if size == 8 else gpu.single
+    if size == 1 and gpu.byte_products:
+        rate *= 2
+    elif tf32 and precision == "tf32x3":
+        rate //= 3
     # Shared memory: the operands of every stage; matrix units that read it directly need one more than a pipeline
     # through registers does. The result passes through it, rearranged, at the end.
     stage = (m + n) * k * size
@@ -204,6 +229,8 @@ def product_cost(
     sums = m * n * max(size // 4, 1) / threads
     fixed, slope = _REGISTERS["asynchronous" if asynchronous else _KINDS[gpu.family, size == 8, half or tf32]]
     registers = fixed + slope * sums + extra_registers
+    if precision == "tf32x3":  # each operand is two
+        registers *= 2
     # Cycles of one step of one program that has the multiprocessor to itself.
     compute = 2 * m * n * k / max(rate, 1)
     from_l2 = (m + n) * k * size / gpu.l2_rate
@@ -227,10 +254,40 @@ def product_cost(
         busy = min(1.0, 0.7 + 0.3 * count * warps / 8)
         return steps * max(count * step / busy, least)
 
-    cycles = rounds * together(occupancy) + (together(rest) if rest else 0)
-    cycles += (rounds + bool(rest)) * _START + here * m * n * size / 32
+    storing = m * n * size / 32
+    if persistent:  # the multiprocessor holds one at a time
+        cycles = here * (together(1) + (1 - hidden) * storing) + hidden * storing + _START
+    else:
+        cycles = rounds * together(occupancy) + (together(rest) if rest else 0)
+        cycles += (rounds + bool(rest)) * _START + here * storing
     seconds, moving = cycles / gpu.clock, nbytes / gpu.bandwidth
     return Estimate(max(seconds, moving) + 0.1 * min(seconds, moving), shared, registers)
+
+
+# --------------------------------------------------------------------------------------------- rows, reductions, scans
+
+
+def stream_cost(
+    gpu: Hardware, programs: int, warps: int, registers: float, steps: int, held: float, nbytes: float, work: float
+) -> Estimate:
+    """What ``programs`` programs cost that wait for memory ``steps`` times, each time for ``held`` bytes.
+
+    The resident ones wait together: a multiprocessor gets its share of the bandwidth while enough bytes are under way
+    to cover the latency (Little's law). Programs come in whole rounds. nbytes: what device memory moves in all; work:
+    operations of single lanes in all.
+    """
+    occupancy = max(gpu.occupancy(warps, registers, 0), 1)
+    here = -(-programs // gpu.multiprocessors)  # programs of the busiest multiprocessor
+    rounds, rest = divmod(here, occupancy)
+    rate = gpu.bandwidth / gpu.clock / gpu.multiprocessors  # bytes a cycle
+    busy = work / (128 * gpu.multiprocessors) / max(here, 1)  # cycles a program computes
+
+    def together(count: int) -> float:
+        return max(steps * max(count * held / rate, _LATENCY), count * busy) + _START / 2 + 10 * warps
+
+    cycles = rounds * together(occupancy) + (together(rest) if rest else 0)
+    seconds, moving = cycles / gpu.clock, nbytes / gpu.bandwidth
+    return Estimate(max(seconds, moving) + 0.1 * min(seconds, moving), 0, registers)
 
 
 _WGMMA = ("sm_90", "sm_100", "sm_103", "sm_110")

@@ -140,6 +140,7 @@ def _launch(
 _OPTIONS = frozenset((
     "num_warps", "num_stages", "num_ctas", "maxnreg", "waves_per_eu", "matrix_instr_nonkdim", "kpack",
     "enable_fp_fusion", "allow_flush_denorm", "launch_cooperative_grid", "launch_pdl", "instrumentation_mode",
+    "extern_libs",
 ))  # fmt: skip
 
 
@@ -163,6 +164,8 @@ def launch_by_name(kernel: Jit, grid: Any, *args: Any, **kwargs: Any) -> None:
     if order.options:
         options = {name: kwargs[name] for name in order.options if kwargs[name] is not None}
         warps, stages = options.pop("num_warps", 4), options.pop("num_stages", 2)
+        if "extern_libs" in options:  # {name: path}: what Triton keeps it as has a hash
+            options["extern_libs"] = tuple(sorted(dict(options["extern_libs"]).items()))
         options = options or None
     else:
         warps, stages = 4, 2

@@ -10,6 +10,7 @@ import pytest
 from simulated import Simulation
 
 import tensorlib as tl
+from tensorlib import _array
 from tensorlib.errors import ArgumentError, DeviceError
 from tensorlib.utils.data import DataLoader, TensorDataset
 
@@ -149,3 +150,41 @@ def test_a_loader_that_pins(sim: Simulation) -> None:
         for x, y in DataLoader(data, 2, pin_memory=True, num_workers=workers):
             assert x.is_pinned() and y.is_pinned()
             assert tl.equal(x.to("cuda", non_blocking=True).long(), y.cuda(non_blocking=True))
+
+
+def test_linear_cross_entropy_holds_a_chunk_of_scores(nvidia: Simulation) -> None:
+    n, k, c, chunk = 256, 8, 1024, 32
+    draws = np.random.default_rng(0)
+    x, w = (tl.tensor(draws.standard_normal(s)).float().to("cuda").requires_grad_(True) for s in ((n, k), (c, k)))
+    y = tl.tensor(draws.integers(0, c, n)).to("cuda")
+    options = tl.nn.LinearCrossEntropyOptions(batch_chunk_size=chunk)
+    peaks = []
+    for fused in (True, False):
+        x.grad = w.grad = None
+        start = tl.cuda.memory_allocated()
+        tl.cuda.reset_peak_memory_stats()
+        functional = tl.nn.functional
+        if fused:
+            functional.linear_cross_entropy(x, w, y, options=options).backward()
+        else:
+            functional.cross_entropy(functional.linear(x, w), y).backward()
+        peaks.append(tl.cuda.max_memory_allocated() - start)
+    assert peaks[0] < chunk * c * 4 + 5 * (n + c) * k * 4 + 64 * 1024 < n * c * 4 / 2 < peaks[1]
+
+
+def test_clipping_uploads_no_table_again(nvidia: Simulation) -> None:
+    params = [tl.ones(3, 5, device="cuda", requires_grad=True), tl.ones(7, device="cuda", requires_grad=True)]
+    uploads = []
+    poisoned = _array.poison(False)  # which uploads NaN
+    try:
+        for _ in range(4):
+            before = len([call for call in nvidia.calls if "HtoD" in call.name])
+            for p in params:
+                p.grad = tl.ones(p.shape, device="cuda")
+            tl.nn.utils.clip_grad_norm_(params, 0.1)
+            uploads.append(len([call for call in nvidia.calls if "HtoD" in call.name]) - before)
+            for p in params:
+                p.grad = None
+    finally:
+        _array.poison(poisoned)
+    assert uploads[0] > 0 and uploads[-1] == 0  # new arrays, at the addresses of those that were dropped

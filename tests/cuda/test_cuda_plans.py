@@ -825,4 +825,17 @@ def test_training(uncaptured: Simulation) -> None:
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
     for a, b in zip(found[1], expected[1], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-    assert set(general) <= {"adam_"}, general
+    assert set(general) <= {"adam_", "multi_tensor_norm", "multi_tensor_clip_"}, general  # addresses in a table
+
+
+def test_a_plan_is_for_one_precision_of_float32_products(machine: Simulation) -> None:
+    x = tl.ones(24, 40, device="cuda")
+    made = len(plans(registry["matmul"]))
+    try:
+        for word in ("highest", "high", "highest"):
+            tl.set_float32_matmul_precision(word)
+            for _ in range(4):
+                assert (x @ x.T).cpu().tolist() == [[40.0] * 24] * 24
+    finally:
+        tl.set_float32_matmul_precision("highest")
+    assert len(plans(registry["matmul"])) == made + 2

@@ -16,6 +16,7 @@ import tensorlib
 from tensorlib._dtypes import OF_NUMPY
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+FLOAT8 = {np.dtype(getattr(ml_dtypes, name)): getattr(torch, name) for name in ("float8_e4m3fn", "float8_e5m2")}
 
 
 def to_torch(x: Any) -> Any:
@@ -27,6 +28,8 @@ def to_torch(x: Any) -> Any:
         if x.dtype == BFLOAT16:
             raw = x.view(np.uint16)
             return torch.from_numpy(_writable(raw, strided)).view(torch.bfloat16)
+        if x.dtype in FLOAT8:
+            return torch.from_numpy(_writable(x.view(np.uint8), strided)).view(FLOAT8[x.dtype])
         return torch.from_numpy(_writable(x, strided))
     if isinstance(x, list):
         return [to_torch(v) for v in x]
@@ -56,6 +59,9 @@ def to_numpy(t: Any) -> np.ndarray:
     if not isinstance(t, torch.Tensor):
         return np.asarray(t)
     t = t.detach()
+    for ours, theirs in FLOAT8.items():
+        if t.dtype == theirs:
+            return t.view(torch.uint8).numpy().view(ours)
     if t.is_conj() or t.is_neg():
         t = t.resolve_conj().resolve_neg()
     if t.dtype == torch.bfloat16:

@@ -353,6 +353,18 @@ def test_histogram(bins, dtype, device):
 
 
 @native
+@pytest.mark.parametrize("bins, size", [(16, 128), (256, 2048), (4096, 32768), (8192, 65536), (256, 256)])
+def test_histogram_of_neighbours_that_are_equal(bins, size):
+    """With copies of the counts, where there are many times more values, and without."""
+    x = draw(size, np.int32, low=-2, high=bins + 2)
+    x[: size // 2] = bins - 1
+    for masked, n in ((False, size), (True, size - 5)):
+        out, *_ = run(histogram, "native", np.zeros(bins, np.int32), x, n, N=size, BINS=bins, MASKED=masked)
+        counted = x[:n][(x[:n] >= 0) & (x[:n] < bins)]
+        np.testing.assert_array_equal(out, np.bincount(counted, minlength=bins))
+
+
+@native
 def test_what_has_no_bin_is_not_counted():
     x = np.array([-1, 0, 3, 4, 1000, -(2**31), 2**31 - 1, 3], np.int32)
     out, *_ = run(histogram, "native", np.zeros(4, np.int32), x, 8, N=8, BINS=4, MASKED=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import compiled
 import ml_dtypes
@@ -25,6 +26,7 @@ TYPES = [
 ]  # fmt: skip
 SHAPES = [
     (1, 1, 1), (16, 16, 16), (64, 64, 32), (2, 1, 2), (4, 8, 1), (32, 4, 8), (16, 256, 2), (256, 16, 512),
+    (64, 64, 64), (128, 32, 64),
 ]  # fmt: skip
 
 
@@ -34,13 +36,23 @@ def machines() -> list[machine.Features]:
     if host.architecture != "x86_64":
         return [host]
     levels = ["x86-64-v2", *(["x86-64-v3"] if host.lanes >= 8 else []), *(["x86-64-v4"] if host.lanes == 16 else [])]
-    return [host, *map(machine.level, levels)]
+    lacks = ("amx-int8",), ("amx-int8", "avx512vbmi"), ("amx-int8", "avx512vnni")
+    return [*dict.fromkeys([host, *(without(host, *names) for names in lacks)]), *map(machine.level, levels)]
 
 
-def run(a: np.ndarray, b: np.ndarray, c: np.ndarray, types: tuple[str, str, str], features: machine.Features) -> None:
+def without(features: machine.Features, *names: str) -> machine.Features:
+    """A processor that lacks some instructions."""
+    kept = (f"-{f[1:]}" if f[1:] in names else f for f in features.features.split(","))
+    return features._replace(features=",".join(kept))
+
+
+def run(
+    a: np.ndarray, b: np.ndarray, c: np.ndarray, types: tuple[str, str, str], features: machine.Features,
+    change: Callable[[dot.Function], dot.Function] = lambda function: function, ahead: bool = False,
+) -> None:  # fmt: skip
     """c += a @ b by the function; a has any strides, b and c contiguous columns."""
     (M, K), N = a.shape, b.shape[1]
-    function = dot.function(*types, M, N, K, features)
+    function = change(dot.function(*types, M, N, K, features, ahead))
     arguments = "ptr %a, i64 %am, i64 %ak, ptr %b, i64 %bk, ptr %c, i64 %cm"
     main = f"define void @main({arguments}) {{\n  call void {function.symbol}({arguments})\n  ret void\n}}"
     strides = [s // x.itemsize for x in (a, b, c) for s in x.strides]
@@ -73,9 +85,10 @@ def test_product(a: str, b: str, c: str, eps: float, last: float, M: int, N: int
 
 
 @pytest.mark.parametrize("a, b, c, eps, last", TYPES, ids=lambda v: v if isinstance(v, str) else "")
-def test_strides(a: str, b: str, c: str, eps: float, last: float) -> None:
+@pytest.mark.parametrize("M, N, K", [(32, 16, 8), (64, 32, 128)])
+def test_strides(a: str, b: str, c: str, eps: float, last: float, M: int, N: int, K: int) -> None:
     """A transposed a, a reversed one, rows of b and c with gaps: the same bits, and the gaps stay as they were."""
-    types, M, N, K = (a, b, c), 32, 16, 8
+    types = (a, b, c)
     x, y, start = operands(types, M, N, K, 2)
     expected = start.copy()
     run(x, y, expected, types, machine.host())
@@ -90,13 +103,40 @@ def test_strides(a: str, b: str, c: str, eps: float, last: float) -> None:
 @pytest.mark.parametrize("a, b, c, eps, last", TYPES, ids=lambda v: v if isinstance(v, str) else "")
 def test_every_width_gives_the_same_bits(a: str, b: str, c: str, eps: float, last: float) -> None:
     types = (a, b, c)
-    for M, N, K in ((64, 64, 32), (16, 8, 16), (2, 32, 4)):
+    for M, N, K in ((64, 64, 32), (16, 8, 16), (2, 32, 4), (64, 32, 128), (16, 16, 64)):
         x, y, start = operands(types, M, N, K, 3)
         results = []
         for features in machines():
             results.append(start.copy())
             run(x, y, results[-1], types, features)
         assert all(np.array_equal(results[0], other) for other in results[1:])
+
+
+def test_tiles_that_are_refused() -> None:
+    """Where the system does not permit AMX the product is made by vectors; that it was refused is remembered."""
+    host = machine.host()
+    if ".tiles" not in dot.function("i8", "i8", "i32", 64, 32, 128, host).text:
+        pytest.skip("the processor has no AMX")
+    x, y, start = operands(("i8", "i8", "i32"), 64, 32, 128, 5)
+
+    def refused(function: dot.Function) -> dot.Function:
+        text = function.text.replace("i64 4131", "i64 1").replace("label %tiles, label", "label %wrong, label")
+        return function._replace(text=text.replace("tiles:\n", "wrong:\n  store i32 0, ptr %c\n  ret void\ntiles:\n"))
+
+    out = start.copy()
+    run(x, y, out, ("i8", "i8", "i32"), host, refused)
+    assert np.array_equal(out, start + x.astype(np.int32) @ y.astype(np.int32))
+
+
+def test_fetching_ahead_changes_nothing() -> None:
+    """What lies past an array's end may be asked for."""
+    x, y, start = operands(("float",) * 3, 64, 64, 64, 6)
+    results = []
+    for ahead in (False, True):
+        results.append(start.copy())
+        run(x, y, results[-1], ("float", "float", "float"), machine.host(), ahead=ahead)
+    assert np.array_equal(*results)
+    assert "llvm.prefetch" in dot.function("float", "float", "float", 64, 64, 64, machine.host(), True).text
 
 
 def test_one_element_accumulates_in_order() -> None:

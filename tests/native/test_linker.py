@@ -76,7 +76,7 @@ ELF = machine.host().triple == "x86_64-unknown-linux-gnu"
 
 @pytest.mark.skipif(not ELF, reason="of our own linker")
 def test_a_damaged_object_file_is_an_error():
-    """Cut short or overwritten anywhere in its tables: one kind of error. What the code itself does is not looked at."""
+    """Cut short or overwritten anywhere in its tables: one kind of error. What the code does is not looked at."""
     text = "declare void @abort()\ndefine void @f() {\n call void @abort()\n ret void\n}"
     image = codegen.compile(text, machine.host())
     sections = struct.unpack_from("<Q", image, 40)[0]

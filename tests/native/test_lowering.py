@@ -258,6 +258,17 @@ def test_narrow_floats_widen_exactly(source, lanes):
 
 
 @pytest.mark.parametrize("lanes", WIDTHS)
+@pytest.mark.parametrize("text", ["1.500000e+00", "-0.375000e+00", "0x01", "0x7F"])  # by number, and by bits: a NaN too
+@pytest.mark.parametrize("name", [name for name in FLOATS if name.startswith("f8")])
+def test_constants_of_8_bit_floats(name, text, lanes):
+    kind = FLOATS[name]
+    line = f"    %y = arith.constant dense<{text}> : tensor<Nx{name}>"
+    got = apply(line, [name], name, np.zeros(40, kind), result=kind, lanes=lanes)
+    want = np.uint8(int(text, 16)) if text.startswith("0x") else np.array(float(text), kind).view(np.uint8)
+    np.testing.assert_array_equal(got.view(np.uint8), np.full(40, want))
+
+
+@pytest.mark.parametrize("lanes", WIDTHS)
 @pytest.mark.parametrize("target", [name for name in FLOATS if name not in ("f32", "f64")])
 @pytest.mark.parametrize("source", ["f32", "f64"])
 def test_floats_round_to_nearest_even(source, target, lanes):
@@ -356,6 +367,46 @@ def test_masked_lanes_do_not_touch_memory(n, lanes):
             np.testing.assert_array_equal(array, (2 * np.arange(n)).astype(kind))
         del array
     assert libc.mprotect(ctypes.c_void_p(base + page), page, 3) == 0
+
+
+@pytest.mark.parametrize("lanes", WIDTHS)
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("element", ["i8", "i16", "i32", "i64", "f16", "bf16", "f32", "f64"])
+def test_gathers_stay_within_the_pages_of_their_elements(element, masked, lanes):
+    """An array between pages that may not be read, of elements that are loaded here and there."""
+    kinds = {"i": f"int{element[1:]}", "f": f"float{element[1:]}", "b": "uint16"}  # bfloat16 by its bits
+    page, kind = mmap.PAGESIZE, np.dtype(kinds[element[0]]).type
+    memory = mmap.mmap(-1, 3 * page)
+    base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    libc = ctypes.CDLL(None, use_errno=True)
+    for number in (0, 2):
+        assert libc.mprotect(ctypes.c_void_p(base + number * page), page, 0) == 0
+    count, rng = page // np.dtype(kind).itemsize, np.random.default_rng(3)
+    array = np.ndarray(count, kind, buffer=memory, offset=page)
+    array[:] = rng.integers(0, 100, count)
+    index = rng.integers(0, count, 128).astype(np.int32)
+    index[:4] = 0, count - 1, 1, count - 2
+    if masked:
+        index[5::3] = rng.choice([-(2**30), 2**30, -1, count], len(index[5::3]))
+    body = "\n".join([
+        arange(128),
+        pointers("i", "%index", "i32", 128), "    %at = tt.load %i : tensor<128x!tt.ptr<i32>>",
+        pointers("p", "%x", element, 128, "%at"),
+        "    %zero = arith.constant dense<0> : tensor<128xi32>",
+        f"    %count = arith.constant dense<{count}> : tensor<128xi32>",
+        "    %above = arith.cmpi sge, %at, %zero : tensor<128xi32>",
+        "    %below = arith.cmpi slt, %at, %count : tensor<128xi32>",
+        "    %mask = arith.andi %above, %below : tensor<128xi1>",
+        f"    %other = arith.constant dense<{7 if element[0] == 'i' else 7.0}> : tensor<128x{element}>",
+        f"    %v = tt.load %p{', %mask, %other' if masked else ''} : tensor<128x!tt.ptr<{element}>>",
+        pointers("o", "%out", element, 128), f"    tt.store %o, %v : tensor<128x!tt.ptr<{element}>>",
+    ])  # fmt: skip
+    out = np.zeros(128, kind)
+    text = kernel(f"%out: !tt.ptr<{element}>, %x: !tt.ptr<{element}>, %index: !tt.ptr<i32>", body)
+    launch(text, out, base + page, index, lanes=lanes)
+    other = BFLOAT16(7).view(np.uint16) if element == "bf16" else 7
+    expected = [array[at] if 0 <= at < count else other for at in index]
+    np.testing.assert_array_equal(out, np.array(expected, kind))
 
 
 @pytest.mark.parametrize("lanes", WIDTHS)

@@ -168,6 +168,9 @@ def test_tiles_fit_what_tl_dot_takes(target: str, dtype: str) -> None:
             kind = np.dtype(dtype)
             how = kernels.precision(kind, device(target))
             t = kernels.MATMUL.choose(kernels.Problem(m, n, 333, 1, kind, how, "rr"), device(target))
+            if "BLOCK_M" not in t.constants:
+                assert min(m, n) == 1
+                continue
             tile = [t["BLOCK_M"], t["BLOCK_N"], t["BLOCK_K"]]
             assert all(x >= 16 and x & (x - 1) == 0 for x in tile)
             stored = (tile[0] + tile[1]) * tile[2] * kind.itemsize * max(t.num_stages - 1, 1)
@@ -178,4 +181,4 @@ def test_tiles_fit_what_tl_dot_takes(target: str, dtype: str) -> None:
 def test_the_tile_of_large_products_compiles(target: str) -> None:
     at = device(target)
     a, b, out = (empty((2048, 2048), np.float16, at) for _ in range(3))
-    kernels.product(out, a, b.T, None)
+    kernels.product(out, a, b.T)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+import tensorlib
 from tensorlib._array import as_strided, empty
 from tensorlib._device import TARGETS, device
 from tensorlib.errors import DeviceError, KernelError
@@ -382,3 +385,14 @@ def test_triton_interpret_is_refused():
         [sys.executable, "-c", code], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
     )
     assert "TRITON_INTERPRET is set" in ran.stderr
+
+
+def test_every_vendor_has_the_functions_that_kernels_call() -> None:
+    """AMD's libdevice lacks some names in older versions of Triton, where only a kernel's compilation would tell."""
+    root = Path(tensorlib.__file__).parent
+    files = [*root.glob("ops/*.py"), *root.glob("kernels/*.py")]
+    called = {n for file in files for n in re.findall(r"\blibdevice\.(\w+)\(", file.read_text())}
+    assert len(called) > 10
+    for vendor in ("cuda", "hip"):
+        module = importlib.import_module(f"triton.language.extra.{vendor}.libdevice")
+        assert not {name for name in called if not hasattr(module, name)}, vendor

@@ -109,7 +109,8 @@ def test_what_a_training_step_compiles(model, kernels):
 
 def test_the_examples_of_a_kernel():
     for text, call in tuning.workloads(None, ["matmul"], tensorlib.device("gfx942")):
-        assert text.startswith("matmul (") and {r.kernel.__name__ for r in ahead.collect(call)} == {"matmul_kernel"}
+        names = {r.kernel.__name__ for r in ahead.collect(call)}
+        assert text.startswith("matmul (") and names & {"matmul_kernel", "gemv_kernel"}
 
 
 def test_compiling_ahead_for_a_target(small, capsys):
@@ -136,7 +137,7 @@ def test_a_search_on_a_gpu_and_its_tables(small, capsys, tmp_path):
     shown = capsys.readouterr().out
     assert "Simulated H100 (sm_90), yours: " in shown and " -> " in shown and "(fastest of " in shown
     file = next((tmp_path / "cache" / "tables").glob("*.json"))
-    file.write_text(file.read_text().replace('"1-', '"0-'))
+    file.write_text(re.sub(r'"\d+-', '"0-', file.read_text()))
     assert cli.main(["tune", "--show"]) == 0
     assert "of another version of the kernel: not used" in capsys.readouterr().out
     assert cli.main(["tune", "--clear"]) == 0 and str(file) in capsys.readouterr().out and not Path(file).exists()

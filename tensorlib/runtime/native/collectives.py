@@ -14,6 +14,7 @@ releases is done before it; the scope is always the whole machine. 16-bit floats
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from tensorlib.errors import UnsupportedError
@@ -151,31 +152,57 @@ def gather(nests: Nests, operation: ttir.Operation) -> None:
     nests.buffers[result] = buffer
 
 
+#: of a histogram's counts: as many are made at once, and added up, where there are this many times more values
+_COPIES = 4
+_UNROLLED = 8
+
+
 def histogram(nests: Nests, operation: ttir.Operation) -> None:
-    """tt.histogram: how often each of 0 .. N - 1 occurs. What is outside, or masked off, counts nowhere."""
+    """tt.histogram: how often each of 0 .. N - 1 occurs. What is outside, or masked off, counts nowhere.
+
+    The places of the counts are computed in vectors, and then counted one by one, with one place more for what does not
+    count. Neighbours that are equal would wait for each other: they count in copies.
+    """
     (result,), code = operation.results, nests.code
     nests.prepare(operation.operands)
-    buffer = nests.buffer_for(result)
-    (bins,) = shape_of(result)
-    lane = len(shape_of(operation.operands[0])) - 1
-    zero = number(0, buffer.element)
-    nests.nest((bins,), 0, lambda index, level, n: nests.write(buffer, index, code.vector(zero), level))
+    (bins,), shape = shape_of(result), shape_of(operation.operands[0])
+    type, total = llvm.type_of(result.type), volume(shape)
+    copies = _COPIES if bins * 2 * _COPIES <= total and bins <= 4096 else 1
+    row = max(bins, 16) + 16  # no power of two: a count and its copies would displace each other from the first cache
+    counts, places = nests.new_buffer((copies, row), type), nests.new_buffer(shape, "i32")
+    zero = code.vector(number(0, type))
+    nests.nest(counts.shape, 1, lambda index, level, n: nests.write(counts, index, zero, level))
 
-    def body(index: Index, level: int, n: int) -> None:
-        value, *masks = (code.scalar(nests.evaluate(x, index)) for x in operation.operands)
+    def place(index: Index, level: int, n: int) -> None:
+        value, *masks = (_number(nests.evaluate(x, index)) for x in operation.operands)
         every = bins >= 1 << llvm.BITS[value.type]  # there is a bin for each number of the type
         counted = None if every else code.compare("ult", value, integer(bins, value.type))
         for mask in masks:
             counted = mask if counted is None else code.binary("and", counted, mask)
-        at: Number = value
-        if counted is not None:
-            at = code.select(counted, value, integer(0, value.type))
-        place = nests.place(buffer, (code.cast("trunc" if value.type == "i64" else "zext", at, "i32"),))
-        old = memory.load(code, place, buffer.element, None, None, level)
-        more = integer(1, buffer.element) if counted is None else code.cast("zext", counted, buffer.element)
-        memory.store_scalar(code, place, code.scalar(code.add(old, more)), None, level)
+        at = code.cast("trunc" if value.type == "i64" else "zext", value, "i32")
+        nests.write(places, index, at if counted is None else code.select(counted, at, integer(bins, "i32")), level)
 
-    nests.nest(shape_of(operation.operands[0]), lane, body, width=1)
+    nests.nest(shape, nests.lane_dim(operation.operands), place)
+    listed = Buffer(places.base, places.element, (total,), (1,))
+
+    def count(index: Index, level: int, n: int) -> None:
+        at = (integer(n % copies, "i32"), nests.read(listed, index, "i32"))
+        old = nests.read(counts, at, type)
+        memory.store_scalar(
+            code, nests.place(counts, at), code.scalar(code.add(old, integer(1, type))), None, level
+        )
+
+    nests.nest((total,), 0, count, width=1, unroll=_UNROLLED)
+    nests.buffers[result] = Buffer(counts.base, counts.element, (bins,), (1,))
+    if copies == 1:
+        return
+    buffer = nests.buffer_for(result)
+
+    def add(index: Index, level: int, n: int) -> None:
+        held = [nests.read(counts, (integer(i, "i32"), *index), type) for i in range(copies)]
+        nests.write(buffer, index, functools.reduce(code.add, held), level)
+
+    nests.nest((bins,), 0, add)
     nests.buffers[result] = buffer
 
 
@@ -513,6 +540,11 @@ define internal {type} @{symbol}(ptr %place, {type} %expected, {type} %value) al
 def _failure(order: str) -> str:
     """The order of a compare-and-swap that does not swap."""
     return "acquire" if order in ("acquire", "acq_rel") else "monotonic"
+
+
+def _number(value: Value) -> Number:
+    assert not isinstance(value, Pointers)
+    return value
 
 
 #: what makes the code of each operation of this module

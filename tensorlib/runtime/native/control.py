@@ -322,12 +322,15 @@ class Control(Groups, abc.ABC):
         """The end of a round: carried values become the new ones."""
         self.flush()
         code = self.code
+        wanted: dict[tuple[int, ...], list[tuple[Buffer, ttir.Value]]] = {}
         for target, value in zip(targets, new, strict=True):
             if target is None:
                 continue
             held = self.buffers.get(value)
             if held is None or held.base != target.base:
-                self.fill(target, value)
+                wanted.setdefault(target.shape, []).append((target, value))
+        for pairs in wanted.values():
+            self.fill_all(pairs)
         updates = []
         for c, target, value in zip(carried, targets, new, strict=True):
             if c.source is not None:

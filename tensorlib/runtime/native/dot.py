@@ -29,6 +29,7 @@ PRODUCTS = {
 
 #: Rows of a for which it pays to copy b
 _MANY_ROWS = 32
+_LINE = 64  #: bytes of a cache line
 
 
 class Block(NamedTuple):
@@ -52,23 +53,32 @@ def block(M: int, N: int, type: str, machine: Features) -> Block:
 
 
 @functools.cache
-def function(a: str, b: str, c: str, M: int, N: int, K: int, machine: Features) -> Function:
+def function(
+    a: str, b: str, c: str, M: int, N: int, K: int, machine: Features, ahead: bool = False
+) -> Function:
     """``void @tl.dot…(ptr a, i64 stride_am, i64 stride_ak, ptr b, i64 stride_bk, ptr c, i64 stride_cm)``: c += a @ b.
 
-    Strides count elements; the columns of b and of c are contiguous; c overlaps neither a nor b.
+    Strides count elements; the columns of b and of c are contiguous; c overlaps neither a nor b. ``ahead``: a and b are
+    tiles of larger arrays, and the next ones along k will be wanted.
     UnsupportedError names types that it does not take.
     """
     product, operands = PRODUCTS.get(c, ("", ()))
     if a not in operands or b not in operands:
         raise UnsupportedError(f"native: no product of {a} by {b} into {c}")
     kernel = _Kernel
-    if (a, b) == ("i8", "i8"):
+    if (a, b) == ("i8", "i8") and _Tiles.takes(M, N, K, machine):
+        kernel = _Tiles
+    elif (a, b) == ("i8", "i8"):
         kernel = next((k for k in (_DotOfUnsigned, _DotOfSigned, _SumOfTwo) if k.fits(N, K, machine)), _Kernel)
     elif product == "float" and (a, b) != ("float", "float") and (M + N) * K <= _MOST_WIDENED and M > 2:
         kernel = _Widened
     elif a == b == product in llvm.FLOATS and M >= _MANY_ROWS:
         kernel = _Packed
-    return kernel(f"@tl.dot.{a}.{b}.{c}.{M}x{N}x{K}", a, b, c, product, M, N, K, machine).function()
+    ahead = ahead and kernel is _Packed
+    symbol = f"@tl.dot.{a}.{b}.{c}.{M}x{N}x{K}" + ".ahead" * ahead
+    made = kernel(symbol, a, b, c, product, M, N, K, machine)
+    made.ahead = ahead
+    return made.function()
 
 
 @functools.cache
@@ -101,12 +111,14 @@ class _Kernel:
         self, symbol: str, a: str, b: str, c: str, product: str, M: int, N: int, K: int, machine: Features
     ) -> None:
         self.a, self.b, self.c, self.product, self.M, self.N, self.K = a, b, c, product, M, N, K
+        self.machine = machine
         self.block = block(M, N, product, machine)
         self.formula = Formula(symbol, self.block.lanes, machine)
         self.steps = K  #: of the innermost loop
         self.rows_of_a, self.stride_am, self.stride_ak = "%a", "%stride_am", "%stride_ak"
         self.rows_of_b, self.stride_bk = "%b", "%stride_bk"
         self.word = a  #: what one step takes of a row of a
+        self.ahead = False  #: whether to ask for what comes next in memory
 
     def function(self) -> Function:
         """The definition."""
@@ -115,8 +127,11 @@ class _Kernel:
         with_columns = _Loop(f, "j", 0, self.N, self.block.vectors * self.block.lanes)
         self._panel(with_columns.index)
         whole = self.M - self.M % rows
-        for first, last, count in ((0, whole, rows), (whole, self.M, self.M - whole)):
-            if count:
+        rest = self.M - whole
+        if 0 < 2 * rest < rows <= whole and (rows + rest) % 2 == 0:  # too few to hide an FMA's latency
+            whole, rest = whole - rows, (rows + rest) // 2
+        for first, last, count in ((0, whole, rows), (whole, self.M, rest)):
+            if first < last:
                 with_rows = _Loop(f, f"i{first}", first, last, count)
                 self._rows(with_rows.index, with_columns.index, count, f"k{first}")
                 with_rows.close()
@@ -145,6 +160,8 @@ class _Kernel:
                 _element(f, self.c, "%c", _scalar(f, f"add i64 {first}, {v * lanes}"))
                 for v in range(self.block.vectors)
             ]
+        if self.ahead:
+            self._fetch_ahead(i, j, rows, pointers)
         sums = self._first([self._load(place, self.c) for place in places], j)
         loop = _Loop(f, label, 0, self.steps, 1, sums)
         sums = self._step(loop.index, pointers, self.panel, loop.values)
@@ -152,6 +169,32 @@ class _Kernel:
         for place, found in zip(places, sums, strict=True):
             rounded = _narrowed(found, self.c)
             f.lines.append(f"store {f.of_type(rounded.type)} {rounded.text}, ptr {place}, align {llvm.SIZES[self.c]}")
+
+    def _fetch_ahead(self, i: str, j: str, rows: int, pointers: list[str]) -> None:
+        """Asks for a part of what a and b hold further along k, where the next product of a loop mostly is. Rows that
+        are far apart are not foreseen by the processor."""
+        f, line, width = self.formula, _LINE // llvm.SIZES[self.a], self.block.vectors * self.block.lanes
+        first = self._portion(j, self.N)  # of each row of a, in each panel
+        for n in range(0, self.K * width // self.N, line):
+            column = _scalar(f, f"mul i64 {_scalar(f, f'add i64 {first}, {n}')}, {self.stride_ak}")
+            for pointer in pointers:
+                self._fetch(_element(f, self.a, pointer, column))
+        first = self._portion(i, self.M)  # of the panel's rows, for each block
+        for n in range(-(-rows * self.K // self.M)):
+            row = _scalar(f, f"mul i64 {_scalar(f, f'add i64 {first}, {n}')}, %stride_bk")
+            place = _element(f, self.b, self.rows_of_b, _scalar(f, f"add i64 {row}, {j}"))
+            for at in range(0, width, line):
+                self._fetch(_element(f, self.b, place, str(at)))
+
+    def _portion(self, index: str, size: int) -> str:
+        """K and index / size of it."""
+        product = _scalar(self.formula, f"mul i64 {index}, {self.K}")
+        return _scalar(self.formula, f"add i64 {_scalar(self.formula, f'udiv i64 {product}, {size}')}, {self.K}")
+
+    def _fetch(self, place: str) -> None:
+        """Into the second cache: the first holds what is multiplied now."""
+        self.formula.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        self.formula.lines.append(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 2, i32 1)")
 
     def _first(self, sums: list[Value], j: str) -> list[Value]:
         """What the sums begin with, of what c holds."""
@@ -275,20 +318,39 @@ class _Grouped(_Kernel):
         f = self.formula
         f.lines.append(f"%b.packed = alloca i32, i64 {self.steps * self.N}, align 64")
         columns = _Loop(f, "packed.j", 0, self.N, self.block.lanes)
-        groups = _Loop(f, "packed.k", 0, self.steps, 1)
+        groups = _Loop(f, "packed.k", 0, self.steps, 1, self._no_sums())
         first = _scalar(f, f"mul i64 {groups.index}, {self.group}")
-        word = f.constant(0, "i32")
+        rows = []
         for n in range(self.group):
             offset = _scalar(f, f"mul i64 {_scalar(f, f'add i64 {first}, {n}')}, %stride_bk")
             place = _element(f, "i8", "%b", _scalar(f, f"add i64 {offset}, {columns.index}"))
-            x = f.emit(f"load {f.of_type('i8')}, ptr {place}, align 1", "i8").to("i32")
-            bits = 32 // self.group
-            word = word | ((x & ((1 << bits) - 1)) << (bits * n))
+            rows.append(f.emit(f"load {f.of_type('i8')}, ptr {place}, align 1", "i8"))
+        words = self._interleaved(rows)
         f.lines.append(
-            f"store {f.of_type('i32')} {word.text}, ptr {self._packed(groups.index, columns.index)}, align 4"
+            f"store {f.of_type('i32')} {words.text}, ptr {self._packed(groups.index, columns.index)}, align 4"
         )
-        groups.close()
+        sums = self._sums(groups.values, words)
+        groups.close(sums)
+        self._keep_sums(columns.index, sums)
         columns.close()
+
+    def _interleaved(self, rows: Sequence[Value]) -> Value:
+        """A word for each column, of what is below each other."""
+        bits, word = 32 // self.group, self.formula.constant(0, "i32")
+        for n, row in enumerate(rows):
+            word = word | ((row.to("i32") & ((1 << bits) - 1)) << (bits * n))
+        return word
+
+    def _no_sums(self) -> list[Value]:
+        """What is summed over the words of a column, before the first."""
+        return []
+
+    def _sums(self, sums: Sequence[Value], words: Value) -> list[Value]:
+        """The same with one more word of each column."""
+        return list(sums)
+
+    def _keep_sums(self, j: str, sums: Sequence[Value]) -> None:
+        """What is done with the sums of columns from j on."""
 
     def _packed(self, group: str, j: str) -> str:
         """Where b's words of a group and of columns from j on are."""
@@ -311,7 +373,40 @@ class _Grouped(_Kernel):
         return f.emit(f"call {total} {symbol}({', '.join(given)})", "i32")
 
 
-class _DotOfUnsigned(_Grouped):
+_PERMUTE = "@llvm.x86.avx512.permvar.qi.512"
+
+
+class _Bytes(_Grouped):
+    """Words of four bytes, as they are."""
+
+    def _pack_b(self) -> None:
+        f, self.order = self.formula, ""
+        if f.lanes == 16 and f.has("avx512vbmi"):  # one instruction; LLVM would make several of an order that it sees
+            order = llvm.lanes_of(self._order(), "i8")
+            self.order = _scalar(f, f'call <64 x i8> asm "", "=v,0"(<64 x i8> {order})')
+            f.declarations.add(f"declare <64 x i8> {_PERMUTE}(<64 x i8>, <64 x i8>)")
+        super()._pack_b()
+
+    def _order(self) -> list[int]:
+        """Of four rows one after the other, where the bytes of each column are."""
+        n = self.formula.lanes
+        return [row * n + column for column in range(n) for row in range(4)]
+
+    def _interleaved(self, rows: Sequence[Value]) -> Value:
+        f, n = self.formula, self.formula.lanes
+        pairs = []
+        for x, y in (rows[:2], rows[2:]):
+            order = llvm.lanes_of(range(2 * n), "i32")
+            pairs.append(_scalar(f, f"shufflevector <{n} x i8> {x.text}, <{n} x i8> {y.text}, <{2 * n} x i32> {order}"))
+        order = llvm.lanes_of(range(4 * n) if self.order else self._order(), "i32")
+        pair, four = f"<{2 * n} x i8>", f"<{4 * n} x i8>"
+        found = _scalar(f, f"shufflevector {pair} {pairs[0]}, {pair} {pairs[1]}, <{4 * n} x i32> {order}")
+        if self.order:
+            found = _scalar(f, f"call {four} {_PERMUTE}({four} {found}, {four} {self.order})")
+        return f.emit(f"bitcast {four} {found} to {f.of_type('i32')}", "i32")
+
+
+class _DotOfUnsigned(_Bytes):
     """x86's VNNI, of unsigned bytes by signed ones: (a + 128) b, less the sums of 128 b, which are taken once."""
 
     @classmethod
@@ -320,18 +415,27 @@ class _DotOfUnsigned(_Grouped):
         wide = machine.has("avx512vnni") and (machine.has("avx512vl") or machine.lanes == 16)
         return machine.architecture == "x86_64" and (wide or (machine.has("avxvnni") and machine.lanes == 8))
 
-    def _prepare(self) -> None:
-        super()._prepare()
+    def _pack_a(self) -> None:
+        """All of it plus 128, which changes the highest bits."""
         f = self.formula
-        f.lines.append(f"%b.sums = alloca i32, i64 {self.N}, align 64")
-        columns = _Loop(f, "sums.j", 0, self.N, self.block.lanes)
-        groups = _Loop(f, "sums.k", 0, self.steps, 1, [f.constant(0, "i32")])
-        words = f.emit(f"load {f.of_type('i32')}, ptr {self._packed(groups.index, columns.index)}, align 4", "i32")
-        found = self._add(groups.values[0], f.constant(-0x7F7F7F80, "i32"), words)
-        groups.close([found])
-        place = _element(f, "i32", "%b.sums", columns.index)
-        f.lines.append(f"store {f.of_type('i32')} {found.text}, ptr {place}, align 4")
-        columns.close()
+        f.lines.append(f"%a.packed = alloca i8, i64 {self.M * self.K}, align 64")
+        _copy(f, "a", "i8", self.M, self.K, "i8", flip=-128)
+        self.rows_of_a, self.stride_am = "%a.packed", str(self.K)
+
+    def _pack_b(self) -> None:
+        self.formula.lines.append(f"%b.sums = alloca i32, i64 {self.N}, align 64")
+        super()._pack_b()
+
+    def _no_sums(self) -> list[Value]:
+        return [self.formula.constant(0, "i32")]
+
+    def _sums(self, sums: Sequence[Value], words: Value) -> list[Value]:
+        return [self._add(sums[0], self.formula.constant(-0x7F7F7F80, "i32"), words)]
+
+    def _keep_sums(self, j: str, sums: Sequence[Value]) -> None:
+        f = self.formula
+        place = _element(f, "i32", "%b.sums", j)
+        f.lines.append(f"store {f.of_type('i32')} {sums[0].text}, ptr {place}, align 4")
 
     def _first(self, sums: list[Value], j: str) -> list[Value]:
         vectors = self.block.vectors
@@ -341,14 +445,113 @@ class _DotOfUnsigned(_Grouped):
         ]
         return [sum - less[n % vectors] for n, sum in enumerate(sums)]
 
-    def _spread(self, word: str) -> Value:
-        return super()._spread(_scalar(self.formula, f"xor i32 {word}, {-0x7F7F7F80}"))
-
     def _add(self, sum: Value, a: Value, b: Value) -> Value:
         return self._call(f"@llvm.x86.avx512.vpdpbusd.{self.formula.lanes * 32}", "i8", sum, a, b)
 
 
-class _DotOfSigned(_Grouped):
+#: Linux grants a process the right to use tiles when it asks, by arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA):
+#: for all its threads, and for children that are forked. The answer is kept: 0 not asked yet, 1 granted, 2 refused.
+_CHOICE = """
+@{name}.permission = internal global i32 0, align 4
+define internal void @{name}({arguments}) nounwind {{
+entry:
+  %known = load atomic i32, ptr @{name}.permission monotonic, align 4
+  %asked = icmp ne i32 %known, 0
+  br i1 %asked, label %choose, label %ask
+ask:
+  %error = call i64 (i64, ...) @syscall(i64 158, i64 4131, i64 18)
+  %granted = icmp eq i64 %error, 0
+  %found = select i1 %granted, i32 1, i32 2
+  store atomic i32 %found, ptr @{name}.permission monotonic, align 4
+  br label %choose
+choose:
+  %state = phi i32 [ %known, %entry ], [ %found, %ask ]
+  %permitted = icmp eq i32 %state, 1
+  br i1 %permitted, label %tiles, label %vectors
+tiles:
+  call void @{name}.tiles({given})
+  ret void
+vectors:
+  call void @{name}.vectors({given})
+  ret void
+}}
+"""
+_ROWS_OF_TILE, _BYTES_OF_TILE = 16, 64
+
+
+class _Tiles(_Bytes):
+    """x86's AMX: registers of 16 rows of 64 bytes, of which one instruction multiplies two and adds to a third. Four of
+    c, and two each of a and b, are held. Where the system does not permit it, vectors take their place."""
+
+    @classmethod
+    def takes(cls, M: int, N: int, K: int, machine: Features) -> bool:
+        """Whether the processor has it, under Linux, for whole tiles."""
+        has = all(machine.has(name) for name in ("amx-tile", "amx-int8"))
+        whole = M % _ROWS_OF_TILE == 0 and N % (_BYTES_OF_TILE // 4) == 0 and K % _BYTES_OF_TILE == 0
+        return has and whole and "linux" in machine.triple and _DotOfUnsigned.fits(N, K, machine)
+
+    def function(self) -> Function:
+        """The definition, behind one that looks whether tiles are permitted."""
+        f, symbol = self.formula, self.formula.symbol
+        plain = _DotOfUnsigned(
+            f"{symbol}.vectors", self.a, self.b, self.c, self.product, self.M, self.N, self.K, self.machine
+        ).function()
+        f.symbol = f"{symbol}.tiles"
+        shape = "".join(f"\\{n:02X}" for n in self._shape())
+        f.helpers.append(f'@{f.symbol[1:]}.shape = internal constant [64 x i8] c"{shape}", align 64')
+        f.lines.append(f"call void @llvm.x86.ldtilecfg(ptr @{f.symbol[1:]}.shape)")
+        self._prepare()
+        rows, columns = (2 if n % 32 == 0 else 1 for n in (self.M, self.N))
+        with_columns = _Loop(f, "j", 0, self.N, columns * 16)
+        with_rows = _Loop(f, "i", 0, self.M, rows * 16)
+        self._square(with_rows.index, with_columns.index, rows, columns)
+        with_rows.close()
+        with_columns.close()
+        f.lines.append("call void @llvm.x86.tilerelease()")
+        f.declarations |= {
+            "declare void @llvm.x86.ldtilecfg(ptr)", "declare void @llvm.x86.tilerelease()",
+            "declare void @llvm.x86.tileloadd64(i8, ptr, i64)", "declare void @llvm.x86.tilestored64(i8, ptr, i64)",
+            "declare void @llvm.x86.tdpbssd(i8, i8, i8)", "declare i64 @syscall(i64, ...)",
+        }  # fmt: skip
+        tiles = _definition(f, _ARGUMENTS, plain.arguments)
+        given = _ARGUMENTS.replace("noalias ", "")
+        choice = _CHOICE.format(name=symbol[1:], arguments=_ARGUMENTS, given=given)
+        text = "\n".join([*f.helpers, tiles.text, plain.text, choice])
+        return Function(symbol, text, tuple(sorted({*tiles.declarations, *plain.declarations})), plain.arguments)
+
+    def _shape(self) -> list[int]:
+        """What ldtilecfg reads: palette 1, then of each register how many bytes a row has, and how many rows."""
+        row = [byte for n in range(8) for byte in (_BYTES_OF_TILE, 0)]
+        return [1, *[0] * 15, *row, *[0] * 16, *[_ROWS_OF_TILE] * 8, *[0] * 8]
+
+    def _square(self, i: str, j: str, rows: int, columns: int) -> None:
+        """A few tiles of c, from memory to memory. Registers: c in 0 .. 3, a in 4 and 5, b in 6 and 7."""
+        f = self.formula
+        c_step = _scalar(f, "mul i64 %stride_cm, 4")
+        places = {}
+        for r in range(rows):
+            row = _scalar(f, f"mul i64 {_scalar(f, f'add i64 {i}, {16 * r}')}, %stride_cm")
+            first = _scalar(f, f"add i64 {row}, {j}")
+            for s in range(columns):
+                places[2 * r + s] = _element(f, "i32", "%c", _scalar(f, f"add i64 {first}, {16 * s}"))
+        for number, place in places.items():
+            f.lines.append(f"call void @llvm.x86.tileloadd64(i8 {number}, ptr {place}, i64 {c_step})")
+        loop = _Loop(f, "k", 0, self.K, _BYTES_OF_TILE)
+        for r in range(rows):
+            row = _scalar(f, f"mul i64 {_scalar(f, f'add i64 {i}, {16 * r}')}, {self.stride_am}")
+            place = _element(f, "i8", self.rows_of_a, _scalar(f, f"add i64 {row}, {loop.index}"))
+            f.lines.append(f"call void @llvm.x86.tileloadd64(i8 {4 + r}, ptr {place}, i64 {self.stride_am})")
+        group = _scalar(f, f"udiv i64 {loop.index}, 4")
+        for s in range(columns):
+            place = self._packed(group, _scalar(f, f"add i64 {j}, {16 * s}"))
+            f.lines.append(f"call void @llvm.x86.tileloadd64(i8 {6 + s}, ptr {place}, i64 {4 * self.N})")
+            f.lines += [f"call void @llvm.x86.tdpbssd(i8 {2 * r + s}, i8 {4 + r}, i8 {6 + s})" for r in range(rows)]
+        loop.close()
+        for number, place in places.items():
+            f.lines.append(f"call void @llvm.x86.tilestored64(i8 {number}, ptr {place}, i64 {c_step})")
+
+
+class _DotOfSigned(_Bytes):
     """ARM's SDOT."""
 
     @classmethod
@@ -381,15 +584,18 @@ class _SumOfTwo(_Grouped):
         return sum + self._call(f"@llvm.x86.{symbol}", "i16", a, b)
 
 
-def _copy(f: Formula, name: str, source: str, rows: int, columns: int, target: str, *, scattered: bool = False) -> None:
-    """A tile of any strides, row-major into %<name>.packed; with `scattered` only if its columns are scattered."""
+def _copy(
+    f: Formula, name: str, source: str, rows: int, columns: int, target: str, *, scattered: bool = False, flip: int = 0
+) -> None:
+    """A tile of any strides, row-major into %<name>.packed; with `scattered` only if its columns are scattered.
+    Bits of integers that are set in `flip` change."""
     f.lines += [
         f"%{name}.contiguous = icmp eq i64 %stride_{name}k, 1",
         f"br i1 %{name}.contiguous, label %{name}.together, label %{name}.scattered",
         f"{name}.together:",
     ]
     if not scattered:
-        _copy_rows(f, name, source, rows, columns, target, f"%stride_{name}m")
+        _copy_rows(f, name, source, rows, columns, target, f"%stride_{name}m", flip)
     f.lines += [f"br label %{name}.copied", f"{name}.scattered:"]
     over_rows = _Loop(f, f"{name}.i", 0, rows, 1)
     row = _element(f, source, f"%{name}", _scalar(f, f"mul i64 {over_rows.index}, %stride_{name}m"))
@@ -397,6 +603,7 @@ def _copy(f: Formula, name: str, source: str, rows: int, columns: int, target: s
     over_columns = _Loop(f, f"{name}.j", 0, columns, 1)
     place = _element(f, source, row, _scalar(f, f"mul i64 {over_columns.index}, %stride_{name}k"))
     x = _loaded(f, source, place, target)
+    x = _scalar(f, f"xor {target} {x}, {flip}") if flip else x
     place = _element(f, target, out, over_columns.index)
     f.lines.append(f"store {target} {x}, ptr {place}, align {llvm.SIZES[target]}")
     over_columns.close()
@@ -404,9 +611,11 @@ def _copy(f: Formula, name: str, source: str, rows: int, columns: int, target: s
     f.lines += [f"br label %{name}.copied", f"{name}.copied:"]
 
 
-def _copy_rows(f: Formula, name: str, source: str, rows: int, columns: int, target: str, stride: str) -> None:
+def _copy_rows(
+    f: Formula, name: str, source: str, rows: int, columns: int, target: str, stride: str, flip: int = 0
+) -> None:
     """The same where columns are contiguous, in vectors."""
-    wide = f.of_lanes(min(columns, 16))
+    wide = f.of_lanes(min(columns, 64 // llvm.SIZES[target]))
     over_rows = _Loop(f, f"{name}.rows", 0, rows, 1)
     row = _element(f, source, f"%{name}", _scalar(f, f"mul i64 {over_rows.index}, {stride}"))
     out = _element(f, target, f"%{name}.packed", _scalar(f, f"mul i64 {over_rows.index}, {columns}"))
@@ -414,6 +623,7 @@ def _copy_rows(f: Formula, name: str, source: str, rows: int, columns: int, targ
     place = _element(f, source, row, over_columns.index)
     x = wide.emit(f"load {wide.of_type(source)}, ptr {place}, align {llvm.SIZES[source]}", source)
     x = x if source == target else x.cast(_widening(source), target)
+    x = x ^ flip if flip else x
     place = _element(f, target, out, over_columns.index)
     f.lines.append(f"store {wide.of_type(target)} {x.text}, ptr {place}, align {llvm.SIZES[target]}")
     over_columns.close()

@@ -625,8 +625,11 @@ def _log1p_double(x: Value) -> Value:
 
 #: erf(x) / x - 1 of x**2 for |x| < 0.93, relative: 2**-26
 _ERF_NEAR = (0.12837915, -0.3761249, 0.11281731, -0.026762966, 0.004987352, -0.00059595786)
-#: -log(erfc(x)) - x for 0.92 < x < 4, as it shows in erf(x): 2**-29
-_ERF_FAR = (0.00019562407, 0.12767586, 0.6371818, 0.103932, -0.022227129, 0.0030432744, -0.00019594382)
+#: 1 + log(erfc(x)) / x for 0 < x < 3.92, as it shows in erf(x): 2**-27
+_ERF = (
+    -0.12837917, -0.6366195, -0.10277711, 0.019151574, 0.00016128246, -0.0016663265, 0.0006317211, -0.000117155854,
+    9.18573e-06,
+)  # fmt: skip
 #: exp(x**2) erfc(x) (1 + 2 x) of (x - 2) / (x + 2) for 0 < x < 10.2, relative: 2**-26
 _ERFC = (
     1.2769784, -0.09276392, -0.16603097, 0.16405472, -0.054207228, -0.008058441, 0.00863915, 0.0013143194,
@@ -635,10 +638,15 @@ _ERFC = (
 
 
 def _erf(x: Value) -> Value:
-    size = at_most(absolute(x), 4.0)
-    near = fma(x, polynomial(x * x, _ERF_NEAR), x)
-    rounded, r = _reduced(-(size + polynomial(size, _ERF_FAR)))
-    return select(size < 0.93, near, with_sign(1.0 - _exp_near(r) * _power_of_two(rounded), x))
+    """1 - exp(h) of h = log(erfc(|x|)) = n ln 2 + r, as (1 - 2**n) - 2**n (exp(r) - 1): right to the last places near
+    0, where n is 0, as near 1. One form for all x: each of two would be computed for every vector."""
+    size = at_most(absolute(x), 3.92)  # from 3.84 on erf is 1
+    h = fma(size, polynomial(size, _ERF), -size)
+    rounded = fma(h, LOG2E, ROUNDER[x.type])
+    r = fma(rounded - ROUNDER[x.type], -math.log(2), h)  # one part is enough: where n is not 0 its error is halved
+    e = fma(r * r, polynomial(r, _EXPM1[x.type]), r)
+    scale = _power_of_two(rounded)
+    return with_sign(fma(-scale, e, 1.0 - scale), x)
 
 
 def _erfc(x: Value) -> Value:
@@ -721,7 +729,7 @@ ERRORS: dict[str, tuple[float, float]] = {
     "asin": (2.3, 1.0), "acos": (1.4, 1.0), "atan": (1.5, 1.0), "atan2": (2.0, 1.0),
     "sinh": (1.6, 2.6), "cosh": (1.5, 1.5), "tanh": (1.35, 2.4),
     "asinh": (0.51, 2.0), "acosh": (0.51, 2.0), "atanh": (0.51, 2.0),
-    "erf": (1.05, 1.0), "erfc": (3.5, 5.0), "pow": (0.51, 1.0), "cbrt": (0.51, 4.0),
+    "erf": (1.85, 1.0), "erfc": (3.5, 5.0), "pow": (0.51, 1.0), "cbrt": (0.51, 4.0),
     "rsqrt": (1.5, 1.5), "hypot": (0.51, 1.0),
 }  # fmt: skip
 

@@ -102,7 +102,6 @@ FORMS = _table()
 
 #: What these are for is no part of what a CPU can run.
 REFUSED = {
-    "tt.elementwise_inline_asm": "assembly is a GPU's; write it in tl",
     "tt.dot_scaled": "microscaled dots are not implemented; scale the operands and use tl.dot",
     "tt.atomic_poll": "a program that waits for another may wait for ever on a CPU",
 }

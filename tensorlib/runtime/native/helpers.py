@@ -1,4 +1,4 @@
-"""What LLVM expects of a compiler's library: conversions of half types, for processors without instructions for them."""
+"""What LLVM expects of a compiler's library: conversions of half types, where there is no instruction."""
 
 from __future__ import annotations
 

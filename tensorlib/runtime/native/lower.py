@@ -75,6 +75,7 @@ class Factor(NamedTuple):
     base: str
     element: str
     strides: tuple[str, str]
+    far: bool = False  #: whether it is where the kernel loads it from
 
     @classmethod
     def of(cls, buffer: Buffer) -> Factor:
@@ -188,7 +189,9 @@ class Lowering(Control):
         held = self.buffers.get(c)
         if held is None or held.base != accumulator.base:
             self.fill(accumulator, c)
-        function = dot.function(first.element, second.element, accumulator.element, M, N, K, self.machine)
+        function = dot.function(
+            first.element, second.element, accumulator.element, M, N, K, self.machine, first.far and second.far
+        )
         symbol = self.code.module.define(function.symbol, function.text, function.declarations)
         self.cost += self.trips * volume(batch) * M * N * K / self.machine.lanes / 2
         for n in range(volume(batch)):
@@ -205,7 +208,7 @@ class Lowering(Control):
             return Factor.of(self._copied(value))
         conditions, base, strides = found
         if not conditions:
-            return Factor(base.text, llvm.in_memory(llvm.type_of(value.type)), (strides[0].text, strides[1].text))
+            return Factor(base.text, llvm.in_memory(llvm.type_of(value.type)), (strides[0].text, strides[1].text), True)
         code, module = self.code, self.code.module
         types = ("ptr", "i64", "i64")
         slots = [code.alloca(type) for type in types]
@@ -226,7 +229,7 @@ class Lowering(Control):
             self.jump(done)
         self.label(done)
         place, *steps = (code.effect(0, f"load {type}, ptr {slot}") for type, slot in zip(types, slots, strict=True))
-        return Factor(place, llvm.in_memory(llvm.type_of(value.type)), (steps[0], steps[1]))
+        return Factor(place, llvm.in_memory(llvm.type_of(value.type)), (steps[0], steps[1]), True)
 
     def _loaded_from(self, value: ttir.Value) -> tuple[list[Uniform], Uniform, tuple[Uniform, ...]] | None:
         """Where a tile that is only loaded is in memory, its strides, and what has to hold for that."""

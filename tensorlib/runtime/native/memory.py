@@ -24,31 +24,77 @@ def load(
     if isinstance(base, Uniform) and isinstance(offset, Uniform) and (mask is None or isinstance(mask, Uniform)):
         return _load_scalar(code, pointers, type, mask, other, level)
     moved, align = _AS_INTEGER.get(type, type), llvm.SIZES[type]
-    place: Uniform | Vector
     if isinstance(mask, Uniform) and mask.constant is None and other is None:
         other = number(0, type)
     lanes, zero = code.lanes, Vector("zeroinitializer", moved)
-    if isinstance(base, Uniform) and isinstance(offset, Affine) and offset.stride.constant in (1, -1):
-        if offset.stride.constant == -1:
-            return _load_reversed(code, pointers, type, mask, other, level)
-        first = code.scalar(Pointers(base, offset.base, pointers.element))
-        if mask is None:
-            level = max(level, first.level)
-            return Vector(
-                code.effect(level, f"load {code.vector_type(type)}, ptr {first.text}, align {align}"), type, level
-            )
-        place, intrinsic, parameter = first, f"llvm.masked.load.{llvm.suffix(moved, lanes)}.p0", "ptr"
-    else:
-        place, parameter = code.vector(pointers), code.vector_type("ptr")
-        intrinsic = f"llvm.masked.gather.{llvm.suffix(moved, lanes)}.v{lanes}p0"
-    masks = code.vector(mask if mask is not None else integer(1, "i1"))
+    if not (isinstance(base, Uniform) and isinstance(offset, Affine) and offset.stride.constant in (1, -1)):
+        places = code.vector(pointers)
+        return _as(code, _gather(code, places, moved, mask, zero if other is None else other, level), type)
+    if offset.stride.constant == -1:
+        return _load_reversed(code, pointers, type, mask, other, level)
+    place = code.scalar(Pointers(base, offset.base, pointers.element))
+    if mask is None:
+        level = max(level, place.level)
+        return Vector(
+            code.effect(level, f"load {code.vector_type(type)}, ptr {place.text}, align {align}"), type, level
+        )
+    masks, intrinsic = code.vector(mask), f"llvm.masked.load.{llvm.suffix(moved, lanes)}.p0"
     passed = _as(code, code.vector(other), moved) if other is not None else zero
     level = max(level, place.level, masks.level, passed.level)
     vector, truth = code.vector_type(moved), code.vector_type("i1")
-    code.module.declare(f"declare {vector} @{intrinsic}({parameter}, i32, {truth}, {vector})")
-    text = code.effect(level, f"call {vector} @{intrinsic}({parameter} {place.text}, i32 {align}, "
+    code.module.declare(f"declare {vector} @{intrinsic}(ptr, i32, {truth}, {vector})")
+    text = code.effect(level, f"call {vector} @{intrinsic}(ptr {place.text}, i32 {align}, "
                               f"{truth} {masks.text}, {vector} {passed.text})")  # fmt: skip
     return _as(code, Vector(text, moved, level), type)
+
+
+def _gather(code: Code, places: Vector, type: str, mask: Number | None, other: Number, level: int) -> Vector:
+    """Elements anywhere. Without a branch a lane, which LLVM makes of a mask where the processor has no instruction."""
+    passed = _as(code, code.vector(other), type)
+    masks = None if mask is None else code.vector(mask)
+    level = max(level, places.level, passed.level, 0 if masks is None else masks.level)
+    gathers = code.machine.architecture == "x86_64" and code.machine.lanes >= 8  # AVX2, AVX-512
+    if not gathers or code.lanes < 4:
+        return _one_by_one(code, places, type, masks, passed, level)
+    if llvm.SIZES[type] >= 4:
+        return _gather_words(code, places, type, masks, passed, level)
+    # the words of 4 bytes that hold the elements: none of them leads into another page than its element
+    address = code.cast("ptrtoint", places, "i64")
+    within = code.binary("and", address, integer(3))
+    words = code.vector(code.cast("inttoptr", code.binary("and", address, integer(-4)), "ptr"))
+    found = _gather_words(code, words, "i32", masks, Vector("zeroinitializer", "i32"), level)
+    shift = code.cast("trunc", code.multiply(within, integer(8)), "i32")
+    element = code.vector(code.cast("trunc", code.binary("lshr", found, shift), type))
+    return element if masks is None else code.vector(code.select(masks, element, passed))
+
+
+def _gather_words(
+    code: Code, places: Vector, type: str, masks: Vector | None, passed: Vector, level: int
+) -> Vector:
+    """Elements of 4 bytes or 8, by the processor's instruction."""
+    vector, truth, lanes = code.vector_type(type), code.vector_type("i1"), code.lanes
+    intrinsic = f"llvm.masked.gather.{llvm.suffix(type, lanes)}.v{lanes}p0"
+    masks = code.vector(integer(1, "i1")) if masks is None else masks
+    pointers = code.vector_type("ptr")
+    code.module.declare(f"declare {vector} @{intrinsic}({pointers}, i32, {truth}, {vector})")
+    text = code.effect(level, f"call {vector} @{intrinsic}({pointers} {places.text}, i32 {llvm.SIZES[type]}, "
+                              f"{truth} {masks.text}, {vector} {passed.text})")  # fmt: skip
+    return Vector(text, type, level)
+
+
+def _one_by_one(
+    code: Code, places: Vector, type: str, masks: Vector | None, passed: Vector, level: int
+) -> Vector:
+    """A load a lane; of a lane whose mask is false, of the first bytes of scratch memory."""
+    if masks is not None:
+        places = code.vector(code.select(masks, places, Uniform("%scratch", "ptr")))
+    vector, found = code.vector_type(type), "poison"
+    for i in range(code.lanes):
+        place = code.extract(places, i)
+        x = code.effect(level, f"load {type}, ptr {place.text}, align {llvm.SIZES[type]}")
+        found = code.pure(level, f"insertelement {vector} {found}, {type} {x}, i32 {i}")
+    result = Vector(found, type, level)
+    return result if masks is None else code.vector(code.select(masks, result, passed))
 
 
 def _as(code: Code, value: Vector, type: str) -> Vector:

@@ -7,6 +7,7 @@ merges dims). A tile that is contiguous along another dim than the last is writt
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 from tensorlib.errors import UnsupportedError
@@ -37,7 +38,8 @@ class Nests(Tiles):
     def lane_dim(self, values: Sequence[ttir.Value]) -> int:
         """The dim that vectors run along: where most loads and stores are contiguous, else the last.
 
-        What is read once a row counts for as much less."""
+        What is read once a row counts for as much less, and what is written for more: a load that is contiguous along
+        another dim can be transposed in registers (`settle_across`)."""
         shape = shape_of(values[0])
         size = max(1, volume(shape))
         scores = [0.0] * len(shape)
@@ -50,7 +52,8 @@ class Nests(Tiles):
                 if buffer is not None:
                     scores[dim] += 0.5 * share * (buffer.strides[own] == 1)
                 elif pointers is not None and shape_of(pointers)[own] > 1:
-                    scores[dim] += share * (self.analysis.stride(pointers, own) in (1, -1))
+                    written = 4.0 if value is pointers and value in values else 1.0
+                    scores[dim] += written * share * (self.analysis.stride(pointers, own) in (1, -1))
         wide = self.machine.lanes // 2
         return max(range(len(shape)), key=lambda d: (shape[d] > 1, scores[d] if shape[d] >= wide else scores[d] - 8, d))
 
@@ -259,8 +262,7 @@ class Nests(Tiles):
         for mask in masks:
             bounds.mask(mask)
         inside = bounds.search(values)
-        # masks cost little with AVX-512, and two nests take twice the time to compile
-        if self.guarded or not (inside.unwrapped or (inside.certain and self.machine.lanes < 16)):
+        if self.guarded or not (inside.unwrapped or (inside.certain and self._masks_count)):
             emit()
             return
         if not inside.conditions:
@@ -281,6 +283,12 @@ class Nests(Tiles):
         code.forget(known)
         code.emit(0, f"br label %{done}")
         code.emit(0, f"{done}:")
+
+    @functools.cached_property
+    def _masks_count(self) -> bool:
+        """Whether a nest without masks is worth the time that it takes to compile: AVX-512 has masks of its own, and a
+        kernel of products spends its time elsewhere."""
+        return self.machine.lanes < 16 or all(o.name != "tt.dot" for o in self.analysis.operations)
 
     def _emit_inside(self, inside: Inside, emit: Callable[[], None]) -> None:
         self.inside = inside
@@ -316,6 +324,27 @@ class Nests(Tiles):
         self.quotients([value], lambda: self.versions([value], (), lambda: self.nest(
             buffer.shape, lane, lambda index, level, n: self.write(buffer, index, self.evaluate(value, index), level)
         )))  # fmt: skip
+
+    def fill_all(self, pairs: Sequence[tuple[Buffer, ttir.Value]]) -> None:
+        """Evaluates tiles of one shape into buffers. In one nest, where their vectors run along the same dim, so that
+        what they have in common is computed once: it writes nothing of an index before it has read all of it."""
+        values = [value for _, value in pairs]
+        if self.pending(values):
+            self.flush()
+        self.prepare(values)
+        lane = self.lane_dim(values)
+        if len(pairs) < 2 or any(buffer.strides[lane] != 1 for buffer, _ in pairs):
+            for buffer, value in pairs:
+                self.fill(buffer, value)
+            return
+
+        def body(index: Index, level: int, n: int) -> None:
+            found = [self.to_memory(self.evaluate(value, index)) for value in values]
+            for (buffer, _), value in zip(pairs, found, strict=True):
+                self.write_memory(buffer, index, value, level)
+
+        shape = pairs[0][0].shape
+        self.quotients(values, lambda: self.versions(values, (), lambda: self.nest(shape, lane, body)))
 
     def _fill_transposed(self, buffer: Buffer, value: ttir.Value, lane: int, width: int) -> None:
         """Squares of a tile, evaluated along one dim and written along the last: transposed in registers."""

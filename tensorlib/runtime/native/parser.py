@@ -287,7 +287,7 @@ class _Parser:
         return self.number()
 
     def constant(self, values: Any, type_: Type) -> Any:
-        """A constant from its text: int, float, bool, or Dense."""
+        """A constant from its text: int, float, bool, or Dense. An 8-bit float is its bits."""
         if isinstance(type_, Scalar):
             return self.one(values, type_)
         if not isinstance(type_, Tensor) or not isinstance(type_.element, Scalar):
@@ -344,9 +344,10 @@ class _Parser:
                     raise self.fail(f"at most {type_.bits} bits")
                 return _float_of_bits(bits, type_)
             try:
-                return float(text)
+                number = float(text)
             except ValueError:
                 raise self.fail(f"a constant of {type_}") from None
+            return int(np.array(number, _FLOATS[type_.name]).view(np.uint8)) if type_.bits == 8 else number
         try:
             value = int(text)
         except ValueError:
@@ -887,6 +888,16 @@ class _Parser:
         made.attributes["value"] = self.constant(values, type_)
         return [type_]
 
+    def inline_assembly(self, made: Operation) -> list[Type]:
+        """``"griddepcontrol.wait; ..." {...} -> i32``: of a GPU's assembly what orders launches. Nothing to do."""
+        text = _unquoted(self.take(_STRING, "a string"))
+        if not text.startswith("griddepcontrol."):
+            raise self.fail("another operation: assembly is a GPU's; write it in tl")
+        self.dictionary("{", "}")
+        self.expect("->")
+        made.name = "ub.poison"
+        return [self.type()]
+
     def assigned(self, block: Block) -> tuple[list[str], list[Value]]:
         """``(%a = %x, ...)``: names of arguments, and what they begin as."""
         names: list[str] = []
@@ -1034,6 +1045,7 @@ _TYPES: dict[str, Callable[[_Parser, Operation], list[Type]]] = {
 }  # fmt: skip
 _SPECIAL: dict[str, Callable[[_Parser, Operation], list[Type]]] = {
     "arith.constant": _Parser.constant_operation,
+    "tt.elementwise_inline_asm": _Parser.inline_assembly,
     "scf.for": _Parser.for_operation,
     "scf.if": _Parser.if_operation,
     "scf.while": _Parser.while_operation,
@@ -1096,7 +1108,9 @@ _FLOATS: dict[str, Any] = {
 
 
 def _float_of_bits(bits: int, type_: Scalar) -> float:
-    """The number that the bits are."""
+    """The number that the bits are; of 8-bit floats the bits, which is what holds them everywhere."""
+    if type_.bits == 8:
+        return bits
     if type_.name == "f64":
         return float(struct.unpack("<d", bits.to_bytes(8, "little"))[0])
     if type_.name == "f32":

@@ -86,7 +86,7 @@ Type = Scalar | Pointer | Tensor | Descriptor
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
-    """A constant tile: one value for every element, or all of them in row-major order."""
+    """A constant tile: one value for every element, or all of them in row-major order. 8-bit floats by their bits."""
 
     type: Tensor
     values: tuple[Any, ...]

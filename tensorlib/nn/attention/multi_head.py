@@ -1,19 +1,16 @@
-"""MultiheadAttention; the names of PyTorch's attention implementations."""
+"""MultiheadAttention."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tensorlib._core import Tensor
-from tensorlib._settings import SDPBackend, sdpa_kernel
 from tensorlib.nn import functional as F
 from tensorlib.nn import init
 from tensorlib.nn.linear import Linear
 from tensorlib.nn.module import Module
 from tensorlib.nn.parameter import Parameter
 from tensorlib.ops import empty
-
-__all__ = ["MultiheadAttention", "SDPBackend", "sdpa_kernel"]
 
 
 class MultiheadAttention(Module):

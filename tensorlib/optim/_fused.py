@@ -1,0 +1,60 @@
+"""The optimizers whose step is one pointwise rule: every parameter of a group in one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tensorlib.autograd import no_grad
+from tensorlib.ops.optim import fused_
+from tensorlib.optim.optimizer import Optimizer, check_options, evaluate, found_inf_on, rate_on, takes_found_inf
+
+
+class Fused(Optimizer):
+    """Base of optimizers that are a rule of ``ops._optim_numpy.RULES``. A subclass says which, by ``_rule``.
+
+    ``foreach``, ``fused`` and ``capturable`` are accepted and change nothing: a step is always one fused update, whose
+    states are slices of flat buffers and whose counts of steps, where the rule has them, are on the device.
+    """
+
+    #: What PyTorch added to groups over time: a group of an old state_dict gets these.
+    _later: dict[str, Any] = {"maximize": False, "differentiable": False, "capturable": False, "foreach": None}  # noqa: RUF012
+
+    #: Whether ``step`` is part of the state.
+    _counts = True
+
+    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
+        check_options(
+            defaults["lr"], defaults.get("foreach"), defaults.get("fused"), defaults.get("differentiable", False)
+        )
+        super().__init__(params, defaults)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in self._later.items():
+                if name in self.defaults:
+                    group.setdefault(name, value)
+
+    @takes_found_inf
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update; returns the closure's loss."""
+        loss = evaluate(closure)
+        with no_grad():
+            for number, group in enumerate(self.param_groups):
+                rule, names, numbers = self._rule(group)
+                for update in self._flat.updates(number, group, self.state, names, self._counts):
+                    block = update.block
+                    fused_(
+                        update.params, update.grads, [block.buffers[name] for name in names], block.step,
+                        rate_on(group["lr"], block.device), found_inf_on(self, block.device), offsets=update.offsets,
+                        index=update.places, rule=rule, numbers=tuple(map(float, numbers)),
+                        weight_decay=float(group["weight_decay"]),
+                        decoupled_weight_decay=bool(group.get("decoupled_weight_decay")),
+                        maximize=bool(group.get("maximize")),
+                    )  # fmt: skip
+        return loss
+
+    def _rule(self, group: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[float, ...]]:
+        """(name of the rule, names of its states, its numbers)."""
+        raise TypeError(f"{type(self).__name__} does not define _rule()")
