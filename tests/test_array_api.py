@@ -165,6 +165,7 @@ SAME: list[tuple[Callable[[], Any], Callable[[], Any]]] = [
     (lambda: xp.linspace(0, 1, 4, endpoint=False), lambda: T.tensor([0.0, 0.25, 0.5, 0.75])),
     (lambda: xp.arange(5, 0), lambda: T.zeros(0, dtype=T.int64)),
     (lambda: xp.eye(2, 3, k=1), lambda: T.tensor([[0.0, 1, 0], [0, 0, 1]])),
+    (lambda: xp.eye(2, k=-(2**70)), lambda: T.zeros(2, 2)),
     (lambda: xp.triu(x, k=1), lambda: T.triu(x, 1)),
     (lambda: xp.searchsorted(T.tensor([3, 1]), 2, sorter=T.tensor([1, 0])), lambda: T.tensor(1)),
     (lambda: xp.isin(z, T.tensor([3 - 1j])), lambda: T.tensor([False, True])),
@@ -253,6 +254,21 @@ def test_copies() -> None:
     assert xp.reshape(x, (-1,)).shape == (6,)
     taken = xp.from_dlpack(array)
     assert taken.data_ptr() == array.ctypes.data
+
+
+def test_on_a_device_that_runs_kernels() -> None:
+    there = T.tensor([[3.0, 1, 2], [1, 3, NAN]], device="interpret")
+    index = T.tensor([[0], [-1]], device="interpret")
+    for function in (
+        lambda v, i: xp.unique_all(v).inverse_indices,
+        lambda v, i: xp.take_along_axis(v, i),
+        lambda v, i: xp.cumulative_sum(v, axis=1, include_initial=True),
+        lambda v, i: xp.repeat(v, xp.asarray([1, 2], device=v.device), axis=0),
+        lambda v, i: xp.sign(v) + xp.eye(2, 3, k=1, device=v.device),
+    ):
+        got = function(there, index)
+        assert got.device.type == "interpret"
+        assert equal(got.cpu(), function(there.cpu(), index.cpu()))
 
 
 def test_gradients_flow_through_it() -> None:

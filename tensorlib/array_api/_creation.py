@@ -122,6 +122,7 @@ def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = N
     """Ones on the diagonal ``k``, counted to the right, zeros elsewhere."""
     rows = ops.arange(n_rows, device=device).unsqueeze(1)
     columns = ops.arange(n_rows if n_cols is None else n_cols, device=device)
+    k = max(-n_rows, min(k, columns.shape[0]))  # beyond int64 too, there is nothing outside
     return (columns - rows == k).to(OF_NUMPY[_promotion.default_dtype()] if dtype is None else as_dtype(dtype))
 
 

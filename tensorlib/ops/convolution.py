@@ -258,6 +258,9 @@ def _grad_weight_kernel(
         draw((2, 4, 5), (2, 3, 10), weight_size=(4, 3, 3), stride=2, padding=1),
         draw((1, 4, 2, 3, 2), (1, 2, 4, 3, 5), weight_size=(4, 2, 2, 1, 3), stride=(2, 1, 2)),
         draw((1, 2, 4), (1, 2, 9), weight_size=(2, 2, 2), dilation=3),
+        draw((2, 6, 5, 6), (2, 20, 5, 6), weight_size=(6, 20, 3, 3), padding=1),  # channels in blocks
+        draw((2, 6, 5, 7), (2, 6, 5, 7), weight_size=(6, 1, 3, 3), padding=1, groups=6),
+        draw((3, 8, 4), (3, 4, 9), weight_size=(8, 1, 3), stride=2, groups=4),
     ),
     bench=[draw((32, 64, 56, 56), (32, 64, 56, 56), weight_size=(64, 64, 3, 3), padding=1)],
     flops=lambda grad_output, weight_size: 2.0 * grad_output.size * float(np.prod(weight_size[1:])),

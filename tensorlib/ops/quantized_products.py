@@ -145,6 +145,10 @@ _BF16, _F32 = OF_NUMPY[np.dtype("bfloat16")], OF_NUMPY[np.dtype(np.float32)]
         draw(_float8(17, 40), _float8(40, 9, dtype="float8_e5m2", layout="transposed"), _scale(), _scale(),
              out_dtype=_BF16),
         draw(_float8(1, 40), _float8(40, 9, layout="transposed"), _scale(), _scale(), out_dtype=_BF16),
+        draw(_float8(16, 32, dtype="float8_e5m2"), _float8(32, 24, layout="transposed"), _scale(), _scale(), None,
+             _scale()),
+        draw(_float8(16, 32, dtype="float8_e5m2"), _float8(32, 24, layout="transposed"), _scale(), _scale(),
+             _Draw((24,), dtype="float32", grad=False), _scale()),
     ),
     errors=[
         fails((4, 3), _float8(3, 5), _scale(), _scale(), match="to be Float8 matrix", error=DtypeError),
