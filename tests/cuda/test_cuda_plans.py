@@ -194,12 +194,12 @@ def test_attributes_that_are_equal_and_not_the_same() -> None:
     nan = float("nan")
     values = [1, 1.0, True, 0, 0.0, -0.0, False, nan, "1", None, (1,), (True,), (1.0,), [1], ((1,),), (0.0,), (-0.0,),
               slice(1), slice(1.0), slice(None, None, True), ..., (...,), (None,)]  # fmt: skip
-    keys = [(type(v), _plans._frozen(v)) for v in values]
+    keys = [(type(v), _plans.frozen(v)) for v in values]
     assert len(set(keys)) == len(values)
-    assert _plans._frozen((nan,)) == _plans._frozen((float("nan"),))
+    assert _plans.frozen((nan,)) == _plans.frozen((float("nan"),))
     for value in (object(), {1: 2}, np.float32(1.0), tl.device("cuda")):  # "cuda" is whichever is current
-        with pytest.raises(_plans._Refuse):
-            _plans._frozen(value)
+        with pytest.raises(_plans.Refuse):
+            _plans.frozen(value)
 
 
 def test_attributes_are_not_confused(machine: Simulation) -> None:
@@ -402,6 +402,19 @@ def test_settings(machine: Simulation) -> None:
         _array.poison(before)
 
 
+def test_a_plan_is_for_one_precision_of_float32_products(machine: Simulation) -> None:
+    x = tl.ones(24, 40, device="cuda")
+    made = len(plans(registry["matmul"]))
+    try:
+        for word in ("highest", "high", "highest"):
+            tl.set_float32_matmul_precision(word)
+            for _ in range(4):
+                assert (x @ x.T).cpu().tolist() == [[40.0] * 24] * 24
+    finally:
+        tl.set_float32_matmul_precision("highest")
+    assert len(plans(registry["matmul"])) == made + 2
+
+
 def test_a_search_is_not_passed_by(machine: Simulation) -> None:
     """Plans hold the configuration that was chosen: another choice, and a search, go the general way."""
     m = tl.ones(16, 16, device="cuda")
@@ -513,7 +526,8 @@ def test_marked_numbers_where_a_kernel_would_be_compiled_for_them(machine: Simul
 
 def test_addresses_are_looked_at_nowhere_else() -> None:
     """A key knows an address modulo 16, and how far operands in one memory are apart: host functions use no more."""
-    known = {"embeddings.py", "optim.py", "pointwise.py", "prefix.py", "sorting.py", "tables.py", "transfer.py"}
+    known = {"embeddings.py", "grouped_matmul.py", "matmul.py", "optim.py", "pointwise.py", "prefix.py", "sorting.py",
+             "tables.py", "transfer.py"}  # fmt: skip
     folder = Path(pointwise.__file__).parent
     using = {p.name for p in folder.glob("*.py") if re.search(r"\.(ptr|data_ptr\(\))\b", p.read_text())}
     assert using <= known, f"{using - known}: look at what is done with an address, and whether a plan may repeat it"
@@ -826,16 +840,3 @@ def test_training(uncaptured: Simulation) -> None:
     for a, b in zip(found[1], expected[1], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     assert set(general) <= {"adam_", "multi_tensor_norm", "multi_tensor_clip_"}, general  # addresses in a table
-
-
-def test_a_plan_is_for_one_precision_of_float32_products(machine: Simulation) -> None:
-    x = tl.ones(24, 40, device="cuda")
-    made = len(plans(registry["matmul"]))
-    try:
-        for word in ("highest", "high", "highest"):
-            tl.set_float32_matmul_precision(word)
-            for _ in range(4):
-                assert (x @ x.T).cpu().tolist() == [[40.0] * 24] * 24
-    finally:
-        tl.set_float32_matmul_precision("highest")
-    assert len(plans(registry["matmul"])) == made + 2
