@@ -17,6 +17,10 @@ def fit(n: int) -> int:
     return max(16, next_power_of_2(n))
 
 
+#: Whose matrix units read operands from shared memory.
+_FROM_SHARED = ("sm_90", "sm_100", "sm_103")
+
+
 class Problem(NamedTuple):
     """Attention as the choice of its tile sees it."""
 
@@ -70,6 +74,8 @@ def _default(p: Problem, gpu: Hardware, products: int) -> Config:
         m, n, warps = 16, 16, 4
     elif width <= 64:
         m, n, warps = (64, 64, 4) if backward else (128, 64, 4)
+        if products == 4 and gpu.family == "nvidia" and gpu.target not in _FROM_SHARED and (p.mask or p.dropout):
+            n = 32  # operands lie in registers: what is added to the scores, or drawn for them, has no room beside
     elif not backward:
         m, n, warps = (128, 64, 8) if width <= 128 else (64, 32, 8)
     elif amd:  # with 4 warps of 64 lanes each has 512 registers
