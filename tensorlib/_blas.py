@@ -63,7 +63,7 @@ def better_core() -> str | None:
     products then take 1.5 to 2.5 times as long.
     """
     used = openblas()
-    if used is None or used.core in _AVX512_CORES or not _processor_flags() >= _AVX512:
+    if used is None or used.core in _AVX512_CORES or not processor_flags() >= _AVX512:
         return None
     return "SkylakeX"
 
@@ -113,7 +113,8 @@ def _mapped_libraries() -> list[str]:
     return sorted({line.split(maxsplit=5)[5] for line in lines if "/" in line and ".so" in line})
 
 
-def _processor_flags() -> set[str]:
+def processor_flags() -> set[str]:
+    """Linux's names of what this processor has and programs may use; empty where the system does not tell."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

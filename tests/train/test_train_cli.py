@@ -88,7 +88,7 @@ def test_the_better_core(
 ) -> None:
     used = core and _blas.OpenBLAS("lib", core, lambda: 1, None)
     monkeypatch.setattr(_blas, "openblas", lambda: used)
-    monkeypatch.setattr(_blas, "_processor_flags", lambda: flags)
+    monkeypatch.setattr(_blas, "processor_flags", lambda: flags)
     assert _blas.better_core() == better
     assert any("OPENBLAS_CORETYPE=SkylakeX" in line for line in doctor.report()) == (better is not None)
 

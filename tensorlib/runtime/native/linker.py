@@ -141,7 +141,7 @@ def _linked(made: _Object, wanted: tuple[str, ...]) -> Loaded:
             end = places[i] + made.sections[i].size
     assert writable is not None
     pages = mmap.mmap(-1, max(_aligned(end, mmap.PAGESIZE), mmap.PAGESIZE))
-    ffi, process = _process()
+    ffi, process, _ = _process()
     base = int(ffi.cast("uintptr_t", ffi.from_buffer(pages)))
     for i, place in places.items():
         section = made.sections[i]
@@ -194,19 +194,19 @@ def _aligned(n: int, to: int) -> int:
 
 
 @functools.cache
-def _process() -> tuple[Any, Any]:
-    """(cffi, the process's functions)."""
+def _process() -> tuple[Any, Any, Any]:
+    """(cffi, the process's functions, those of mathematics, which stay as long as they are held)."""
     ffi = cffi.FFI()
     ffi.cdef("int mprotect(void *, size_t, int); void *dlsym(void *, const char *);")
-    _process.mathematics = ffi.dlopen("libm.so.6", ffi.RTLD_GLOBAL | ffi.RTLD_NOW)  # type: ignore[attr-defined]
-    return ffi, ffi.dlopen(None)
+    mathematics = ffi.dlopen("libm.so.6", ffi.RTLD_GLOBAL | ffi.RTLD_NOW)
+    return ffi, ffi.dlopen(None), mathematics
 
 
 def _of_process(name: str) -> int:
     """The address of a function of LLVM's helpers, or of the process."""
     if name in helpers.NAMES:
         return _helpers()[name]
-    ffi, process = _process()
+    ffi, process, _ = _process()
     found = int(ffi.cast("uintptr_t", process.dlsym(ffi.NULL, name.encode())))
     if not found:
         raise KernelError(f"machine code cannot be linked: nothing here defines {name}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import os
 import platform
 from typing import NamedTuple
 
+from tensorlib import _blas
 from tensorlib.errors import DeviceError
 from tensorlib.runtime import environment
 
@@ -87,9 +87,7 @@ _SAME = (
 
 def _x86_features() -> dict[str, bool]:
     """What Linux says that this processor has and programs may use."""
-    flags: set[str] = set()
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        flags = next((set(line.partition(":")[2].split()) for line in file if line.startswith("flags")), flags)
+    flags = _blas.processor_flags()
     return {**{name: name in flags for name in _SAME}, **{_LINUX[name]: name in flags for name in _LINUX}}
 
 
