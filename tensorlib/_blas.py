@@ -25,11 +25,23 @@ class OpenBLAS(NamedTuple):
     core: str
     get_threads: Any
     set_threads: Any
+    prefix: str  #: before the names of BLAS's own functions
+    suffix: str  #: after them; "64_" where sizes have 64 bits
 
     @property
     def threads(self) -> int:
         """How many threads a large product runs on."""
         return int(self.get_threads())
+
+    @property
+    def wide(self) -> bool:
+        """Whether sizes have 64 bits."""
+        return self.suffix == "64_"
+
+    def address(self, name: str) -> int:
+        """Where one of BLAS's functions is in this process; 0 where the library does not have it."""
+        function = getattr(ctypes.CDLL(self.path), f"{self.prefix}{name}{self.suffix}", None)
+        return 0 if function is None else ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 def openblas() -> OpenBLAS | None:
@@ -52,7 +64,8 @@ def openblas() -> OpenBLAS | None:
             if None not in functions:
                 core, get_threads, set_threads = functions
                 core.restype = ctypes.c_char_p  # type: ignore[union-attr]
-                return OpenBLAS(path, (core() or b"").decode(), get_threads, set_threads)  # type: ignore[misc]
+                named = (core() or b"").decode()  # type: ignore[misc]
+                return OpenBLAS(path, named, get_threads, set_threads, prefix.removesuffix("openblas"), suffix)
     return None
 
 

@@ -42,13 +42,14 @@ _K = 1 << 10
 #: many win from 4 Ki on: a program of small tensors should not wait for a compiler.
 MEASURED: dict[str, int] = {
     **dict.fromkeys((
-        "_attention", "_cross_entropy", "cross_entropy_grad", "_dropout", "_normal", "_gelu", "gelu_grad",
+        "_attention", "scaled_dot_product_attention_grad", "_cross_entropy", "cross_entropy_grad", "_dropout",
+        "_normal", "_gelu", "gelu_grad",
         "_silu", "silu_grad", "sigmoid", "logsigmoid", "_mish", "_elu", "_hardswish", "erf", "log1p", "softmax",
         "softmax_grad", "log_softmax", "log_softmax_grad", "_layer_norm", "layer_norm_grad", "_rms_norm",
         "rms_norm_grad", "cumsum", "_cumsum_reversed",
     ), 16 * _K),
     **dict.fromkeys(("_leaky_relu", "sgn", "exp", "sin", "cos", "batch_norm_grad"), 64 * _K),
-    **dict.fromkeys(("adam_", "embedding_grad", "scaled_dot_product_attention_grad"), 256 * _K),
+    **dict.fromkeys(("adam_", "embedding_grad"), 256 * _K),
 }  # fmt: skip
 
 

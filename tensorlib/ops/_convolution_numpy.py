@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from tensorlib import _products
 from tensorlib.errors import ArgumentError, ShapeError
 
 # Columns of a matrix product by rows, below which copying patches is faster: with few channels copying costs most.
@@ -268,7 +269,7 @@ def _summed(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
     total = np.zeros((a.shape[1 - axis], a.shape[-2], b.shape[-1]), a.dtype)
     for at in range(0, a.shape[axis], step):
         part: Any = (slice(None),) * axis + (slice(at, at + step),)
-        total += np.add.reduce(np.matmul(a[part], b[part]), axis=axis)
+        total += np.add.reduce(_products.matmul(a[part], b[part]), axis=axis)
     return total
 
 
@@ -496,7 +497,8 @@ def _convolve(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, s: Geo
     p, Og, Cg = _plan(s), s.O // s.G, s.C // s.G
     K, P = Cg * s.KH * s.KW, s.OH * s.OW
     if p.pointwise:
-        out = np.matmul(weight.reshape(s.G, Og, Cg), x.reshape(s.N, s.G, Cg, P)).reshape(s.N, s.G, Og, s.OH, s.OW)
+        product = _products.matmul(weight.reshape(s.G, Og, Cg), x.reshape(s.N, s.G, Cg, P))
+        out = product.reshape(s.N, s.G, Og, s.OH, s.OW)
         if bias is not None:
             out += bias.reshape(s.G, Og, 1, 1)
         return out
@@ -504,9 +506,9 @@ def _convolve(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, s: Geo
         blocks = _blocks(_columns(x, s, p), 0, s.OH, s.stride[1], s.KH)
         # Few output channels multiply faster with the weight laid out by columns.
         w = weight.reshape(s.G, Og, Cg, s.KH, s.KW).transpose(0, 3, 2, 4, 1).reshape(s.G, 1, K, Og)
-        product = np.matmul(w.swapaxes(-1, -2), blocks)
+        product = _products.matmul(w.swapaxes(-1, -2), blocks)
     else:
-        product = np.matmul(weight.reshape(s.G, Og, K), _patches(x, s, p))
+        product = _products.matmul(weight.reshape(s.G, Og, K), _patches(x, s, p))
     if bias is not None:
         product += bias.reshape(s.G, *(1,) * (product.ndim - 3), Og, 1)
     if not p.by_rows:
@@ -532,7 +534,7 @@ def _grad_weight(g: np.ndarray, x: np.ndarray, s: Geometry) -> np.ndarray:
         product = _summed(blocks, _spread_rows(g, s, p, 0).swapaxes(-1, -2), 1)
         return np.ascontiguousarray(product.reshape(s.G, s.KH, Cg, s.KW, Og).transpose(0, 4, 2, 1, 3))
     by_group = g.reshape(s.N, s.G, Og, P).transpose(1, 2, 0, 3).reshape(s.G, Og, s.N * P)
-    return np.matmul(by_group, _patches(x, s, p).swapaxes(-1, -2))
+    return _products.matmul(by_group, _patches(x, s, p).swapaxes(-1, -2))
 
 
 def _grad_input(g: np.ndarray, weight: np.ndarray, s: Geometry) -> np.ndarray:
@@ -550,7 +552,7 @@ def _grad_input(g: np.ndarray, weight: np.ndarray, s: Geometry) -> np.ndarray:
     K, P = Cg * s.KH * s.KW, s.OH * s.OW
     (_, sh, sw), (_, dh, dw), (_, top, left) = s.stride, s.dilation, s.before
     if p.pointwise:
-        return np.matmul(weight.reshape(s.G, Og, Cg).swapaxes(-1, -2), g.reshape(s.N, s.G, Og, P)).reshape(
+        return _products.matmul(weight.reshape(s.G, Og, Cg).swapaxes(-1, -2), g.reshape(s.N, s.G, Og, P)).reshape(
             s.N, s.C, s.H, s.W
         )
     if p.by_rows:
@@ -558,7 +560,7 @@ def _grad_input(g: np.ndarray, weight: np.ndarray, s: Geometry) -> np.ndarray:
         used = used.transpose(3, 0, 2, 1, 4)
     else:
         by_group = g.reshape(s.N, s.G, Og, P).transpose(1, 2, 0, 3).reshape(s.G, Og, s.N * P)
-        products = np.matmul(weight.reshape(s.G, Og, K).swapaxes(-1, -2), by_group)
+        products = _products.matmul(weight.reshape(s.G, Og, K).swapaxes(-1, -2), by_group)
         products = products.reshape(s.C, s.KH, s.KW, s.N, s.OH, s.OW)
         total = np.zeros((s.C, s.N, p.height, p.width), g.dtype)
         for i in range(s.KH):
@@ -586,7 +588,7 @@ def _grad_input_by_rows(g: np.ndarray, weight: np.ndarray, s: Geometry, p: _Plan
         t = -(-(s.KH - r) // sh)
         count = s.OH + t - 1
         matrix = w[:, :, :, r::sh][:, :, :, ::-1].transpose(0, 2, 4, 3, 1).reshape(s.G, 1, Cg * s.KW, t * Og)
-        products = np.matmul(matrix, _blocks(rows, taps - t, count, 1, t))
+        products = _products.matmul(matrix, _blocks(rows, taps - t, count, 1, t))
         if p.images_last:
             products = products.reshape(s.G, count, Cg, s.KW, s.OW, s.N).swapaxes(-1, -2)
         else:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib import random
+from tensorlib import _products, random
 from tensorlib._core import Tensor, modes
 from tensorlib._promotion import FLOATS
 from tensorlib._samples import between, bools, draw, each, fails, transposed
@@ -120,7 +120,7 @@ class _Blocks:
         """The masked scores (keys, heads * queries) in the buffer; whether all of them are near 0."""
         q = self.columns(self.q, at, rows)
         flat, s = _block(buffer, keys, (*q.shape[:3], q.shape[4]))
-        np.matmul(self.k[at][..., :keys, :], q, out=s)
+        _products.matmul(self.k[at][..., :keys, :], q, out=s)
         calm = self.mask is None and bool(-_CALM < flat.min() and flat.max() < _CALM)
         if self.mask is not None:
             m = self.mask[at][..., rows, :keys].swapaxes(-1, -2)
@@ -185,7 +185,7 @@ def _forward(query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, 
             heads *= x.keep[at][..., rows, :keys].swapaxes(-1, -2)
             sums *= x.dtype.type(1 - dropout_p) if dropout_p < 1 else 1
         y = out[at][..., rows, :]
-        np.matmul(heads.swapaxes(-1, -2), x.v[at][..., :keys, :], out=y)
+        _products.matmul(heads.swapaxes(-1, -2), x.v[at][..., :keys, :], out=y)
         y /= sums.reshape(block.shape)[..., None]
     return out.reshape(*query.shape[:-1], x.EV), lse.reshape(query.shape[:-1])
 
@@ -380,7 +380,7 @@ def scaled_dot_product_attention_grad(
     """Gradients of query, key and value, the weights made again from the log-sum-exp. Dao 2023, algorithm 2."""
     x = _Blocks(query, key, value, attn_mask, is_causal, scale, dropout_p, seed, offset)
     # delta = scale * sum_e g * out, which a row of softmax's gradient shares; a product is the fastest sum over rows.
-    delta = np.matmul((g * out).reshape(-1, x.EV), np.full(x.EV, x.scale)).reshape(*x.shape, x.L)
+    delta = _products.matmul((g * out).reshape(-1, x.EV), np.full(x.EV, x.scale)).reshape(*x.shape, x.L)
     g = g.reshape(*x.shape, x.L, x.EV)
     lse = logsumexp.reshape(*x.shape, x.L)
     dq = np.empty(x.q.shape, x.dtype)
@@ -400,23 +400,23 @@ def scaled_dot_product_attention_grad(
         shape = (*dy.shape[:3], dy.shape[3])
         weights = _block(buffer, keys, shape)[1]
         dw, heads = _block(other, keys, shape)
-        np.matmul(x.v[at][..., :keys, :], x.columns(g, at, rows), out=heads)
+        _products.matmul(x.v[at][..., :keys, :], x.columns(g, at, rows), out=heads)
         if x.keep is not None:
             kept = x.keep[at][..., rows, :keys].swapaxes(-1, -2) * x.dtype.type(_rescale(dropout_p))
             heads *= kept
             weights = weights * kept
         if several:
-            dv[at][..., :keys, :] += np.matmul(weights, dy)
+            dv[at][..., :keys, :] += _products.matmul(weights, dy)
         else:
-            np.matmul(weights, dy, out=dv[at])
+            _products.matmul(weights, dy, out=dv[at])
         dw -= delta[at][..., rows].reshape(-1)
         dw *= w
         q = x.q[at][..., rows, :]
         if several:
-            dk[at][..., :keys, :] += np.matmul(heads, q)
+            dk[at][..., :keys, :] += _products.matmul(heads, q)
         else:
-            np.matmul(heads, q, out=dk[at])
-        np.matmul(heads.swapaxes(-1, -2), x.k[at][..., :keys, :], out=dq[at][..., rows, :])
+            _products.matmul(heads, q, out=dk[at])
+        _products.matmul(heads.swapaxes(-1, -2), x.k[at][..., :keys, :], out=dq[at][..., rows, :])
     if x.shape[2] > 1:
         dk, dv = np.add.reduce(dk, axis=2), np.add.reduce(dv, axis=2)
     return dq.reshape(query.shape), dk.reshape(key.shape), dv.reshape(value.shape)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tensorlib import _products
 from tensorlib._core import Tensor, modes
 from tensorlib._dtypes import OF_NUMPY, bfloat16, float16, float32
 from tensorlib._promotion import FLOATS
@@ -145,9 +146,9 @@ def matmul(input: Array, other: Array):
     ShapeError where k differs, DtypeError for two dtypes or bool.
     """
     if other.ndim == 2 and input.ndim > 2 and input.size and input.flags.c_contiguous:  # one product, not a batch
-        rows = np.matmul(input.reshape(-1, input.shape[-1]), other)
+        rows = _products.matmul(input.reshape(-1, input.shape[-1]), other)
         return rows.reshape(*input.shape[:-1], other.shape[-1])
-    return np.matmul(input, other)
+    return _products.matmul(input, other)
 
 
 def _gram_spec(input: Any, other: Any) -> Any:
@@ -174,7 +175,7 @@ def _gram(input: Array, other: Array):
     m, n = input.shape[-1], other.shape[-1]
     if not input.size or not other.size:
         return np.zeros((m, n), input.dtype)
-    return np.matmul(input.reshape(-1, m).T, other.reshape(-1, n))
+    return _products.matmul(input.reshape(-1, m).T, other.reshape(-1, n))
 
 
 # ------------------------------------------------------------------------------------------------------------- linear
@@ -256,13 +257,13 @@ def linear(input: Array, weight: Array, bias: Array | None = None):
     ShapeError where sizes differ, DtypeError for several dtypes.
     """
     if input.ndim > 2 and weight.ndim == 2 and input.size and input.flags.c_contiguous:
-        rows = np.matmul(input.reshape(-1, input.shape[-1]), weight.T)
+        flat = bias is None or bias.ndim == 1
+        rows = _products.matmul(input.reshape(-1, input.shape[-1]), weight.T, bias=bias if flat else None)
         out = rows.reshape(*input.shape[:-1], weight.shape[0])
-    else:
-        out = np.matmul(input, weight.T)
-    if bias is not None:
-        out += bias
-    return out
+        if not flat:
+            out += bias
+        return out
+    return _products.matmul(input, weight.T, bias=bias)
 
 
 # ------------------------------------------------------------------------------------- products with an epilogue
@@ -407,9 +408,10 @@ def _addmm(
     """
     other = mat2.T if turned else mat2
     if other.ndim == 2 and mat1.ndim > 2 and mat1.size and mat1.flags.c_contiguous:
-        out = np.matmul(mat1.reshape(-1, mat1.shape[-1]), other).reshape(*mat1.shape[:-1], other.shape[-1])
+        rows = _products.matmul(mat1.reshape(-1, mat1.shape[-1]), other)
+        out = rows.reshape(*mat1.shape[:-1], other.shape[-1])
     else:
-        out = np.asarray(np.matmul(mat1, other))
+        out = np.asarray(_products.matmul(mat1, other))
     if alpha != 1:
         out *= alpha
     if input is not None:

@@ -103,6 +103,12 @@ def native() -> Any:
 
 
 @cache
+def products() -> Any:
+    """The module of products on the native engine's threads, loaded when it is first asked for."""
+    return importlib.import_module("tensorlib.runtime.native.products")
+
+
+@cache
 def codegen() -> Any:
     """The module of the processor's compiler, loaded when it is first asked for."""
     return importlib.import_module("tensorlib.runtime.native.codegen")

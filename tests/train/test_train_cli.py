@@ -87,7 +87,7 @@ def test_the_better_core(
     monkeypatch: pytest.MonkeyPatch, core: str | None, flags: set[str], better: str | None
 ) -> None:
     list(doctor.report())  # what a process finds out once is found out from the real library and processor
-    used = core and _blas.OpenBLAS("lib", core, lambda: 1, None)
+    used = core and _blas.OpenBLAS("lib", core, lambda: 1, None, "", "")
     monkeypatch.setattr(_blas, "openblas", lambda: used)
     monkeypatch.setattr(_blas, "processor_flags", lambda: flags)
     assert _blas.better_core() == better

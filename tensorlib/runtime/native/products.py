@@ -1,0 +1,342 @@
+"""Products of matrices on the pool's threads, each part of one computed by BLAS's own code on one thread.
+
+A job's program is a block of one product: BLAS's ``cblas_sgemm`` or ``cblas_dgemm`` of some rows and some columns, and
+the bias added while they lie in the cache. BLAS is told to use one thread meanwhile. Its own threads would give the
+same speed to a product by itself, but not to a program: they and the pool's wait for work at the same processors, and
+each keeps the other from it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+import os
+import struct
+import threading
+from typing import NamedTuple
+
+import numpy as np
+
+from tensorlib import _blas
+from tensorlib.runtime import cache, fingerprint
+from tensorlib.runtime.native import codegen, engine, linker, machine, pool, settings
+
+#: Multiplications from which a product is shared; a smaller one takes less time than its threads' waking.
+_SHARED = 1 << 22
+_LONG = 1 << 28  # multiplications of a block that takes milliseconds: then several a thread, since one may be slowed
+_SEVERAL = 4
+_LEAST_BLOCK, _ROUND = 32, 16  # rows or columns of a block, and what they are a multiple of: BLAS's inner block is
+
+# What a job's arguments are: `_JOB` packs them in this order, and the code below reads them by name.
+_FIELDS = (
+    "gemm", "A", "B", "C", "bias", "m", "n", "k", "lda", "ldb", "ldc", "inner",
+    "outer.A", "outer.B", "outer.C", "inner.A", "inner.B", "inner.C",
+    "rows", "columns", "parts", "across", "row.A", "column.B", "row.C", "column.C", "column.bias", "ta", "tb",
+)  # fmt: skip
+#: A job: its code, no scratch, the status, chunks of one program; the programs, no scratch; the arguments.
+_JOB = struct.Struct(f"{pool.START.format}{pool.ARGUMENTS - pool.START.size}x{len(_FIELDS)}q")
+_ROW_MAJOR, _AS_IT_IS, _TRANSPOSED = 101, 111, 112  # cblas.h
+_KINDS = {"f": "float", "d": "double"}  # NumPy's characters of the dtypes: LLVM's names
+
+_TEXT = """
+declare i64 @llvm.umin.i64(i64, i64)
+
+; Program p is block p % parts of product p / parts; "across" blocks lie side by side.
+define void @products_{kind}(ptr %a, i64 %first, i64 %last, i32 %x, i32 %y, i32 %z, ptr %s, ptr %status) nounwind {{
+entry:
+{loads}
+  %function = inttoptr i64 %gemm to ptr
+  %turned.a = trunc i64 %ta to i32
+  %turned.b = trunc i64 %tb to i32
+  br label %next
+next:
+  %p = phi i64 [ %first, %entry ], [ %p.next, %done ]
+  %more = icmp slt i64 %p, %last
+  br i1 %more, label %block, label %end
+block:
+  %product = udiv i64 %p, %parts
+  %part = urem i64 %p, %parts
+  %outer = udiv i64 %product, %inner
+  %within = urem i64 %product, %inner
+  %row = udiv i64 %part, %across
+  %column = urem i64 %part, %across
+{places}
+  %row.first = mul i64 %row, %rows
+  %m.left = sub i64 %m, %row.first
+  %m.own = call i64 @llvm.umin.i64(i64 %m.left, i64 %rows)
+  %column.first = mul i64 %column, %columns
+  %n.left = sub i64 %n, %column.first
+  %n.own = call i64 @llvm.umin.i64(i64 %n.left, i64 %columns)
+{sizes}
+  call void %function(i32 {order}, i32 %turned.a, i32 %turned.b, {int} {m.own}, {int} {n.own}, {int} {k}, {type} 1.0, \
+ptr %A.own, {int} {lda}, ptr %B.own, {int} {ldb}, {type} 0.0, ptr %C.own, {int} {ldc})
+  %biased = icmp ne i64 %bias, 0
+  br i1 %biased, label %add, label %done
+add:
+  %bias.offset = mul i64 %column, %column.bias
+  %bias.first = add i64 %bias, %bias.offset
+  %bias.own = inttoptr i64 %bias.first to ptr
+  br label %line
+line:
+  %i = phi i64 [ 0, %add ], [ %i.next, %line.done ]
+  %line.first = mul i64 %i, %ldc
+  %line.at = getelementptr {type}, ptr %C.own, i64 %line.first
+  br label %element
+element:
+  %j = phi i64 [ 0, %line ], [ %j.next, %element ]
+  %to = getelementptr {type}, ptr %line.at, i64 %j
+  %from = getelementptr {type}, ptr %bias.own, i64 %j
+  %sum = load {type}, ptr %to, !alias.scope !1, !noalias !2
+  %b = load {type}, ptr %from, !alias.scope !2, !noalias !1
+  %both = fadd {type} %sum, %b
+  store {type} %both, ptr %to, !alias.scope !1, !noalias !2
+  %j.next = add nuw i64 %j, 1
+  %j.more = icmp ult i64 %j.next, %n.own
+  br i1 %j.more, label %element, label %line.done
+line.done:
+  %i.next = add nuw i64 %i, 1
+  %i.more = icmp ult i64 %i.next, %m.own
+  br i1 %i.more, label %line, label %done
+done:
+  %p.next = add i64 %p, 1
+  br label %next
+end:
+  ret void
+}}
+
+!0 = distinct !{{!0}}
+!1 = !{{!3}}
+!2 = !{{!4}}
+!3 = distinct !{{!3, !0}}
+!4 = distinct !{{!4, !0}}
+"""
+
+
+def _text(kind: str, wide: bool) -> str:
+    """The module of one dtype; ``wide``: BLAS counts in 64 bits."""
+    loads, places, sizes = [], [], []
+    for i, name in enumerate(_FIELDS):
+        loads += [f"  %{name}.at = getelementptr i8, ptr %a, i64 {8 * i}", f"  %{name} = load i64, ptr %{name}.at"]
+    steps = {"A": ("outer", "inner", "row"), "B": ("outer", "inner", "column"),
+             "C": ("outer", "inner", "row", "column")}  # fmt: skip
+    which = {"outer": "%outer", "inner": "%within", "row": "%row", "column": "%column"}
+    for operand, own in steps.items():
+        at = f"%{operand}"
+        for step in own:
+            offset, here = f"%offset.{operand}.{step}", f"%at.{operand}.{step}"
+            places += [f"  {offset} = mul i64 {which[step]}, %{step}.{operand}", f"  {here} = add i64 {at}, {offset}"]
+            at = here
+        places.append(f"  %{operand}.own = inttoptr i64 {at} to ptr")
+    names = ("m.own", "n.own", "k", "lda", "ldb", "ldc")
+    text = _TEXT.replace("{type}", _KINDS[kind]).replace("{int}", "i64" if wide else "i32")
+    for name in names:
+        text = text.replace(f"{{{name}}}", f"%{name}" if wide else f"%{name}.narrow")
+        if not wide:
+            sizes.append(f"  %{name}.narrow = trunc i64 %{name} to i32")
+    return text.format(
+        kind=kind, order=_ROW_MAJOR, loads="\n".join(loads), places="\n".join(places), sizes="\n".join(sizes)
+    )
+
+
+class _Code:
+    """The code of both dtypes, linked, BLAS's functions, and the one job."""
+
+    def __init__(self, blas: _blas.OpenBLAS) -> None:
+        runtime, features = pool.runtime(), machine.host()
+        ffi = runtime.ffi
+        self.get_threads = ffi.cast("int(*)(void)", ctypes.cast(blas.get_threads, ctypes.c_void_p).value)
+        self.set_threads = ffi.cast("void(*)(int)", ctypes.cast(blas.set_threads, ctypes.c_void_p).value)
+        self.gemm = {"f": blas.address("cblas_sgemm"), "d": blas.address("cblas_dgemm")}
+        self.functions, self._loaded = {}, []
+        for kind in _KINDS:
+            module = _text(kind, blas.wide)
+            key = fingerprint.digest("\0".join((module, features.text, codegen.version())))
+            found = cache.load(key)
+            if found is None:
+                image = codegen.compile(module, features)
+                cache.store(key, {"kernel": f"products_{kind}", "target": "native"}, image)
+            else:
+                image = found[1]
+            loaded = linker.load(image, f"products_{kind}")
+            self._loaded.append(loaded)
+            self.functions[kind] = loaded[f"products_{kind}"]
+        status = -(-_JOB.size // 64) * 64
+        self.job = ffi.new("char[]", status + pool.STATUS)
+        self.memory = ffi.buffer(self.job)
+        self.status = int(ffi.cast("uintptr_t", self.job)) + status
+
+
+@functools.cache
+def code() -> _Code | None:
+    """The code; None where NumPy's products are not OpenBLAS's. DeviceError (NoCompiler) where nothing compiles."""
+    blas = _blas.openblas()
+    return None if blas is None or not blas.address("cblas_sgemm") else _Code(blas)
+
+
+class _State:
+    """Which thread of the program has BLAS and the job, and how many threads BLAS is to have again after it."""
+
+    lock = threading.Lock()
+    threads: int | None = None
+
+
+class Plan(NamedTuple):
+    """How products of some shapes and strides are computed."""
+
+    shape: tuple[int, ...]  #: of the result
+    sizes: tuple[int, ...]  #: from m to ldc, by `_FIELDS`
+    steps: tuple[int, ...]  #: from inner to ta, tb
+    programs: int
+    shared: bool
+    columns: tuple[bool, ...]  #: whether each operand is one matrix stored by columns: its .T tells its address sooner
+
+
+def _layout(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> tuple[int, int] | None:
+    """How BLAS reads a matrix: as it is or transposed, and elements from line to line. None: it cannot."""
+    (rows, columns), (down, right) = shape[-2:], strides[-2:]
+    if right == size and down >= columns * size and not down % size:
+        return _AS_IT_IS, down // size
+    if down == size and right >= rows * size and not right % size:
+        return _TRANSPOSED, right // size
+    return None
+
+
+def _batches(
+    shapes: list[tuple[int, ...]], strides: list[tuple[int, ...]]
+) -> tuple[tuple[int, ...], list[tuple[int, ...]]] | None:
+    """The leading dims of the result, at most two of them, and each operand's strides. None where more are needed."""
+    lead = shapes[-1][:-2]
+    dims: list[tuple[int, tuple[int, ...]]] = []
+    for d, count in enumerate(lead):
+        if count == 1:
+            continue
+        own = []
+        for shape, stride in zip(shapes, strides, strict=True):
+            at = d - len(lead) + len(shape) - 2
+            own.append(0 if at < 0 or shape[at] == 1 else stride[at])
+        if dims and all(o * count == b for o, b in zip(own, dims[-1][1], strict=True)):  # one step goes on in the next
+            dims[-1] = (dims[-1][0] * count, tuple(own))
+        else:
+            dims.append((count, tuple(own)))
+    if len(dims) > 2:
+        return None
+    dims = [(1, (0,) * len(shapes))] * (2 - len(dims)) + dims
+    return tuple(count for count, _ in dims), [own for _, own in dims]
+
+
+def _blocks(m: int, n: int, wanted: int) -> tuple[int, int]:
+    """Rows and columns of the blocks of a product that so many threads share."""
+    best, least = (m, n), float("inf")
+    for down in range(1, wanted + 1):
+        rows, columns = (
+            min(size, max(_LEAST_BLOCK, -(-size // (parts * _ROUND)) * _ROUND))
+            for size, parts in ((m, down), (n, wanted // down))
+        )
+        # What a thread multiplies, the largest blocks in as many turns as there are, and what it reads for that: BLAS
+        # was measured to lose about twice as much by few columns as by few rows.
+        turns = -(-(-(-m // rows) * -(-n // columns)) // wanted)
+        cost = turns * rows * columns * (1 + _ROUND / (2 * rows) + _ROUND / columns)
+        if cost <= least:
+            least, best = cost, (rows, columns)
+    return best
+
+
+@functools.lru_cache(maxsize=4096)
+def plan(
+    a: tuple[int, ...], a_strides: tuple[int, ...], b: tuple[int, ...], b_strides: tuple[int, ...],
+    out: tuple[int, ...] | None, size: int, threads: int,
+) -> Plan | None:  # fmt: skip
+    """How to multiply arrays of these shapes and strides into one of strides ``out`` (None: a new one) on so many
+    threads. None where BLAS cannot read or write one of them as it lies, and where shapes do not fit."""
+    m, k, n = a[-2], a[-1], b[-1]
+    if b[-2] != k or min(m, k, n) < 2:
+        return None
+    try:
+        shape = (*np.broadcast_shapes(a[:-2], b[:-2]), m, n)
+    except ValueError:
+        return None
+    if out is None:
+        steps = list(itertools.accumulate((size, *shape[:0:-1]), lambda x, y: x * y))
+        out = tuple(reversed(steps))
+    layouts = [_layout(a, a_strides, size), _layout(b, b_strides, size), _layout(shape, out, size)]
+    batches = _batches([a, b, shape], [a_strides, b_strides, out])
+    if None in layouts or layouts[2][0] != _AS_IT_IS or batches is None:  # type: ignore[index]
+        return None
+    (ta, lda), (tb, ldb), (_, ldc) = layouts  # type: ignore[misc]
+    (outer, inner), (outer_steps, inner_steps) = batches
+    count, each = outer * inner, m * n * k
+    if not count:
+        return None
+    shared = count * each >= _SHARED
+    wanted = threads if shared and count < 2 * threads else 1
+    if wanted > 1 and each >= _LONG * threads:
+        wanted *= _SEVERAL
+    rows, columns = _blocks(m, n, wanted)
+    across = -(-n // columns)
+    parts = -(-m // rows) * across
+    by_row = rows * a_strides[-2]
+    by_column = columns * b_strides[-1]
+    return Plan(
+        shape,
+        (m, n, k, lda, ldb, ldc),
+        (inner, *outer_steps, *inner_steps, rows, columns, parts, across, by_row, by_column, rows * ldc * size,
+         columns * size, columns * size, ta, tb),
+        count * parts,
+        shared,
+        tuple(len(x) == 2 and how == (_TRANSPOSED, x[0]) for x, how in ((a, layouts[0]), (b, layouts[1]))),
+    )  # fmt: skip
+
+
+def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, bias: np.ndarray | None) -> np.ndarray | None:
+    """a @ b + bias of float32 or float64 arrays of one dtype with two dims at least; bias (n,) is contiguous.
+
+    None where NumPy is to do it: BLAS has one thread, another thread is here, or BLAS cannot read such strides.
+    """
+    own = code()
+    if own is None or not _State.lock.acquire(blocking=False):
+        return None
+    try:
+        given = own.get_threads()
+        threads = min(given, settings.get_num_threads())
+        if threads < 2:
+            return None
+        dtype, into = a.dtype, None if out is None else out.strides
+        how = plan(a.shape, a.strides, b.shape, b.strides, into, dtype.itemsize, threads)
+        if how is None or (out is not None and out.shape != how.shape):
+            return None
+        if out is None:
+            out = np.empty(how.shape, dtype)
+        address, kind, programs = engine.address, dtype.char, how.programs
+        _JOB.pack_into(
+            own.memory, 0, own.functions[kind], 0, own.status, 1, 0, programs, programs, 1, 1, 0, own.gemm[kind],
+            address(a.T if how.columns[0] else a), address(b.T if how.columns[1] else b), address(out),
+            0 if bias is None else address(bias), *how.sizes, *how.steps,
+        )  # fmt: skip
+        _State.threads = given
+        try:
+            own.set_threads(1)
+            if how.shared:
+                pool.runtime().share(pool.pool().address, own.job)
+            else:
+                pool.runtime().inline(own.job)
+        finally:
+            own.set_threads(given)
+            _State.threads = None
+        return out
+    finally:
+        _State.lock.release()
+
+
+def _after_fork() -> None:
+    """A child whose parent was here has neither the thread that was nor its lock."""
+    _State.lock = threading.Lock()
+    if _State.threads is not None:
+        own = code()
+        if own is not None:
+            own.set_threads(_State.threads)
+        _State.threads = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
