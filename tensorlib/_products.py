@@ -1,4 +1,4 @@
-"""Matrix products of NumPy's arrays: `np.matmul`, or where threads share them the native engine's."""
+"""Matrix products of NumPy's arrays: `np.matmul`, or from some size on the native engine's."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tensorlib import _native
 from tensorlib.runtime import engine
 from tensorlib.runtime.native import settings
 
-#: Multiplications from which BLAS would wake its own threads: smaller products are NumPy's in every case.
-LEAST = 1 << 18
+#: Multiplications from which the engine has products: with several threads those for which BLAS would wake its own.
+LEAST, LEAST_ALONE = 1 << 18, 1 << 20
 
 
 class _State:
@@ -35,8 +35,9 @@ def _module() -> ModuleType | None:
 
 
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None, bias: np.ndarray | None = None) -> np.ndarray:
-    """a @ b, plus a bias (n,): on one thread and of small arrays by NumPy, else by BLAS on the engine's threads."""
-    if a.size * b.shape[-1] >= LEAST and settings.get_num_threads() > 1 and min(a.ndim, b.ndim) > 1:
+    """a @ b, plus a bias (n,): of small arrays by NumPy, else on the engine's threads as long as that is on."""
+    size = a.size * b.shape[-1]
+    if size >= LEAST and min(a.ndim, b.ndim) > 1 and (size >= LEAST_ALONE or settings.get_num_threads() > 1):
         dtype = a.dtype
         if dtype is b.dtype and dtype.char in "fd" and _native.least():
             module = _module()

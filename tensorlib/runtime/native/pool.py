@@ -9,6 +9,7 @@ The threads are started when first needed, and a forked child starts its own. Si
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import signal
@@ -359,6 +360,11 @@ def text(features: machine.Features) -> str:
     return _TEXT.replace("{pause.call}", call).format(**values)
 
 
+def _forever(kept: Any) -> None:
+    """Keep an object when the interpreter ends as well: a thread may still be looking for work in it then."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+
+
 class Runtime:
     """The threads' functions, linked, and how they are called."""
 
@@ -374,6 +380,7 @@ class Runtime:
         else:
             image = found[1]
         self.loaded = linker.load(image, *symbols)
+        _forever(self.loaded)
         self.ffi = cffi.FFI()
         cast = self.ffi.cast
         self.inline = cast("void(*)(void *)", self.loaded["tensorlib_inline"])
@@ -394,6 +401,7 @@ class Pool:
     def __init__(self, workers: int) -> None:
         functions = runtime()
         self._bytes = np.zeros(_SIZE + 64, np.uint8)
+        _forever(self._bytes)
         self.address = functions.ffi.cast("void *", self._bytes.ctypes.data + -self._bytes.ctypes.data % 64)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:

@@ -1,9 +1,9 @@
-"""Products of matrices on the pool's threads, each part of one computed by BLAS's own code on one thread.
+"""Products of NumPy's matrices on the pool's threads.
 
-A job's program is a block of one product: BLAS's ``cblas_sgemm`` or ``cblas_dgemm`` of some rows and some columns, and
-the bias added while they lie in the cache. BLAS is told to use one thread meanwhile. Its own threads would give the
-same speed to a product by itself, but not to a program: they and the pool's wait for work at the same processors, and
-each keeps the other from it.
+A job's program is a block of one product, some rows and some columns: by `gemm`'s code where the processor suits it and
+the product is not so large that BLAS's is as good, else by ``cblas_sgemm`` or ``cblas_dgemm`` on one thread, with the
+bias added while the block lies in the cache. BLAS's own threads would give the same speed to a product by itself, but
+not to a program: they and the pool's wait for work at the same processors, and each keeps the other from it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ import numpy as np
 
 from tensorlib import _blas
 from tensorlib.runtime import cache, fingerprint
-from tensorlib.runtime.native import codegen, engine, linker, machine, pool, settings
+from tensorlib.runtime.native import codegen, engine, gemm, linker, llvm, machine, pool, settings
 
+_OWN = 1 << 29  # multiplications up to which, and rows from which, `gemm`'s code was the faster one
+_OWN_ROWS = 8
 #: Multiplications from which a product is shared; a smaller one takes less time than its threads' waking.
 _SHARED = 1 << 22
 _LONG = 1 << 28  # multiplications of a block that takes milliseconds: then several a thread, since one may be slowed
 _SEVERAL = 4
-_LEAST_BLOCK, _ROUND = 32, 16  # rows or columns of a block, and what they are a multiple of: BLAS's inner block is
+_LEAST_BLOCK = 32  # rows or columns of a block
+_ROUND = 16  # what they are a multiple of with BLAS; with `gemm` its own blocks
 
 # What a job's arguments are: `_JOB` packs them in this order, and the code below reads them by name.
 _FIELDS = (
@@ -39,35 +42,7 @@ _JOB = struct.Struct(f"{pool.START.format}{pool.ARGUMENTS - pool.START.size}x{le
 _ROW_MAJOR, _AS_IT_IS, _TRANSPOSED = 101, 111, 112  # cblas.h
 _KINDS = {"f": "float", "d": "double"}  # NumPy's characters of the dtypes: LLVM's names
 
-_TEXT = """
-declare i64 @llvm.umin.i64(i64, i64)
-
-; Program p is block p % parts of product p / parts; "across" blocks lie side by side.
-define void @products_{kind}(ptr %a, i64 %first, i64 %last, i32 %x, i32 %y, i32 %z, ptr %s, ptr %status) nounwind {{
-entry:
-{loads}
-  %function = inttoptr i64 %gemm to ptr
-  %turned.a = trunc i64 %ta to i32
-  %turned.b = trunc i64 %tb to i32
-  br label %next
-next:
-  %p = phi i64 [ %first, %entry ], [ %p.next, %done ]
-  %more = icmp slt i64 %p, %last
-  br i1 %more, label %block, label %end
-block:
-  %product = udiv i64 %p, %parts
-  %part = urem i64 %p, %parts
-  %outer = udiv i64 %product, %inner
-  %within = urem i64 %product, %inner
-  %row = udiv i64 %part, %across
-  %column = urem i64 %part, %across
-{places}
-  %row.first = mul i64 %row, %rows
-  %m.left = sub i64 %m, %row.first
-  %m.own = call i64 @llvm.umin.i64(i64 %m.left, i64 %rows)
-  %column.first = mul i64 %column, %columns
-  %n.left = sub i64 %n, %column.first
-  %n.own = call i64 @llvm.umin.i64(i64 %n.left, i64 %columns)
+_BY_BLAS = """
 {sizes}
   call void %function(i32 {order}, i32 %turned.a, i32 %turned.b, {int} {m.own}, {int} {n.own}, {int} {k}, {type} 1.0, \
 ptr %A.own, {int} {lda}, ptr %B.own, {int} {ldb}, {type} 0.0, ptr %C.own, {int} {ldc})
@@ -97,7 +72,46 @@ element:
 line.done:
   %i.next = add nuw i64 %i, 1
   %i.more = icmp ult i64 %i.next, %m.own
-  br i1 %i.more, label %line, label %done
+  br i1 %i.more, label %line, label %done"""
+
+_BY_GEMM = """
+  %bias.offset = mul i64 %column, %column.bias
+  %bias.first = add i64 %bias, %bias.offset
+  %biased = icmp ne i64 %bias, 0
+  %bias.any = select i1 %biased, i64 %bias.first, i64 0
+  %bias.own = inttoptr i64 %bias.any to ptr
+  call void @gemm(ptr %A.own, i64 %stride.am, i64 %stride.ak, ptr %B.own, i64 %stride.bk, i64 %stride.bn, \
+ptr %C.own, i64 %stride.cm, i64 %m.own, i64 %n.own, i64 %k, ptr %bias.own, ptr %s)
+  br label %done"""
+
+_TEXT = """
+declare i64 @llvm.umin.i64(i64, i64)
+
+; Program p is block p % parts of product p / parts; "across" blocks lie side by side.
+define void @products_{kind}(ptr %a, i64 %first, i64 %last, i32 %x, i32 %y, i32 %z, ptr %s, ptr %status) nounwind {{
+entry:
+{loads}
+{prepare}
+  br label %next
+next:
+  %p = phi i64 [ %first, %entry ], [ %p.next, %done ]
+  %more = icmp slt i64 %p, %last
+  br i1 %more, label %block, label %end
+block:
+  %product = udiv i64 %p, %parts
+  %part = urem i64 %p, %parts
+  %outer = udiv i64 %product, %inner
+  %within = urem i64 %product, %inner
+  %row = udiv i64 %part, %across
+  %column = urem i64 %part, %across
+{places}
+  %row.first = mul i64 %row, %rows
+  %m.left = sub i64 %m, %row.first
+  %m.own = call i64 @llvm.umin.i64(i64 %m.left, i64 %rows)
+  %column.first = mul i64 %column, %columns
+  %n.left = sub i64 %n, %column.first
+  %n.own = call i64 @llvm.umin.i64(i64 %n.left, i64 %columns)
+{multiply}
 done:
   %p.next = add i64 %p, 1
   br label %next
@@ -113,65 +127,91 @@ end:
 """
 
 
-def _text(kind: str, wide: bool) -> str:
-    """The module of one dtype; ``wide``: BLAS counts in 64 bits."""
-    loads, places, sizes = [], [], []
+def _text(kind: str, wide: bool, own: bool) -> str:
+    """The module of one dtype. ``wide``: BLAS counts in 64 bits; ``own``: not by BLAS."""
+    type, size = _KINDS[kind], llvm.SIZES[_KINDS[kind]]
+    loads, places = [], []
     for i, name in enumerate(_FIELDS):
         loads += [f"  %{name}.at = getelementptr i8, ptr %a, i64 {8 * i}", f"  %{name} = load i64, ptr %{name}.at"]
     steps = {"A": ("outer", "inner", "row"), "B": ("outer", "inner", "column"),
              "C": ("outer", "inner", "row", "column")}  # fmt: skip
     which = {"outer": "%outer", "inner": "%within", "row": "%row", "column": "%column"}
-    for operand, own in steps.items():
+    for operand, counted in steps.items():
         at = f"%{operand}"
-        for step in own:
+        for step in counted:
             offset, here = f"%offset.{operand}.{step}", f"%at.{operand}.{step}"
             places += [f"  {offset} = mul i64 {which[step]}, %{step}.{operand}", f"  {here} = add i64 {at}, {offset}"]
             at = here
         places.append(f"  %{operand}.own = inttoptr i64 {at} to ptr")
-    names = ("m.own", "n.own", "k", "lda", "ldb", "ldc")
-    text = _TEXT.replace("{type}", _KINDS[kind]).replace("{int}", "i64" if wide else "i32")
-    for name in names:
-        text = text.replace(f"{{{name}}}", f"%{name}" if wide else f"%{name}.narrow")
-        if not wide:
-            sizes.append(f"  %{name}.narrow = trunc i64 %{name} to i32")
-    return text.format(
-        kind=kind, order=_ROW_MAJOR, loads="\n".join(loads), places="\n".join(places), sizes="\n".join(sizes)
+    if own:
+        prepare = [f"  %stride.cm = mul i64 %ldc, {size}"]
+        for operand, (down, right) in {"a": ("am", "ak"), "b": ("bk", "bn")}.items():
+            prepare += [
+                f"  %long.{operand} = mul i64 %ld{operand}, {size}",
+                f"  %plain.{operand} = icmp eq i64 %t{operand}, {_AS_IT_IS}",
+                f"  %stride.{down} = select i1 %plain.{operand}, i64 %long.{operand}, i64 {size}",
+                f"  %stride.{right} = select i1 %plain.{operand}, i64 {size}, i64 %long.{operand}",
+            ]
+        multiply = _BY_GEMM
+    else:
+        prepare = ["  %function = inttoptr i64 %gemm to ptr"]
+        prepare += [f"  %turned.{operand} = trunc i64 %t{operand} to i32" for operand in "ab"]
+        sizes = []
+        multiply = _BY_BLAS.replace("{type}", type).replace("{int}", "i64" if wide else "i32")
+        for name in ("m.own", "n.own", "k", "lda", "ldb", "ldc"):
+            multiply = multiply.replace(f"{{{name}}}", f"%{name}" if wide else f"%{name}.narrow")
+            if not wide:
+                sizes.append(f"  %{name}.narrow = trunc i64 %{name} to i32")
+        multiply = multiply.format(sizes="\n".join(sizes), order=_ROW_MAJOR)
+    text = _TEXT.format(
+        kind=kind, loads="\n".join(loads), places="\n".join(places), prepare="\n".join(prepare), multiply=multiply
     )
+    return text + gemm.text("gemm", type) if own else text
 
 
 class _Code:
-    """The code of both dtypes, linked, BLAS's functions, and the one job."""
+    """BLAS's functions if NumPy has OpenBLAS, the code, linked when it is first asked for, and the one job."""
 
-    def __init__(self, blas: _blas.OpenBLAS) -> None:
-        runtime, features = pool.runtime(), machine.host()
+    def __init__(self, blas: _blas.OpenBLAS | None) -> None:
+        runtime, self.machine = pool.runtime(), machine.features()
         ffi = runtime.ffi
-        self.get_threads = ffi.cast("int(*)(void)", ctypes.cast(blas.get_threads, ctypes.c_void_p).value)
-        self.set_threads = ffi.cast("void(*)(int)", ctypes.cast(blas.set_threads, ctypes.c_void_p).value)
-        self.gemm = {"f": blas.address("cblas_sgemm"), "d": blas.address("cblas_dgemm")}
-        self.functions, self._loaded = {}, []
-        for kind in _KINDS:
-            module = _text(kind, blas.wide)
-            key = fingerprint.digest("\0".join((module, features.text, codegen.version())))
-            found = cache.load(key)
-            if found is None:
-                image = codegen.compile(module, features)
-                cache.store(key, {"kernel": f"products_{kind}", "target": "native"}, image)
-            else:
-                image = found[1]
-            loaded = linker.load(image, f"products_{kind}")
-            self._loaded.append(loaded)
-            self.functions[kind] = loaded[f"products_{kind}"]
+        self.blas, self.wide = {}, blas is not None and blas.wide
+        if blas is not None and blas.address("cblas_sgemm"):
+            self.get_threads = ffi.cast("int(*)(void)", ctypes.cast(blas.get_threads, ctypes.c_void_p).value)
+            self.set_threads = ffi.cast("void(*)(int)", ctypes.cast(blas.set_threads, ctypes.c_void_p).value)
+            self.blas = {"f": blas.address("cblas_sgemm"), "d": blas.address("cblas_dgemm")}
+        self.own = gemm.suits(self.machine)
+        self._functions: dict[tuple[str, bool], tuple[int, linker.Loaded]] = {}
         status = -(-_JOB.size // 64) * 64
         self.job = ffi.new("char[]", status + pool.STATUS)
         self.memory = ffi.buffer(self.job)
         self.status = int(ffi.cast("uintptr_t", self.job)) + status
 
+    def function(self, kind: str, own: bool) -> int:
+        """The address of one dtype's code: compiled once, then from the disk."""
+        found = self._functions.get((kind, own))
+        if found is None:
+            module, name = _text(kind, self.wide, own), f"products_{kind}"
+            key = fingerprint.digest("\0".join((module, self.machine.text, codegen.version())))
+            stored = cache.load(key)
+            if stored is None:
+                image = codegen.compile(module, self.machine)
+                cache.store(key, {"kernel": name, "target": "native"}, image)
+            else:
+                image = stored[1]
+            loaded = linker.load(image, name)
+            found = self._functions[kind, own] = loaded[name], loaded
+        return found[0]
+
 
 @functools.cache
 def code() -> _Code | None:
-    """The code; None where NumPy's products are not OpenBLAS's. DeviceError (NoCompiler) where nothing compiles."""
-    blas = _blas.openblas()
-    return None if blas is None or not blas.address("cblas_sgemm") else _Code(blas)
+    """The code; None where NumPy's products are not OpenBLAS's and `gemm` has none for this processor.
+
+    DeviceError (NoCompiler) where nothing compiles.
+    """
+    made = _Code(_blas.openblas())
+    return made if made.blas or made.own else None
 
 
 class _State:
@@ -189,6 +229,7 @@ class Plan(NamedTuple):
     steps: tuple[int, ...]  #: from inner to ta, tb
     programs: int
     shared: bool
+    own: bool  #: by `gemm`
     columns: tuple[bool, ...]  #: whether each operand is one matrix stored by columns: its .T tells its address sooner
 
 
@@ -225,16 +266,16 @@ def _batches(
     return tuple(count for count, _ in dims), [own for _, own in dims]
 
 
-def _blocks(m: int, n: int, wanted: int) -> tuple[int, int]:
-    """Rows and columns of the blocks of a product that so many threads share."""
+def _blocks(m: int, n: int, wanted: int, rounds: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the blocks of a product that so many threads share, multiples of ``rounds``."""
     best, least = (m, n), float("inf")
     for down in range(1, wanted + 1):
         rows, columns = (
-            min(size, max(_LEAST_BLOCK, -(-size // (parts * _ROUND)) * _ROUND))
-            for size, parts in ((m, down), (n, wanted // down))
+            min(size, max(-(-_LEAST_BLOCK // to) * to, -(-size // (parts * to)) * to))
+            for size, parts, to in ((m, down, rounds[0]), (n, wanted // down, rounds[1]))
         )
         # What a thread multiplies, the largest blocks in as many turns as there are, and what it reads for that: BLAS
-        # was measured to lose about twice as much by few columns as by few rows.
+        # was measured to lose about twice as much by few columns as by few rows, and `gemm` copies the columns.
         turns = -(-(-(-m // rows) * -(-n // columns)) // wanted)
         cost = turns * rows * columns * (1 + _ROUND / (2 * rows) + _ROUND / columns)
         if cost <= least:
@@ -245,10 +286,11 @@ def _blocks(m: int, n: int, wanted: int) -> tuple[int, int]:
 @functools.lru_cache(maxsize=4096)
 def plan(
     a: tuple[int, ...], a_strides: tuple[int, ...], b: tuple[int, ...], b_strides: tuple[int, ...],
-    out: tuple[int, ...] | None, size: int, threads: int,
+    out: tuple[int, ...] | None, size: int, threads: int, suits: bool, blas: bool,
 ) -> Plan | None:  # fmt: skip
     """How to multiply arrays of these shapes and strides into one of strides ``out`` (None: a new one) on so many
-    threads. None where BLAS cannot read or write one of them as it lies, and where shapes do not fit."""
+    threads, with `gemm` (``suits``) and BLAS or one of them. None where they cannot read or write one of the arrays as
+    it lies, where shapes do not fit, and where it is left to BLAS on one thread, which NumPy calls itself."""
     m, k, n = a[-2], a[-1], b[-1]
     if b[-2] != k or min(m, k, n) < 2:
         return None
@@ -268,11 +310,15 @@ def plan(
     count, each = outer * inner, m * n * k
     if not count:
         return None
-    shared = count * each >= _SHARED
+    own = suits and each < _OWN and m >= _OWN_ROWS
+    if not own and (threads == 1 or not blas):
+        return None
+    shared = threads > 1 and count * each >= _SHARED
     wanted = threads if shared and count < 2 * threads else 1
     if wanted > 1 and each >= _LONG * threads:
         wanted *= _SEVERAL
-    rows, columns = _blocks(m, n, wanted)
+    rounds = (gemm.ROWS, gemm.WIDTH // size) if own else (_ROUND, _ROUND)
+    rows, columns = _blocks(m, n, wanted, rounds)
     across = -(-n // columns)
     parts = -(-m // rows) * across
     by_row = rows * a_strides[-2]
@@ -284,6 +330,7 @@ def plan(
          columns * size, columns * size, ta, tb),
         count * parts,
         shared,
+        own,
         tuple(len(x) == 2 and how == (_TRANSPOSED, x[0]) for x, how in ((a, layouts[0]), (b, layouts[1]))),
     )  # fmt: skip
 
@@ -291,50 +338,59 @@ def plan(
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, bias: np.ndarray | None) -> np.ndarray | None:
     """a @ b + bias of float32 or float64 arrays of one dtype with two dims at least; bias (n,) is contiguous.
 
-    None where NumPy is to do it: BLAS has one thread, another thread is here, or BLAS cannot read such strides.
+    None where NumPy is to do it: `plan` says so, or another thread of the program is here.
     """
-    own = code()
-    if own is None or not _State.lock.acquire(blocking=False):
+    made = code()
+    if made is None or not _State.lock.acquire(blocking=False):
         return None
     try:
-        given = own.get_threads()
-        threads = min(given, settings.get_num_threads())
-        if threads < 2:
-            return None
+        threads = settings.get_num_threads()
+        given = made.get_threads() if made.blas else threads
+        threads = min(given, threads)
         dtype, into = a.dtype, None if out is None else out.strides
-        how = plan(a.shape, a.strides, b.shape, b.strides, into, dtype.itemsize, threads)
+        how = plan(
+            a.shape, a.strides, b.shape, b.strides, into, dtype.itemsize, threads, made.own, bool(made.blas)
+        )  # fmt: skip
         if how is None or (out is not None and out.shape != how.shape):
             return None
         if out is None:
             out = np.empty(how.shape, dtype)
-        address, kind, programs = engine.address, dtype.char, how.programs
+        address, kind, programs, own = engine.address, dtype.char, how.programs, how.own
         _JOB.pack_into(
-            own.memory, 0, own.functions[kind], 0, own.status, 1, 0, programs, programs, 1, 1, 0, own.gemm[kind],
+            made.memory, 0, made.function(kind, own), gemm.SCRATCH if own else 0, made.status, 1,
+            0, programs, programs, 1, 1, pool.scratch.grow(gemm.SCRATCH) if own else 0, 0 if own else made.blas[kind],
             address(a.T if how.columns[0] else a), address(b.T if how.columns[1] else b), address(out),
             0 if bias is None else address(bias), *how.sizes, *how.steps,
         )  # fmt: skip
+        if own:
+            _run(made, how.shared)
+            return out
         _State.threads = given
         try:
-            own.set_threads(1)
-            if how.shared:
-                pool.runtime().share(pool.pool().address, own.job)
-            else:
-                pool.runtime().inline(own.job)
+            made.set_threads(1)
+            _run(made, how.shared)
         finally:
-            own.set_threads(given)
+            made.set_threads(given)
             _State.threads = None
         return out
     finally:
         _State.lock.release()
 
 
+def _run(made: _Code, shared: bool) -> None:
+    if shared:
+        pool.runtime().share(pool.pool().address, made.job)
+    else:
+        pool.runtime().inline(made.job)
+
+
 def _after_fork() -> None:
     """A child whose parent was here has neither the thread that was nor its lock."""
     _State.lock = threading.Lock()
     if _State.threads is not None:
-        own = code()
-        if own is not None:
-            own.set_threads(_State.threads)
+        made = code()
+        if made is not None:
+            made.set_threads(_State.threads)
         _State.threads = None
 
 
