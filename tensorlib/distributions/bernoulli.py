@@ -7,16 +7,15 @@ from typing import Any, ClassVar
 
 from tensorlib import ops
 from tensorlib._core import Tensor
-from tensorlib._dtypes import finfo
 from tensorlib.autograd import no_grad
-from tensorlib.autograd.modes import enable_grad
 from tensorlib.distributions import constraints
-from tensorlib.distributions.distribution import Distribution, broadcast_all
+from tensorlib.distributions._binary import BinaryParameter
+from tensorlib.distributions.utils import broadcast_all
 
 __all__ = ["Bernoulli"]
 
 
-class Bernoulli(Distribution):
+class Bernoulli(BinaryParameter):
     """1 with probability probs = sigmoid(logits), else 0; values are of the parameter's float dtype."""
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
@@ -27,45 +26,8 @@ class Bernoulli(Distribution):
     has_enumerate_support = True
 
     def __init__(self, probs: Any = None, logits: Any = None, validate_args: bool | None = None) -> None:
-        if (probs is None) == (logits is None):
-            raise ValueError("Either `probs` or `logits` must be specified, but not both.")
-        # the parameter that was given is an attribute; the other is computed when it is first asked for
-        if probs is not None:
-            (self.probs,) = broadcast_all(probs)
-        else:
-            (self.logits,) = broadcast_all(logits)
-        super().__init__(self._given.shape, validate_args=validate_args)
-
-    @property
-    def _given(self) -> Tensor:
-        given: Tensor = vars(self)["probs" if "probs" in vars(self) else "logits"]
-        return given
-
-    def __getattr__(self, name: str) -> Any:
-        known = vars(self)
-        if name == "probs" and "logits" in known:
-            make = self._probs_of_logits
-        elif name == "logits" and "probs" in known:
-            make = self._logits_of_probs
-        else:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        # kept, and so tracked even where sample() asks first
-        with enable_grad():
-            value = known[name] = make()
-        return value
-
-    def _probs_of_logits(self) -> Tensor:
-        return self.logits.sigmoid()
-
-    def _logits_of_probs(self) -> Tensor:
-        eps = finfo(self.probs.dtype).eps
-        p = self.probs.clamp(min=eps, max=1 - eps)
-        return p.log() - (-p).log1p()
-
-    @property
-    def param_shape(self) -> Any:
-        """The shape of the parameter."""
-        return self._given.size()
+        self._give(probs, logits)
+        super().__init__(self._param.shape, validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:
@@ -100,6 +62,6 @@ class Bernoulli(Distribution):
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """0 and 1 along dim 0."""
-        values = ops.arange(2, dtype=self._given.dtype, device=self._given.device)
+        values = ops.arange(2, dtype=self._param.dtype, device=self._param.device)
         values = values.view((-1, *(1,) * len(self._batch_shape)))
         return values.expand((-1, *self._batch_shape)) if expand else values

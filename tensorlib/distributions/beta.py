@@ -9,7 +9,8 @@ from tensorlib import ops
 from tensorlib._core import Tensor
 from tensorlib.distributions import constraints
 from tensorlib.distributions.dirichlet import Dirichlet
-from tensorlib.distributions.distribution import Distribution, broadcast_all
+from tensorlib.distributions.distribution import Distribution
+from tensorlib.distributions.utils import broadcast_all
 
 __all__ = ["Beta"]
 

@@ -10,9 +10,9 @@ from tensorlib._core import Tensor
 from tensorlib._dtypes import finfo
 from tensorlib._dtypes import int64 as _int64
 from tensorlib.autograd import no_grad
-from tensorlib.autograd.modes import enable_grad
 from tensorlib.distributions import constraints
 from tensorlib.distributions.distribution import Distribution
+from tensorlib.distributions.utils import lazy_property, logits_to_probs, probs_to_logits
 
 __all__ = ["Categorical"]
 
@@ -44,32 +44,21 @@ class Categorical(Distribution):
         super().__init__(given.shape[:-1], validate_args=validate_args)
 
     @property
-    def _given(self) -> Tensor:
+    def _param(self) -> Tensor:
         given: Tensor = vars(self)["probs" if "probs" in vars(self) else "logits"]
         return given
 
-    def __getattr__(self, name: str) -> Any:
-        known = vars(self)
-        if name == "probs" and "logits" in known:
-            make = self._probs_of_logits
-        elif name == "logits" and "probs" in known:
-            make = self._logits_of_probs
-        else:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        # kept, and so tracked even where sample() asks first
-        with enable_grad():
-            value = known[name] = make()
-        return value
+    @lazy_property
+    def logits(self) -> Tensor:
+        """Log probabilities, where probs were given; clamped to those of [eps, 1 - eps]."""
+        return probs_to_logits(self.probs)
 
-    def _probs_of_logits(self) -> Tensor:
-        return self.logits.softmax(-1)
+    @lazy_property
+    def probs(self) -> Tensor:
+        """The probabilities, where logits were given."""
+        return logits_to_probs(self.logits)
 
-    def _logits_of_probs(self) -> Tensor:
-        eps = finfo(self.probs.dtype).eps
-        p = self.probs.clamp(min=eps, max=1 - eps)
-        return p.log()
-
-    @property
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
     def support(self) -> constraints.Constraint:
         """0 … k-1."""
         return constraints.integer_interval(0, self._num_events - 1)
@@ -77,12 +66,12 @@ class Categorical(Distribution):
     @property
     def param_shape(self) -> Any:
         """The shape of the parameter."""
-        return self._given.size()
+        return self._param.size()
 
     @property
     def mean(self) -> Tensor:
         """NaN: categories are no numbers."""
-        given = self._given
+        given = self._param
         return ops.full(self._extended_shape(), float("nan"), dtype=given.dtype, device=given.device)
 
     @property
@@ -118,6 +107,6 @@ class Categorical(Distribution):
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """0 … k-1 along dim 0."""
-        values = ops.arange(self._num_events, device=self._given.device)
+        values = ops.arange(self._num_events, device=self._param.device)
         values = values.view((-1, *(1,) * len(self._batch_shape)))
         return values.expand((-1, *self._batch_shape)) if expand else values

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from tensorlib import ops
 from tensorlib._core import Tensor
-from tensorlib._dtypes import finfo
+from tensorlib._dtypes import finfo, float64
 from tensorlib.distributions import constraints
 from tensorlib.distributions.distribution import Distribution
 from tensorlib.distributions.gamma import standard_gamma
@@ -19,9 +19,8 @@ class Dirichlet(Distribution):
     """prod_i x_i^(c_i - 1) / B(c) on the simplex, concentration c (…, k)."""
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
-        "concentration": constraints.Constraint("IndependentConstraint(GreaterThan(lower_bound=0.0), 1)",
-                                                lambda x: (x > 0).all(-1), event_dim=1)
-    }  # fmt: skip
+        "concentration": constraints.independent(constraints.positive, 1)
+    }
     support = constraints.simplex
     has_rsample = True
 
@@ -42,7 +41,7 @@ class Dirichlet(Distribution):
         c = self.concentration
         above = (c - 1).clamp(min=0.0)
         mode = above / above.sum(-1, True)
-        vertex = ops.eye(1, c.shape[-1], dtype=c.dtype, device=c.device).expand(c.shape)
+        vertex = ops.eye(1, c.shape[-1], dtype=c.dtype, device=c.device)[0].expand(c.shape)
         return ops.where((c < 1).all(-1, keepdim=True), vertex, mode)
 
     @property
@@ -52,10 +51,17 @@ class Dirichlet(Distribution):
         return self.concentration * (total - self.concentration) / (total**2 * (total + 1))
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Standard gammas over their sum, differentiable in the concentration."""
-        drawn = standard_gamma(self.concentration.expand(self._extended_shape(sample_shape)))
-        drawn = drawn.clamp(min=finfo(drawn.dtype).tiny)
-        return drawn / drawn.sum(-1, True)
+        """Standard gammas over their sum, within [tiny, 1 - eps], differentiable in the concentration.
+
+        Drawn in float64: of small concentrations most gammas are below what float32 can hold.
+        """
+        c = self.concentration
+        drawn = standard_gamma(c.to(float64).expand(self._extended_shape(sample_shape)))
+        drawn = drawn.clamp(min=finfo(float64).tiny)
+        shares = (drawn / drawn.sum(-1, True)).to(c.dtype)
+        info = finfo(c.dtype)
+        # what is cut off keeps its gradient
+        return shares + (shares.clamp(min=info.tiny, max=1 - info.eps) - shares).detach() if c.shape[-1] > 1 else shares
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log of the density at value (…, k)."""

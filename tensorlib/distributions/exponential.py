@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from tensorlib import ops
 from tensorlib._core import Tensor
 from tensorlib.distributions import constraints
-from tensorlib.distributions.distribution import Distribution, broadcast_all
+from tensorlib.distributions.distribution import Distribution
+from tensorlib.distributions.utils import broadcast_all
 
 __all__ = ["Exponential"]
 

@@ -10,7 +10,8 @@ from tensorlib._core import Tensor
 from tensorlib._dtypes import finfo
 from tensorlib.autograd import Function
 from tensorlib.distributions import constraints
-from tensorlib.distributions.distribution import Distribution, broadcast_all
+from tensorlib.distributions.distribution import Distribution
+from tensorlib.distributions.utils import broadcast_all
 from tensorlib.ops.random import _standard_gamma, _standard_gamma_grad
 
 __all__ = ["Gamma"]
@@ -73,6 +74,7 @@ class Gamma(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """c log rate + (c - 1) log value - rate value - log gamma(c)."""
+        value = ops.as_tensor(value, dtype=self.rate.dtype, device=self.rate.device)
         self._validate_sample(value)
         c = self.concentration
         return ops.xlogy(c, self.rate) + ops.xlogy(c - 1, value) - self.rate * value - c.lgamma()

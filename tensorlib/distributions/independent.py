@@ -8,6 +8,7 @@ from typing import Any
 from tensorlib._core import Tensor
 from tensorlib.distributions import constraints
 from tensorlib.distributions.distribution import Distribution
+from tensorlib.errors import UnsupportedError
 
 __all__ = ["Independent"]
 
@@ -36,24 +37,22 @@ class Independent(Distribution):
         n = self.reinterpreted_batch_ndims
         return x.sum(tuple(range(-n, 0))) if n else x
 
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Any:
-        """The same distribution with its parameters expanded to ``batch_shape``, as views."""
-        kept = self.base_dist.batch_shape[len(self._batch_shape):]  # fmt: skip
-        return Independent(self.base_dist.expand((*batch_shape, *kept)), self.reinterpreted_batch_ndims, False)
-
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]
         """The base's."""
         return bool(self.base_dist.has_rsample)
 
     @property
+    def has_enumerate_support(self) -> bool:  # type: ignore[override]
+        """The base's, where no dim was taken into the event."""
+        return self.reinterpreted_batch_ndims == 0 and bool(self.base_dist.has_enumerate_support)
+
+    @constraints.dependent_property
     def support(self) -> constraints.Constraint:
         """The base's, in each element of the event."""
         inner = self.base_dist.support
         n = self.reinterpreted_batch_ndims
-        return constraints.Constraint(
-            repr(inner), lambda x: inner.check(x).flatten(-n).all(-1) if n else inner.check(x), inner.event_dim + n
-        )
+        return constraints.independent(inner, n) if n else inner
 
     @property
     def mean(self) -> Tensor:
@@ -85,6 +84,12 @@ class Independent(Distribution):
     def entropy(self) -> Tensor:
         """The base's, summed over the event."""
         return self._sum(self.base_dist.entropy())
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        """The base's values, where no dim was taken into the event."""
+        if self.reinterpreted_batch_ndims > 0:
+            raise UnsupportedError("Enumeration over cartesian product is not implemented")
+        return self.base_dist.enumerate_support(expand=expand)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         return f"Independent({self.base_dist}, {self.reinterpreted_batch_ndims})"

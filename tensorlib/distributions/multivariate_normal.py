@@ -10,6 +10,7 @@ from tensorlib import ops
 from tensorlib._core import Tensor
 from tensorlib.distributions import constraints
 from tensorlib.distributions.distribution import Distribution
+from tensorlib.distributions.utils import lazy_property
 
 __all__ = ["MultivariateNormal"]
 
@@ -61,16 +62,20 @@ class MultivariateNormal(Distribution):
             one = ops.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
             self._unbroadcasted_scale_tril = ops.linalg_solve_triangular(upper.mT, one, upper=False)
 
-    def __getattr__(self, name: str) -> Any:
-        if "_unbroadcasted_scale_tril" in vars(self):
-            tril = self._unbroadcasted_scale_tril
-            if name == "scale_tril":
-                return tril
-            if name == "covariance_matrix":
-                return tril @ tril.mT
-            if name == "precision_matrix":
-                return ops.cholesky_inverse(tril)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    @lazy_property
+    def scale_tril(self) -> Tensor:
+        """The Cholesky factor of S."""
+        return self._unbroadcasted_scale_tril
+
+    @lazy_property
+    def covariance_matrix(self) -> Tensor:
+        """S."""
+        return self._unbroadcasted_scale_tril @ self._unbroadcasted_scale_tril.mT
+
+    @lazy_property
+    def precision_matrix(self) -> Tensor:
+        """The inverse of S."""
+        return ops.cholesky_inverse(self._unbroadcasted_scale_tril)
 
     @property
     def mean(self) -> Tensor:

@@ -10,7 +10,8 @@ from tensorlib import ops
 from tensorlib._core import Tensor
 from tensorlib.autograd import no_grad
 from tensorlib.distributions import constraints
-from tensorlib.distributions.distribution import Distribution, broadcast_all
+from tensorlib.distributions.distribution import Distribution
+from tensorlib.distributions.utils import broadcast_all
 
 __all__ = ["Normal"]
 

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from tensorlib import ops
 from tensorlib._core import Tensor
 from tensorlib.distributions import constraints
-from tensorlib.distributions.distribution import Distribution, broadcast_all
+from tensorlib.distributions.distribution import Distribution
+from tensorlib.distributions.utils import broadcast_all
 
 __all__ = ["Uniform"]
 
@@ -17,8 +18,8 @@ class Uniform(Distribution):
     """1 / (high - low) on [low, high)."""
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
-        "low": constraints.dependent,
-        "high": constraints.dependent,
+        "low": constraints.dependent(is_discrete=False, event_dim=0),
+        "high": constraints.dependent(is_discrete=False, event_dim=0),
     }
     has_rsample = True
 
@@ -28,7 +29,7 @@ class Uniform(Distribution):
         if self._validate_args and not bool((self.low < self.high).all()):
             raise ValueError("Uniform is not defined when low>= high")
 
-    @property
+    @constraints.dependent_property(is_discrete=False, event_dim=0)
     def support(self) -> constraints.Constraint:
         """[low, high]."""
         return constraints.interval(self.low, self.high)

@@ -9,4 +9,8 @@ stored = {
     for name in cases.CASES
     for key, value in cases.results(name, torch.tensor, torch.distributions).items()
 }
+for name in cases.TRANSFORMS:
+    for key, value in cases.transform_results(name, torch.tensor, torch.distributions).items():
+        stored[f"transform_{name}.{key}"] = value
+stored |= {f"kl.{pair}": value for pair, value in cases.divergences(torch.tensor, torch.distributions).items()}
 np.savez_compressed("expected.npz", torch=torch.__version__, **stored)

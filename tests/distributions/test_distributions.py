@@ -16,20 +16,39 @@ cases = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(cases)
 
 
-@pytest.mark.parametrize("name", cases.CASES)
-def test_follows_pytorch(name):
-    got = cases.results(name, tl.tensor, D)
-    wanted = {k.split(".")[1]: v for k, v in EXPECTED.items() if k.startswith(f"{name}.")}
+def follows(got, prefix):
+    wanted = {k.removeprefix(prefix): v for k, v in EXPECTED.items() if k.startswith(prefix)}
     assert set(got) == set(wanted)
     for key, value in wanted.items():
         assert got[key].dtype == value.dtype and got[key].shape == value.shape, key
         np.testing.assert_allclose(got[key], value, rtol=3e-4, atol=3e-5, err_msg=key)
 
 
+@pytest.mark.parametrize("name", cases.CASES)
+def test_follows_pytorch(name):
+    follows(cases.results(name, tl.tensor, D), f"{name}.")
+
+
+@pytest.mark.parametrize("name", cases.TRANSFORMS)
+def test_transforms_follow_pytorch(name):
+    follows(cases.transform_results(name, tl.tensor, D), f"transform_{name}.")
+
+
+def test_divergences_of_two_kinds_follow_pytorch():
+    follows(cases.divergences(tl.tensor, D), "kl.")
+
+
 SAMPLED = [
     D.Normal(1.0, 2.0), D.Uniform(-1.0, 3.0), D.Exponential(2.0), D.Laplace(1.0, 2.0), D.Bernoulli(0.3),
     D.Gamma(2.5, 1.5), D.Gamma(0.3, 1.0), D.Beta(0.5, 2.0), D.Dirichlet(tl.tensor([0.5, 1.0, 3.0])),
     D.MultivariateNormal(tl.tensor([1.0, -1.0]), scale_tril=tl.tensor([[1.0, 0.0], [0.5, 2.0]])),
+    D.Binomial(7, 0.3), D.NegativeBinomial(3.0, 0.4), D.Geometric(0.3), D.Poisson(2.5), D.Gumbel(1.0, 2.0),
+    D.HalfNormal(2.0), D.LogNormal(0.1, 0.4), D.Weibull(2.0, 1.5), D.Kumaraswamy(2.0, 3.0), D.Pareto(1.0, 9.0),
+    D.StudentT(9.0), D.Chi2(3.0), D.FisherSnedecor(5.0, 20.0), D.InverseGamma(9.0, 2.0), D.ContinuousBernoulli(0.3),
+    D.GeneralizedPareto(0.5, 1.0, 0.1), D.Multinomial(5, tl.tensor([0.2, 0.3, 0.5])),
+    D.OneHotCategorical(tl.tensor([0.2, 0.3, 0.5])), D.Wishart(5.0, tl.eye(2)),
+    D.LowRankMultivariateNormal(tl.zeros(3), tl.ones(3, 1), tl.ones(3)),
+    D.MixtureSameFamily(D.Categorical(tl.ones(2)), D.Normal(tl.tensor([-1.0, 3.0]), tl.tensor([0.5, 1.0]))),
 ]  # fmt: skip
 
 
@@ -132,7 +151,7 @@ def test_validation_can_be_left_out():
 
 def test_kl_rules():
     with pytest.raises(NotImplementedError, match="register_kl"):
-        D.kl_divergence(D.Normal(0.0, 1.0), D.Laplace(0.0, 1.0))
+        D.kl_divergence(D.Normal(0.0, 1.0), D.Cauchy(0.0, 1.0))
 
     class Mine(D.Normal):
         """A subclass takes its parent's rule until it has one of its own."""
@@ -143,3 +162,34 @@ def test_kl_rules():
     assert D.kl_divergence(p, q).item() == 7.0
     zero = D.kl_divergence(D.Categorical(tl.tensor([0.5, 0.5])), D.Categorical(tl.tensor([1.0, 0.0])))
     assert zero.item() == float("inf")
+
+
+def test_transformed_distribution_and_cache():
+    """A squashed normal, as in soft actor-critic: the cache gives the value before tanh back."""
+    loc = tl.zeros(3, requires_grad=True)
+    d = D.TransformedDistribution(D.Normal(loc, 1.0), [D.TanhTransform(cache_size=1)])
+    y = d.rsample()
+    d.log_prob(y).sum().backward()
+    assert loc.grad.shape == (3,) and d.has_rsample and d.expand((2, 3)).sample().shape == (2, 3)
+    assert d.transforms[0].inv(y) is d.transforms[0]._cached_x_y[0]
+    assert D.TanhTransform().inv.inv == D.TanhTransform()
+    assert repr(D.ExpTransform().inv) == "_InverseTransform(ExpTransform())"
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [D.constraints.real, D.constraints.positive, D.constraints.unit_interval, D.constraints.interval(-1.0, 2.0),
+     D.constraints.less_than(1.0), D.constraints.greater_than(-2.0), D.constraints.simplex, D.constraints.corr_cholesky,
+     D.constraints.independent(D.constraints.positive, 1)],
+    ids=repr,
+)  # fmt: skip
+def test_registered_transforms_lead_there(constraint):
+    x = tl.randn(4, 6)
+    for registry in (D.biject_to, D.transform_to):
+        t = registry(constraint)
+        y = t(x)
+        assert bool(constraint.check(y).all())
+        assert y.shape == t.forward_shape(x.shape)
+        np.testing.assert_allclose(t(t.inv(y)).numpy(), y.numpy(), rtol=2e-3, atol=1e-4)
+    with pytest.raises(NotImplementedError, match="Cannot transform _Dependent"):
+        D.biject_to(D.constraints.dependent)
