@@ -22,6 +22,7 @@ from tensorlib.kernels.pointwise import collapse
 from tensorlib.kernels.random import drawn
 from tensorlib.runtime.autotune import Config
 from tensorlib.runtime.compiler import jit
+from tensorlib.runtime.hardware import hardware
 from tensorlib.runtime.launch import cdiv, launch
 
 if TYPE_CHECKING:
@@ -86,6 +87,25 @@ def _load_rows(base, rows, n, columns, m, row_stride, column_stride, EDGE: tl.co
     else:
         x = tl.load(at)
     return x
+
+
+@jit
+def _by_chunks(
+    x, x_rows, x_n, stride_xm, stride_xe, y, y_rows, y_n, stride_ym, stride_ye, E,
+    X_EDGE: tl.constexpr, Y_EDGE: tl.constexpr, PAD: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_E: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    # Rows of x @ rows of y.T, CHUNK features of both at a time: no more of them is in registers.
+    STEP: tl.constexpr = min(CHUNK, BLOCK_E)
+    for e in tl.static_range(0, BLOCK_E, STEP):
+        features = e + tl.arange(0, STEP)
+        u = _load_rows(x, x_rows, x_n, features, E, stride_xm, stride_xe, X_EDGE, PAD)
+        v = tl.trans(_load_rows(y, y_rows, y_n, features, E, stride_ym, stride_ye, Y_EDGE, PAD))
+        if e == 0:
+            s = tl.dot(u, v, input_precision=PRECISION, out_dtype=ACC)
+        else:
+            s = tl.dot(u, v, s, input_precision=PRECISION, out_dtype=ACC)
+    return s
 
 
 @jit
@@ -207,17 +227,23 @@ def _query_parts(
 
 @jit
 def _forward_step(
-    acc, sums, top, q, k, v, mask, z, H, rows, n0, L, S, E, EV, shift, low, high, parameters, scale, p, seed, offset,
-    stride_kn, stride_ke, stride_vn, stride_ve, mask_row, mask_column,
+    acc, sums, top, q, q_base, k, v, mask, z, H, rows, n0, L, S, E, EV, shift, low, high, parameters, scale, p, seed,
+    offset, stride_qm, stride_qe, stride_kn, stride_ke, stride_vn, stride_ve, mask_row, mask_column,
     MASK: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, SCORE: tl.constexpr, DROPOUT: tl.constexpr,
     EDGE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
-    BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
+    BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     columns = n0 + tl.arange(0, BLOCK_N)
     if WIDE:
         columns = columns.to(tl.int64)
-    kt = tl.trans(_load_rows(k, columns, S, tl.arange(0, BLOCK_E), E, stride_kn, stride_ke, EDGE, PAD_E))
-    s = tl.dot(q, kt, input_precision=PRECISION, out_dtype=ACC) * scale
+    if CHUNK:
+        s = _by_chunks(
+            q_base, rows + n0 // S, L, stride_qm, stride_qe, k, columns, S, stride_kn, stride_ke, E, True, EDGE, PAD_E,
+            ACC, PRECISION, BLOCK_E, CHUNK,
+        ) * scale  # fmt: skip
+    else:
+        kt = tl.trans(_load_rows(k, columns, S, tl.arange(0, BLOCK_E), E, stride_kn, stride_ke, EDGE, PAD_E))
+        s = tl.dot(q, kt, input_precision=PRECISION, out_dtype=ACC) * scale
     s = _scored(s, z, H, rows[:, None], columns[None, :], L, S, shift, parameters, SCORE)
     s = _masked(
         s, mask, rows[:, None], columns[None, :], L, S, low, high, mask_row, mask_column, MASK, LEFT, RIGHT, EDGE
@@ -244,7 +270,7 @@ def attention_kernel(
     GROUP: tl.constexpr, RANK: tl.constexpr, MASK: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     ALIGNED: tl.constexpr, VARLEN: tl.constexpr, SCORE: tl.constexpr, DROPOUT: tl.constexpr, ACC: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
-    BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
+    BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     tiles = tl.cdiv(L, BLOCK_M)
     z = tl.program_id(0) // tiles
@@ -261,7 +287,9 @@ def attention_kernel(
     v += _base(z, H, GROUP, shape, v_strides, RANK) + k0 * v_strides[RANK + 1]
     if MASK != 0:
         mask += _base(z, H, 1, shape, mask_strides, RANK)
-    x = _load_rows(q, rows, L, tl.arange(0, BLOCK_E), E, q_strides[RANK + 1], q_strides[RANK + 2], True, PAD_E)
+    x = q
+    if CHUNK == 0:
+        x = _load_rows(q, rows, L, tl.arange(0, BLOCK_E), E, q_strides[RANK + 1], q_strides[RANK + 2], True, PAD_E)
     scale = tl.cast(scale, ACC) if SCORE is not None else tl.cast(scale, ACC) * LOG2E
     acc = tl.zeros((BLOCK_M, BLOCK_EV), dtype=ACC)
     sums = tl.zeros((BLOCK_M,), dtype=ACC)
@@ -274,10 +302,11 @@ def attention_kernel(
         if part > 0 or LEFT:
             for n0 in range(starts[part], ends[part], BLOCK_N):
                 acc, sums, top = _forward_step(
-                    acc, sums, top, x, k, v, mask, z, H, rows, n0, L, S, E, EV, shift, low, high, parameters, scale, p,
-                    seed, offset, k_strides[RANK + 1], k_strides[RANK + 2], v_strides[RANK + 1], v_strides[RANK + 2],
-                    mask_strides[RANK + 1], mask_strides[RANK + 2], MASK, LEFT, RIGHT, SCORE, DROPOUT, part != 1,
-                    ACC, PRECISION, BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE,
+                    acc, sums, top, x, q, k, v, mask, z, H, rows, n0, L, S, E, EV, shift, low, high, parameters, scale,
+                    p, seed, offset, q_strides[RANK + 1], q_strides[RANK + 2], k_strides[RANK + 1],
+                    k_strides[RANK + 2], v_strides[RANK + 1], v_strides[RANK + 2], mask_strides[RANK + 1],
+                    mask_strides[RANK + 2], MASK, LEFT, RIGHT, SCORE, DROPOUT, part != 1, ACC, PRECISION,
+                    BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE, CHUNK,
                 )  # fmt: skip
     seen = sums != 0.0  # false where a query may look at no key: its output is 0, its log-sum +inf
     scaled = tl.where(seen, sums, 1.0)
@@ -317,28 +346,45 @@ def delta_kernel(
 
 @jit
 def _query_step(
-    acc, q, g, lse, delta, k, v, mask, z, H, rows, n0, L, S, E, EV, shift, low, high, parameters, scale, p, rescale,
-    seed, offset, stride_kn, stride_ke, stride_vn, stride_ve, mask_row, mask_column,
+    acc, q, g, q_base, g_base, lse, delta, k, v, mask, z, H, rows, n0, L, S, E, EV, shift, low, high, parameters, scale,
+    p, rescale, seed, offset, stride_qm, stride_qe, stride_gm, stride_ge, stride_kn, stride_ke, stride_vn, stride_ve,
+    mask_row, mask_column,
     MASK: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, SCORE: tl.constexpr, SCORE_GRAD: tl.constexpr,
     DROPOUT: tl.constexpr, EDGE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_E: tl.constexpr, BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):  # fmt: skip
     columns = n0 + tl.arange(0, BLOCK_N)
     if WIDE:
         columns = columns.to(tl.int64)
-    x = _load_rows(k, columns, S, tl.arange(0, BLOCK_E), E, stride_kn, stride_ke, EDGE, PAD_E)
-    y = _load_rows(v, columns, S, tl.arange(0, BLOCK_EV), EV, stride_vn, stride_ve, EDGE, PAD_EV)
-    plain = tl.dot(q, tl.trans(x), input_precision=PRECISION, out_dtype=ACC) * scale
+    if CHUNK:
+        again = rows + n0 // S
+        plain = _by_chunks(
+            q_base, again, L, stride_qm, stride_qe, k, columns, S, stride_kn, stride_ke, E, True, EDGE, PAD_E, ACC,
+            PRECISION, BLOCK_E, CHUNK,
+        ) * scale  # fmt: skip
+    else:
+        x = _load_rows(k, columns, S, tl.arange(0, BLOCK_E), E, stride_kn, stride_ke, EDGE, PAD_E)
+        y = _load_rows(v, columns, S, tl.arange(0, BLOCK_EV), EV, stride_vn, stride_ve, EDGE, PAD_EV)
+        plain = tl.dot(q, tl.trans(x), input_precision=PRECISION, out_dtype=ACC) * scale
     s = _scored(plain, z, H, rows[:, None], columns[None, :], L, S, shift, parameters, SCORE)
     s = _masked(
         s, mask, rows[:, None], columns[None, :], L, S, low, high, mask_row, mask_column, MASK, LEFT, RIGHT, EDGE
     )
     w = tl.exp2(s - lse[:, None])
-    dw = tl.dot(g, tl.trans(y), input_precision=PRECISION, out_dtype=ACC)
+    if CHUNK:
+        dw = _by_chunks(
+            g_base, again, L, stride_gm, stride_ge, v, columns, S, stride_vn, stride_ve, EV, True, EDGE, PAD_EV, ACC,
+            PRECISION, BLOCK_EV, CHUNK,
+        )  # fmt: skip
+    else:
+        dw = tl.dot(g, tl.trans(y), input_precision=PRECISION, out_dtype=ACC)
     if DROPOUT:
         dw = tl.where(_keep(z, rows, n0, L, S, p, seed, offset, BLOCK_N), dw * rescale, 0.0)
     ds = w * (dw - delta[:, None])
     ds = _unscored(ds, plain, z, H, rows[:, None], columns[None, :], L, S, shift, parameters, SCORE_GRAD)
+    if CHUNK:
+        x = _load_rows(k, columns, S, tl.arange(0, BLOCK_E), E, stride_kn, stride_ke, EDGE, PAD_E)
     return tl.dot(ds.to(x.dtype), x, acc, input_precision=PRECISION, out_dtype=ACC)
 
 
@@ -351,7 +397,7 @@ def query_grad_kernel(
     GROUP: tl.constexpr, RANK: tl.constexpr, MASK: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     ALIGNED: tl.constexpr, VARLEN: tl.constexpr, SCORE: tl.constexpr, SCORE_GRAD: tl.constexpr, DROPOUT: tl.constexpr,
     ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
-    BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
+    BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     tiles = tl.cdiv(L, BLOCK_M)
     z = tl.program_id(0) // tiles
@@ -370,8 +416,11 @@ def query_grad_kernel(
     if MASK != 0:
         mask += _base(z, H, 1, shape, mask_strides, RANK)
     features = tl.arange(0, BLOCK_E)
-    x = _load_rows(q, rows, L, features, E, q_strides[RANK + 1], q_strides[RANK + 2], True, PAD_E)
-    dy = _load_rows(g, rows, L, tl.arange(0, BLOCK_EV), EV, g_strides[RANK + 1], g_strides[RANK + 2], True, PAD_EV)
+    x = q
+    dy = g
+    if CHUNK == 0:
+        x = _load_rows(q, rows, L, features, E, q_strides[RANK + 1], q_strides[RANK + 2], True, PAD_E)
+        dy = _load_rows(g, rows, L, tl.arange(0, BLOCK_EV), EV, g_strides[RANK + 1], g_strides[RANK + 2], True, PAD_EV)
     lse = tl.load(logsumexp + at + rows, mask=rows < L, other=float("inf")) * LOG2E
     shared = tl.load(delta + at + rows, mask=rows < L, other=0.0)
     scale2 = tl.cast(scale, ACC) if SCORE is not None else tl.cast(scale, ACC) * LOG2E
@@ -384,10 +433,12 @@ def query_grad_kernel(
         if part > 0 or LEFT:
             for n0 in range(starts[part], ends[part], BLOCK_N):
                 acc = _query_step(
-                    acc, x, dy, lse, shared, k, v, mask, z, H, rows, n0, L, S, E, EV, shift, low, high, parameters,
-                    scale2, p, rescale, seed, offset, k_strides[RANK + 1], k_strides[RANK + 2], v_strides[RANK + 1],
-                    v_strides[RANK + 2], mask_strides[RANK + 1], mask_strides[RANK + 2], MASK, LEFT, RIGHT, SCORE,
-                    SCORE_GRAD, DROPOUT, part != 1, ACC, PRECISION, BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE,
+                    acc, x, dy, q, g, lse, shared, k, v, mask, z, H, rows, n0, L, S, E, EV, shift, low, high,
+                    parameters, scale2, p, rescale, seed, offset, q_strides[RANK + 1], q_strides[RANK + 2],
+                    g_strides[RANK + 1], g_strides[RANK + 2], k_strides[RANK + 1], k_strides[RANK + 2],
+                    v_strides[RANK + 1], v_strides[RANK + 2], mask_strides[RANK + 1], mask_strides[RANK + 2], MASK,
+                    LEFT, RIGHT, SCORE, SCORE_GRAD, DROPOUT, part != 1, ACC, PRECISION, BLOCK_N, BLOCK_E, BLOCK_EV,
+                    PAD_E, PAD_EV, WIDE, CHUNK,
                 )  # fmt: skip
     inside = (rows[:, None] < L) & (features[None, :] < E)
     acc = acc * tl.cast(scale, ACC)
@@ -397,28 +448,49 @@ def query_grad_kernel(
 
 @jit
 def _key_step(
-    dk, dv, k, v, q, g, logsumexp, delta, mask, z, H, columns, n0, m0, L, S, E, EV, shift, low, high, parameters, scale,
-    p, rescale, seed, offset, stride_qm, stride_qe, stride_gm, stride_ge, mask_row, mask_column,
+    dk, dv, k, v, k_base, v_base, q, g, logsumexp, delta, mask, z, H, columns, n0, m0, L, S, E, EV, shift, low, high,
+    parameters, scale, p, rescale, seed, offset, stride_qm, stride_qe, stride_gm, stride_ge, stride_kn, stride_ke,
+    stride_vn, stride_ve, mask_row, mask_column,
     MASK: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, SCORE: tl.constexpr, SCORE_GRAD: tl.constexpr,
     DROPOUT: tl.constexpr, EDGE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr,
-    WIDE: tl.constexpr,
+    WIDE: tl.constexpr, CHUNK: tl.constexpr, SPREAD: tl.constexpr,
 ):  # fmt: skip
     rows = m0 + tl.arange(0, BLOCK_M)
     if WIDE:
         rows = rows.to(tl.int64)
-    x = _load_rows(q, rows, L, tl.arange(0, BLOCK_E), E, stride_qm, stride_qe, True, PAD_E)
-    dy = _load_rows(g, rows, L, tl.arange(0, BLOCK_EV), EV, stride_gm, stride_ge, True, PAD_EV)
+    if CHUNK == 0:
+        x = _load_rows(q, rows, L, tl.arange(0, BLOCK_E), E, stride_qm, stride_qe, True, PAD_E)
+        dy = _load_rows(g, rows, L, tl.arange(0, BLOCK_EV), EV, stride_gm, stride_ge, True, PAD_EV)
     # A row past the end has log-sum +inf, hence weights 0.
-    lse = tl.load(logsumexp + rows, mask=rows < L, other=float("inf")) * LOG2E
-    shared = tl.load(delta + rows, mask=rows < L, other=0.0)
-    plain = tl.dot(k, tl.trans(x), input_precision=PRECISION, out_dtype=ACC) * scale
+    if SPREAD > 1:  # each lane loads one number, and shared memory brings it those of its columns
+        many = rows[:, None] + tl.zeros((1, SPREAD), tl.int32)
+        lse = tl.max(tl.load(logsumexp + many, mask=many < L, other=float("inf")), 1) * LOG2E
+        shared = tl.max(tl.load(delta + many, mask=many < L, other=0.0), 1)
+    else:
+        lse = tl.load(logsumexp + rows, mask=rows < L, other=float("inf")) * LOG2E
+        shared = tl.load(delta + rows, mask=rows < L, other=0.0)
+    if CHUNK:
+        again = columns + m0 // L
+        plain = _by_chunks(
+            k_base, again, S, stride_kn, stride_ke, q, rows, L, stride_qm, stride_qe, E, True, True, PAD_E, ACC,
+            PRECISION, BLOCK_E, CHUNK,
+        ) * scale  # fmt: skip
+    else:
+        plain = tl.dot(k, tl.trans(x), input_precision=PRECISION, out_dtype=ACC) * scale
     s = _scored(plain, z, H, rows[None, :], columns[:, None], L, S, shift, parameters, SCORE)
     s = _masked(
         s, mask, rows[None, :], columns[:, None], L, S, low, high, mask_row, mask_column, MASK, LEFT, RIGHT, EDGE
     )
     w = tl.exp2(s - lse[None, :])
-    dw = tl.dot(v, tl.trans(dy), input_precision=PRECISION, out_dtype=ACC)
+    if CHUNK:
+        dw = _by_chunks(
+            v_base, again, S, stride_vn, stride_ve, g, rows, L, stride_gm, stride_ge, EV, True, True, PAD_EV, ACC,
+            PRECISION, BLOCK_EV, CHUNK,
+        )  # fmt: skip
+        dy = _load_rows(g, rows, L, tl.arange(0, BLOCK_EV), EV, stride_gm, stride_ge, True, PAD_EV)
+    else:
+        dw = tl.dot(v, tl.trans(dy), input_precision=PRECISION, out_dtype=ACC)
     if DROPOUT:
         keep = tl.trans(_keep(z, rows, n0, L, S, p, seed, offset, BLOCK_N))
         dv = tl.dot(tl.where(keep, w * rescale, 0.0).to(dy.dtype), dy, dv, input_precision=PRECISION, out_dtype=ACC)
@@ -427,12 +499,15 @@ def _key_step(
         dv = tl.dot(w.to(dy.dtype), dy, dv, input_precision=PRECISION, out_dtype=ACC)
     ds = w * (dw - shared[None, :])
     ds = _unscored(ds, plain, z, H, rows[None, :], columns[:, None], L, S, shift, parameters, SCORE_GRAD)
+    if CHUNK:
+        x = _load_rows(q, rows, L, tl.arange(0, BLOCK_E), E, stride_qm, stride_qe, True, PAD_E)
     dk = tl.dot(ds.to(x.dtype), x, dk, input_precision=PRECISION, out_dtype=ACC)
     return dk, dv
 
 
 # One program owns the gradients of BLOCK_N keys and values of one head: it reads them once, and q and g of every query
-# of the GROUP heads that looked at them, in one order; it writes BLOCK_N*(E + EV) elements.
+# of the GROUP heads that looked at them, in one order; it writes BLOCK_N*(E + EV) elements. SPREAD: of lanes that load
+# each log-sum: as many as there are, where each would load those of all its columns.
 @jit(do_not_specialize=("seed", "offset"))
 def key_grad_kernel(
     dk, dv, g, q, k, v, mask, logsumexp, delta, cu_q, cu_k, used, parameters, H, shape, g_strides, q_strides,
@@ -440,7 +515,8 @@ def key_grad_kernel(
     GROUP: tl.constexpr, RANK: tl.constexpr, MASK: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     ALIGNED: tl.constexpr, VARLEN: tl.constexpr, SCORE: tl.constexpr, SCORE_GRAD: tl.constexpr, DROPOUT: tl.constexpr,
     ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
-    BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr,
+    BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr, CHUNK: tl.constexpr,
+    SPREAD: tl.constexpr,
 ):  # fmt: skip
     tiles = tl.cdiv(S, BLOCK_N)
     y = tl.program_id(0) // tiles  # which head of k and v, of all batches
@@ -455,8 +531,11 @@ def key_grad_kernel(
     v += _base(y * GROUP, H, GROUP, shape, v_strides, RANK) + k0 * v_strides[RANK + 1]
     q += q0 * q_strides[RANK + 1]
     g += q0 * g_strides[RANK + 1]
-    kx = _load_rows(k, columns, S, features, E, k_strides[RANK + 1], k_strides[RANK + 2], True, PAD_E)
-    vx = _load_rows(v, columns, S, values, EV, v_strides[RANK + 1], v_strides[RANK + 2], True, PAD_EV)
+    kx = k
+    vx = v
+    if CHUNK == 0:
+        kx = _load_rows(k, columns, S, features, E, k_strides[RANK + 1], k_strides[RANK + 2], True, PAD_E)
+        vx = _load_rows(v, columns, S, values, EV, v_strides[RANK + 1], v_strides[RANK + 2], True, PAD_EV)
     scale2 = tl.cast(scale, ACC) if SCORE is not None else tl.cast(scale, ACC) * LOG2E
     sum_k = tl.zeros((BLOCK_N, BLOCK_E), dtype=ACC)
     sum_v = tl.zeros((BLOCK_N, BLOCK_EV), dtype=ACC)
@@ -464,24 +543,31 @@ def key_grad_kernel(
     low = shift - left
     high = shift + right
     starts, ends = _query_parts(start, L, S, low, high, LEFT, RIGHT, VARLEN, BLOCK_M, BLOCK_N)
-    for h in range(GROUP):
-        z = y * GROUP + h
-        sums = at + h * total if VARLEN else at + tl.cast(h, tl.int64) * L
-        qz = q + _base(z, H, 1, shape, q_strides, RANK)
-        gz = g + _base(z, H, 1, shape, g_strides, RANK)
-        mz = mask
-        if MASK != 0:
-            mz += _base(z, H, 1, shape, mask_strides, RANK)
-        for part in tl.static_range(3):
-            if part == 1 or LEFT or (RIGHT and part == 0):
-                for m0 in range(starts[part], ends[part], BLOCK_M):
-                    sum_k, sum_v = _key_step(
-                        sum_k, sum_v, kx, vx, qz, gz, logsumexp + sums, delta + sums, mz, z, H, columns, start, m0, L,
-                        S, E, EV, shift, low, high, parameters, scale2, p, rescale, seed, offset, q_strides[RANK + 1],
-                        q_strides[RANK + 2], g_strides[RANK + 1], g_strides[RANK + 2], mask_strides[RANK + 1],
-                        mask_strides[RANK + 2], MASK, LEFT, RIGHT, SCORE, SCORE_GRAD, DROPOUT, part != 1, ACC,
-                        PRECISION, BLOCK_M, BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE,
-                    )  # fmt: skip
+    z = y * GROUP
+    q += _base(z, H, 1, shape, q_strides, RANK)
+    g += _base(z, H, 1, shape, g_strides, RANK)
+    if MASK != 0:
+        mask += _base(z, H, 1, shape, mask_strides, RANK)
+    logsumexp += at
+    delta += at
+    for part in tl.static_range(3):
+        if part == 1 or LEFT or (RIGHT and part == 0):
+            # All heads' steps are one loop: one within another would hold two loops' addresses in registers.
+            steps = tl.maximum(tl.cdiv(ends[part] - starts[part], BLOCK_M), 0)
+            for i in range(GROUP * steps):
+                h = i // steps if GROUP > 1 else 0
+                m0 = starts[part] + (i - h * steps) * BLOCK_M
+                head = tl.cast(h, tl.int64)
+                sums = head * (total if VARLEN else L)
+                sum_k, sum_v = _key_step(
+                    sum_k, sum_v, kx, vx, k, v, q + head * q_strides[RANK], g + head * g_strides[RANK],
+                    logsumexp + sums, delta + sums, mask + head * mask_strides[RANK] if MASK != 0 else mask, z + h, H,
+                    columns, start, m0, L, S, E, EV, shift, low, high, parameters, scale2, p, rescale, seed, offset,
+                    q_strides[RANK + 1], q_strides[RANK + 2], g_strides[RANK + 1], g_strides[RANK + 2],
+                    k_strides[RANK + 1], k_strides[RANK + 2], v_strides[RANK + 1], v_strides[RANK + 2],
+                    mask_strides[RANK + 1], mask_strides[RANK + 2], MASK, LEFT, RIGHT, SCORE, SCORE_GRAD, DROPOUT,
+                    part != 1, ACC, PRECISION, BLOCK_M, BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE, CHUNK, SPREAD,
+                )  # fmt: skip
     if VARLEN:
         to = k0 * (H // GROUP) + y % (H // GROUP)
         step = H // GROUP
@@ -693,10 +779,13 @@ def attention_grad(
 
         query_grad(QUERY_GRAD.choose(x.problem, x.q.device, query_grad, (dq,)), dq)
     if dk.size or dv.size:
+        gpu = hardware(x.q.device)
 
         def key_grad(config: Config, dk: DeviceArray, dv: DeviceArray) -> None:
             grid = (cdiv(x.S, config["BLOCK_N"]) * x.matrices // x.constants["GROUP"],)
-            launch(key_grad_kernel, grid, dk, dv, *shared, **config.launch, **constants)
+            threads = config.num_warps * gpu.warp_size
+            spread = max(threads // config["BLOCK_M"], 1) if gpu.family in ("cdna", "rdna") else 1
+            launch(key_grad_kernel, grid, dk, dv, *shared, SPREAD=spread, **config.launch, **constants)
 
         key_grad(KEY_GRAD.choose(x.problem, x.q.device, key_grad, (dk, dv)), dk, dv)
 

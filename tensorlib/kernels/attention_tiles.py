@@ -41,8 +41,8 @@ def _bucket(p: Problem) -> Problem:
     return p._replace(L=bucket(p.L), S=bucket(p.S), matrices=next_power_of_2(p.matrices), reach=reach)
 
 
-def _tile(m: int, n: int, warps: int, stages: int, p: Problem) -> Config:
-    return Config(warps, stages, BLOCK_M=min(m, fit(p.L)), BLOCK_N=min(n, fit(p.S)))
+def _tile(m: int, n: int, warps: int, stages: int, p: Problem, chunk: int = 0) -> Config:
+    return Config(warps, stages, BLOCK_M=min(m, fit(p.L)), BLOCK_N=min(n, fit(p.S)), CHUNK=chunk)
 
 
 def _default(p: Problem, gpu: Hardware, products: int) -> Config:
@@ -51,19 +51,17 @@ def _default(p: Problem, gpu: Hardware, products: int) -> Config:
     What runs before anything was measured. A step has 2 products forward, 3 for the gradient of queries, 4 for keys.
     """
     width, wide, backward = p.width, p.dtype.itemsize >= 4, products > 2
-    amd = gpu.family in ("cdna", "rdna")
+    amd, from_shared = gpu.family in ("cdna", "rdna"), gpu.target in _FROM_SHARED
     if gpu.family == "native":  # tiles of q, k, v and the scores in the first two caches
         side = 64 if width * p.dtype.itemsize <= 512 else 32
         return _tile(side, side, 1, 1, p)
+    chunk = 0
     if p.dtype.itemsize == 8:
         m, n, warps = 16, 16, 4
-    elif gpu.family == "rdna":  # 256 registers a lane, and products of float32 without a matrix unit
-        if wide or (width > 128 and backward):
-            m, n, warps = 16, 16, 8 if backward or width > 64 else 4
-        elif backward:  # operands lie in registers, twice on gfx1100: four of them, 128 wide, are all that it has
-            m, n, warps = (32, 32, 8) if width <= 64 else (32, 16, 8)
-        else:
-            m, n, warps = (64, 32, 4) if width <= 64 else (64, 16, 4) if width <= 128 else (64, 16, 8)
+    elif gpu.family == "rdna" and not wide:
+        m, n, warps, chunk = _rdna(p, gpu, products)
+    elif gpu.family == "rdna":  # products of float32 without a matrix unit, in 256 registers a lane
+        m, n, warps = 16, 16, 8 if backward or width > 64 else 4
     elif wide and (amd or p.precision != "ieee"):
         m, n, warps = (64, 32, 4) if width <= 64 else (32, 32, 4) if width <= 128 else (16, 16, 4)
     elif wide and width <= 64:  # no matrix unit: sums and operands both lie in registers
@@ -74,12 +72,18 @@ def _default(p: Problem, gpu: Hardware, products: int) -> Config:
         m, n, warps = 16, 16, 4
     elif width <= 64:
         m, n, warps = (64, 64, 4) if backward else (128, 64, 4)
-        if products == 4 and gpu.family == "nvidia" and gpu.target not in _FROM_SHARED and (p.mask or p.dropout):
-            n = 32  # operands lie in registers: what is added to the scores, or drawn for them, has no room beside
+        if gpu.family == "nvidia":
+            m, n, warps = _narrow(p, gpu, products)
     elif not backward:
         m, n, warps = (128, 64, 8) if width <= 128 else (64, 32, 8)
+        if width <= 128 and not (amd or from_shared) and (p.mask or p.dropout):
+            n = 32
+        if from_shared and gpu.target != "sm_90" and p.L <= 16:
+            warps = 4
     elif amd:  # with 4 warps of 64 lanes each has 512 registers
         m, n, warps = (32, 64, 4) if width <= 128 else (16, 32, 4)
+    elif width <= 128 and from_shared:  # of what a program owns, each four warps take 64 rows or more
+        m, n, warps = (128, 64, 8) if products == 3 else (32, 128, 8) if gpu.target == "sm_90" else (64, 128, 8)
     else:
         m, n, warps = (64, 64, 8) if width <= 128 else (32, 32, 8)
     stages = 1 if amd else 2
@@ -88,7 +92,44 @@ def _default(p: Problem, gpu: Hardware, products: int) -> Config:
         stages = 1 if width * p.dtype.itemsize > 1024 else stages
         if backward and wide and not amd and _rows_held(64, width * p.dtype.itemsize) > gpu.shared:
             m, n = (8, 16) if products == 3 else (16, 8)
-    return _tile(m, n, warps, stages, p)
+    return _tile(m, n, warps, stages, p, chunk)
+
+
+def _narrow(p: Problem, gpu: Hardware, products: int) -> tuple[int, int, int]:
+    """(m, n, warps) of heads up to 64 wide of half types on NVIDIA's.
+
+    Where operands lie in registers, what is added to the scores, or drawn for them, has little room beside.
+    """
+    mask, drawn = bool(p.mask), bool(p.dropout)
+    from_shared = gpu.target in _FROM_SHARED
+    if products == 2:
+        if mask and not from_shared:
+            return 128, 32, 8 if drawn else 4
+        return 128, 64, 8 if mask or drawn else 4
+    if gpu.target == "sm_90":
+        return (32 if products == 4 and mask and drawn else 64), 64, 4
+    if from_shared:  # a matrix unit takes 128 rows of what a program owns
+        return (128, 64, 8) if products == 3 else (64, 128, 8)
+    return (64, 32, 4) if mask or drawn else (64, 64, 4) if products == 3 else (64, 128, 8)
+
+
+def _rdna(p: Problem, gpu: Hardware, products: int) -> tuple[int, int, int, int]:
+    """(m, n, warps, features at a time) of half types on RDNA: 16 rows a warp of what a program owns, 256 registers.
+
+    Operands lie in registers, on RDNA3 (gfx11) twice, from 128 features on in chunks: a chunk of what a program owns
+    is loaded again in every step, which the first cache answers. 0: all of them, once.
+    """
+    width, extra = p.width, bool(p.mask or p.dropout)
+    if gpu.target.startswith("gfx12") and width <= 128 and products < 4:  # each operand once
+        return (64, 32 if width <= 64 else 16, 4, 0) if products == 2 else (32, 32 if width <= 64 else 16, 8, 0)
+    if products == 2:
+        n = 32 if width <= 64 or (width <= 128 and not extra) else 16
+        return 64, n, 4 if width <= 128 else 8, 64 if width > 64 else 0
+    if products == 3:
+        return 64, 16, 4 if width <= 128 else 8, 64 if width > 64 or extra else 0
+    if gpu.target.startswith("gfx12"):
+        return (32, 32, 8, 0) if width <= 64 else (16, 32, 4, 64)
+    return 16, 64 if width <= 128 else 32, 4 if width <= 64 and not p.dropout else 8, 64
 
 
 def fits(features: int, itemsize: int, device: Device, backward: bool) -> bool:
@@ -115,8 +156,9 @@ def _rows_held(rows: int, nbytes: int) -> int:
 
 _WIDEST = 2048  # bytes of a head: beyond, sums spill whatever the tile, and take minutes to compile
 _SIZES = (
-    (16, 16, 4), (32, 32, 4), (32, 64, 4), (64, 16, 4), (64, 32, 4), (64, 32, 8), (64, 64, 4), (64, 64, 8),
-    (64, 128, 8), (128, 32, 4), (128, 32, 8), (128, 64, 4), (128, 64, 8), (128, 128, 8),
+    (16, 16, 4), (16, 32, 4), (16, 64, 4), (16, 64, 8), (32, 32, 4), (32, 64, 4), (32, 128, 8), (64, 16, 4),
+    (64, 32, 4), (64, 32, 8), (64, 64, 4), (64, 64, 8), (64, 128, 8), (128, 32, 4), (128, 32, 8), (128, 64, 4),
+    (128, 64, 8), (128, 128, 8),
 )  # fmt: skip
 
 
@@ -132,6 +174,8 @@ def _candidates(p: Problem, gpu: Hardware, products: int) -> list[Config]:
         if sums / (warps * gpu.warp_size) <= 0.75 * held:
             for stages in (1, 2) if gpu.family != "nvidia" else (2, 3, 4) if p.width <= 64 else (1, 2, 3):
                 found.append(_tile(m, n, warps, stages, p))
+            if gpu.family == "rdna" and p.dtype.itemsize == 2:
+                found.append(_tile(m, n, warps, 1, p, 64))
     return found
 
 

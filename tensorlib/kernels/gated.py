@@ -9,6 +9,7 @@ from tensorlib.kernels.indexing import contiguous
 from tensorlib.kernels.pointwise import collapse
 from tensorlib.kernels.reduction import compute_dtype
 from tensorlib.runtime.compiler import Jit, jit
+from tensorlib.runtime.hardware import vector_warps
 from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 
 if TYPE_CHECKING:
@@ -59,4 +60,5 @@ def gated_grad(
     launch(
         gated_grad_kernel, (M * cdiv(N, block),), dx, dy, *given, N, *steps, ACTIVATION=activation,
         DERIVATIVE=derivative, COMPUTE=compute_dtype(g.dtype), WIDE=max(reach, g.size + block) >= 1 << 31, BLOCK=block,
+        num_warps=vector_warps(g.device, block, g.itemsize),
     )  # fmt: skip

@@ -79,7 +79,7 @@ def _chunks(
             cross_entropy_row_kernel, (x.shape[0],), losses[here], None if weights is None else weights[here], None,
             scores, target[here], weight, None if grad is None else grad[here], C, C, 1, 1, ignore_index,
             number(label_smoothing, acc), number(z_loss, acc), SMOOTH=label_smoothing != 0, Z=z_loss != 0,
-            GRAD=bool(wanted), ACC=acc, **row_blocks(C, acc, input.device),
+            GRAD=bool(wanted), ACC=acc, **row_blocks(scores, C, 1, C, acc),
         )  # fmt: skip
         if g_input is not None:
             matmul.product(g_input[here], scores, linear_weight)

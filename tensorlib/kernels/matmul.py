@@ -457,7 +457,8 @@ class _Product:
             layout += f"/{b.dtype}"
         if TILE in self.extra.modes:
             layout += "+"
-        self.problem = Problem(self.M, self.N, self.K, self.matrices, a.dtype, self.how, layout)
+        how = "sums" if self.slow_sums else self.how
+        self.problem = Problem(self.M, self.N, self.K, self.matrices, a.dtype, how, layout)
         if self.gpu.target in _NO_E4M3:
             a, b = (x.view(np.uint8) if x.dtype == _FLOAT8[0] else x for x in (a, b))
         self.a, self.b = a, b
@@ -541,12 +542,14 @@ def add_parts(
 ) -> None:  # fmt: skip
     """out = the epilogue of the sums over the second dimension of partial sums (batch, parts, M, N)."""
     matrices, split, M, N = sums.shape
+    gpu = hardware(out.device)
+    lanes = 128 if gpu.on_host else 4 * gpu.warp_size
     n = min(next_power_of_2(N), 256)
-    m = min(next_power_of_2(M), max(1, 512 // n))
+    m = min(next_power_of_2(M), max(1, 4 * lanes // n))  # 16 bytes a lane
     launch(
         split_k_sum_kernel, (cdiv(M, m) * cdiv(N, n) * matrices,), out, before, sums, extra.extras, M, N,
         batch_shape, extra.strides, SPLIT_K=split, WIDE=max(M * N, extra.span) + m * n >= 1 << 31, BLOCK_M=m,
-        BLOCK_N=n, num_warps=4 if m * n >= 512 else 1, **(storing or _storing()),
+        BLOCK_N=n, num_warps=4 if m * n >= 4 * lanes else 1, **(storing or _storing()),
     )  # fmt: skip
 
 

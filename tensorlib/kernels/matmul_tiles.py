@@ -29,7 +29,7 @@ class Problem(NamedTuple):
     K: int
     batch: int
     dtype: np.dtype[Any]
-    precision: str
+    precision: str  # of float32; "sums" where those of float8 products are to be in float32
     layout: str  # of a and b: see `layout`; of a b of another dtype, that too: "rc/int8"; "+": a third matrix is read
 
 
@@ -252,6 +252,32 @@ _MAPPED, _APART = (-30.0, 0.5), (-50.0, 1.0)
 _UNPROVEN = 1.25
 
 
+_SPILLED = 1.5  # how much slower, by guess, a tile is whose sums do not all stay in registers
+
+
+def _spills(config: Config, p: Problem, gpu: Hardware) -> bool:
+    """Whether Triton 3.9 compiles a large tile to spills (bench/kernels.py), where the sums alone do not tell it."""
+    m, n, k, split = (config.constants.get(name, 1) for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "SPLIT_K"))
+    threads = config.num_warps * gpu.warp_size
+    added, odd_rows = p.layout.endswith("+"), p.N % 8 != 0  # an epilogue that reads a tile; stores of single elements
+    unaligned = [x.isupper() or x == "s" for x in p.layout[:2]]
+    if gpu.family == "cdna":  # eight warps of 256 registers, half of which hold the sums
+        if m * n < 256 * 256 or p.dtype.itemsize != 2:
+            return False
+        return (k > 32 or split > 1 or added) if gpu.target == "gfx950" else odd_rows or (k > 32 and any(unaligned))
+    sums = m * n / threads
+    if gpu.family == "rdna":
+        return sums >= 128 and (added or p.dtype.itemsize == 1)
+    if p.dtype.itemsize > 2:
+        return gpu.target == "sm_80" and p.precision == "ieee" and sums >= 64 and k >= 32
+    if sums >= 128 and (added or p.precision == "sums"):
+        return True
+    if p.dtype.itemsize == 1 and p.dtype.kind != "i" and not gpu.float8:  # converted in registers
+        return (m + n) * k / threads > 128
+    # What is not aligned comes to shared memory through registers, an element at a time.
+    return (m * unaligned[0] + n * unaligned[1]) * k / threads > 48
+
+
 def cost(config: Config, p: Problem, gpu: Hardware) -> Estimate:
     """What a configuration costs: `hardware.product_cost`, with the second kernel of a product that is cut along K."""
     if is_vector(config):
@@ -266,8 +292,12 @@ def cost(config: Config, p: Problem, gpu: Hardware) -> Estimate:
         gpu, sizes, p.dtype, p.precision, tiles * split, cdiv(cdiv(p.K, sizes.k), split), elements * p.dtype.itemsize,
         extra_cycles=saved, persistent=mapped, hidden=hidden,
     )  # fmt: skip
+    if _spills(config, p, gpu):
+        found = found._replace(seconds=found.seconds * _SPILLED)
     if mapped:
         staged = sizes.m * sizes.n * p.dtype.itemsize // (2 if config["SUBTILE"] else 1)  # the result, on its way out
+        if p.layout.endswith("+"):  # and what is added to it, on its way in
+            staged += 4 * sizes.m * sizes.n
         return found._replace(shared=found.shared + staged, seconds=found.seconds * _UNPROVEN)
     if p.layout.endswith("+") and gpu.family in ("cdna", "rdna"):  # it comes into the sums' places by shared memory
         found = found._replace(shared=max(found.shared, sizes.m * sizes.n * p.dtype.itemsize))

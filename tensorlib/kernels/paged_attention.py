@@ -236,7 +236,7 @@ def paged_attention(
     block_m = min(fit(max_q * group), 64 if wide <= 256 else 32 if wide <= 512 else 16)
     block_n = 64 if wide <= 256 else 32 if wide <= 1024 else 16
     if gpu.family == "rdna":
-        block_m, block_n = min(block_m, 32), min(block_n, 32)
+        block_m, block_n = min(block_m, 32), min(block_n, 16 if gpu.target.startswith("gfx11") and wide > 128 else 32)
     tiles = cdiv(max_q * group, block_m)
     programs = tiles * sequences * kv_heads
     parts = num_splits or splits(programs, block_table.shape[1] * page, query.device)

@@ -23,7 +23,7 @@ from tensorlib.kernels.pointwise import collapse
 from tensorlib.kernels.rows import sized
 from tensorlib.runtime.autotune import Config, Tunable
 from tensorlib.runtime.compiler import Jit, jit
-from tensorlib.runtime.hardware import Estimate, Hardware, hardware, stream_cost
+from tensorlib.runtime.hardware import Estimate, Hardware, hardware, stream_cost, vector_warps
 from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def reduce_kernel(
     state = _fill((BLOCK_M, BLOCK_N), INIT, TYPES)
     first = start
     if PEEL:
-        first = start + (stop - start) // BLOCK_N * BLOCK_N
+        first = start + tl.maximum(stop - start, 0) // BLOCK_N * BLOCK_N
         every = tl.full((BLOCK_M, BLOCK_N), 1, tl.int1)
         for at in range(start, first, BLOCK_N):
             t = (at - start) // BLOCK_N
@@ -643,6 +643,8 @@ def reduce(
     def run(config: Config, *outs: DeviceArray) -> None:
         block_m, block_n = config["BLOCK_M"], config["BLOCK_N"]
         splits, chunk = _split(problem, config, gpu)
+        if splits > 1 and M == 1 and not gpu.on_host:  # what is left of 16 has nothing to add: vectors for who sums up
+            splits = cdiv(splits, 16) * 16
         partial = outs if splits == 1 else tuple(empty((splits, M), t, outs[0].device) for t in types)
         launch(
             reduce_kernel, (cdiv(M, block_m), splits), tuple(partial), tuple(inputs), M, N, chunk, N, number,
@@ -660,12 +662,13 @@ def reduce(
         else:
             block_m = min(next_power_of_2(M), 32)
             block_n = min(next_power_of_2(splits), TILE // 2 // block_m)
+        warps = vector_warps(outs[0].device, block_m * block_n, types[0].itemsize)
         launch(
             reduce_kernel, (cdiv(M, block_m), 1), tuple(outs), partial, M, splits, splits, N, number,
             (M,), (((1,) if M > 1 else (0,)),) * k, (splits,), ((M,),) * k,
             map_fn=_MAP_STATE[k - 1], finish=reduction.finish, step=None, COMPUTE=types, KEPT=1, REDUCED=1,
             INNER=False, UNIT=1, UNITS=(1,) * k, VARIES=(True,) * k, PEEL=False, **common, BLOCK_M=block_m,
-            BLOCK_N=block_n,
+            BLOCK_N=block_n, num_warps=warps,
         )  # fmt: skip
 
     run(REDUCE.choose(problem, inputs[0].device, run, tuple(outs)), *outs)

@@ -27,6 +27,7 @@ from tensorlib.kernels.reduction import (
     strided,
 )
 from tensorlib.runtime.compiler import Jit, jit
+from tensorlib.runtime.hardware import vector_warps
 from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 
 if TYPE_CHECKING:
@@ -226,10 +227,11 @@ def scan(
         )  # fmt: skip
         states = tuple(empty((M, parts), t, outs[0].device) for t in types)
         k = len(types)
+        row = min(next_power_of_2(parts), 1024)
         launch(
             scan_kernel, (M, 1), states, totals, (), M, parts, parts, (M,), ((parts,),) * k, (1,) * k, (parts,), 1,
             map_fn=_MAP_STATE[k - 1], PICK=tuple(range(k)), COMPUTE=types, KEPT=1, TOTALS=False, CARRIES=False,
-            BLOCK_M=1, BLOCK_N=min(next_power_of_2(parts), 1024), **common,
+            BLOCK_M=1, BLOCK_N=row, num_warps=vector_warps(outs[0].device, row, types[0].itemsize), **common,
         )  # fmt: skip
     launch(
         scan_kernel, (programs, parts), tuple(outs), tuple(inputs), states, M, N, chunk,

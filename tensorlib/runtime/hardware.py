@@ -173,6 +173,11 @@ def hardware(device: Device) -> Hardware:
     return found[1]
 
 
+def vector_warps(device: Device, elements: int, itemsize: int, most: int = 4) -> int:
+    """Warps of a program of so many elements, ``most`` or as many as leave every lane 16 bytes of them."""
+    return max(1, min(most, elements * itemsize // (16 * hardware(device).warp_size)))
+
+
 # ------------------------------------------------------------------------------------------------- a tile of a product
 
 

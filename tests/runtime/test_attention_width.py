@@ -11,6 +11,7 @@ from tensorlib.kernels import attention
 from tensorlib.nn import functional as F
 from tensorlib.runtime import compiler, hardware
 from tensorlib.runtime.autotune import Config
+from tensorlib.runtime.hardware import nominal
 
 TARGETS = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_120", "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201")
 KERNELS = (attention.attention_kernel, attention.query_grad_kernel, attention.key_grad_kernel)
@@ -93,20 +94,29 @@ def test_with_all_scores_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None
     assert tl.allclose(again.cpu(), grouped.cpu(), atol=1e-5)
 
 
-def test_tiles_of_eight_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the gradients of the widest heads are computed in where shared memory is small."""
+@pytest.mark.parametrize(
+    "forward, queries, keys, target",
+    [(None, (8, 16, 0), (16, 8, 0), "sm_90"), ((16, 32, 16), (16, 16, 16), (16, 32, 16), "gfx1100")],
+)
+def test_other_tiles(
+    forward: Any, queries: Any, keys: Any, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Eight rows: the widest heads' gradients where shared memory is small. Features in chunks, log-sums by way of
+    shared memory: what RDNA has."""
     tl.manual_seed(0)
-    given = [tl.randn(1, 2, n, 20, requires_grad=True) for n in (37, 45, 45)]
+    given = [tl.randn(1, n, m, 20, requires_grad=True) for n, m in ((4, 37), (2, 45), (2, 45))]
 
-    def gradients(device: str) -> list[tl.Tensor]:
+    def results(device: str) -> list[tl.Tensor]:
         leaves = [t.detach().to(device).requires_grad_() for t in given]
-        out = F.scaled_dot_product_attention(*leaves, is_causal=True)
-        return [g.cpu() for g in tl.autograd.grad(out.square().sum(), leaves)]
+        out = F.scaled_dot_product_attention(*leaves, is_causal=True, enable_gqa=True)
+        return [out.detach().cpu(), *(g.cpu() for g in tl.autograd.grad(out.square().sum(), leaves))]
 
-    plain = gradients("cpu")
-    for tunable, m, n in ((attention.QUERY_GRAD, 8, 16), (attention.KEY_GRAD, 16, 8)):
-        config = Config(4, 1, BLOCK_M=m, BLOCK_N=n)
-        monkeypatch.setattr(tunable, "choose", lambda *_, config=config: config)
+    plain = results("cpu")
+    for tunable, tile in ((attention.ATTENTION, forward), (attention.QUERY_GRAD, queries), (attention.KEY_GRAD, keys)):
+        if tile is not None:
+            config = Config(4, 1, BLOCK_M=tile[0], BLOCK_N=tile[1], CHUNK=tile[2])
+            monkeypatch.setattr(tunable, "choose", lambda *_, config=config: config)
+    monkeypatch.setattr(attention, "hardware", lambda _: nominal(target))
     for device in ("interpret", "native"):
-        for mine, theirs in zip(gradients(device), plain, strict=True):
+        for mine, theirs in zip(results(device), plain, strict=True):
             assert tl.allclose(mine, theirs, atol=2e-5), device
