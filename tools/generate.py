@@ -228,6 +228,8 @@ def namespace_stub(space: str) -> str:
         late = ", ".join(f"{n} as {n}" for n in tensorlib.linalg._LATE)
         extra = f"from tensorlib.array_api.linalg import {late}\n"
         extra += "from tensorlib.errors import LinAlgError as LinAlgError\n"
+    if space == "functional":
+        extra = "from tensorlib.ops.scaled_products import ScalingType as ScalingType, SwizzleType as SwizzleType\n"
     lines = [HEAD, IMPORTS, "from tensorlib import Tensor\n" + extra + "\n" + NUMBER]
     for m in made():
         for n in sorted(names_in(m, space)):

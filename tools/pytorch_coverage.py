@@ -61,8 +61,7 @@ _absent(
     "quantised tensors and integers of fewer than 8 bits",
     """torch.*quantize* torch.q?int* torch.qint* torch.bit torch.bits* torch.int? torch.uint?
     torch.Tensor.q_* torch.Tensor.qscheme torch.Tensor.int_repr
-    torch.float4_e2m1fn_x2 torch.nn.functional.scaled_*
-    torch.nn.functional.ScalingType torch.nn.functional.SwizzleType""",
+    torch.float4_e2m1fn_x2""",
 )
 _absent("float8 formats that NVIDIA's and AMD's current matrix units do not share",
         "torch.float8_e4m3fnuz torch.float8_e5m2fnuz torch.float8_e8m0fnu")  # fmt: skip
@@ -90,9 +89,7 @@ _absent(
 )
 _absent(
     "deprecated by PyTorch in favour of another name that is here",
-    """torch.nn.init.constant torch.nn.init.dirac torch.nn.init.eye torch.nn.init.kaiming_normal
-    torch.nn.init.kaiming_uniform torch.nn.init.normal torch.nn.init.orthogonal torch.nn.init.sparse
-    torch.nn.init.uniform torch.nn.init.xavier_normal torch.nn.init.xavier_uniform torch.Tensor.resize
+    """torch.Tensor.resize
     torch.Tensor.resize_as torch.Tensor.volatile torch.testing.assert_allclose torch.autograd.Function.saved_variables
     torch.autograd.NestedIOFunction torch.autograd.function.NestedIOFunction torch.autograd.function.InplaceFunction
     torch.autograd.gradcheck.get_numerical_jacobian torch.cuda.memory_cached
@@ -100,7 +97,7 @@ _absent(
 )
 _absent(
     "typed storages: a tensor's memory is reached through numpy() or DLPack, its address by untyped_storage()",
-    """torch.is_storage torch.Tensor.storage torch.Tensor.storage_type torch.from_file
+    """torch.is_storage torch.Tensor.storage_type torch.from_file
     torch.Tensor.const_data_ptr torch.Tensor.share_memory_ torch.nn.Module.share_memory torch.Tensor.is_distributed""",
 )
 _absent("named dimensions", "torch.Tensor.name")
@@ -138,21 +135,41 @@ _absent(
     "cuDNN's, cuBLAS's and MKL's own switches: none of them is used",
     "torch.backends.cuda.* torch.backends.cudnn.* torch.backends.mkl.verbose",
 )
-_absent("the rarer distributions, and transforms of distributions", "torch.distributions.*")
 _absent("nothing is compiled to TorchScript: what its decorators mark runs as Python", "torch.jit.*")
-_absent("the profiler", "torch.profiler.* torch.autograd.profiler.*")
+_absent(
+    "what steers PyTorch's own profiling libraries: the profiler is the library's own",
+    "torch.profiler.* torch.autograd.profiler.*",
+)
 _absent(
     "attention has one implementation a device",
     """torch.nn.attention.activate_flash_attention_impl torch.nn.attention.current_flash_attention_impl
     torch.nn.attention.list_flash_attention_impls torch.nn.attention.register_flash_attention_impl
     torch.nn.attention.restore_flash_attention_impl""",
 )
-_absent("deprecated by PyTorch: func.functional_call", "torch.nn.utils.stateless.functional_call")
-_absent("window functions of SciPy's kind: scipy.signal.windows and from_numpy", "torch.signal.windows.*")
-_absent("tests here draw their inputs from the declarations' samples", "torch.testing.make_tensor")
 _absent("data pipes, deprecated by PyTorch", "torch.utils.data.IterDataPipe torch.utils.data.MapDataPipe")
-_absent("pruning", "torch.nn.utils.prune.*")
 _absent("randomised eigensolver", "torch.lobpcg")
+
+
+#: What programs meet besides single names, found by running public programs and PyTorch's own tests: what, here.
+PROGRAMS: dict[str, str] = {
+    'device "meta", fake tensors': "absent: models are made where their numbers are; `nn.utils.skip_init` draws none",
+    "`save` of a module or another object": "refused: `state_dict()` is what is saved, and `load` never unpickles; "
+    "`weights_only=False` is taken and allows no more",
+    "sparse gradients (`sparse=True` of embeddings, `sparse_grad`)": "the argument is taken, the gradient is dense",
+    "`__torch_function__`, `__torch_dispatch__`, `torch.library`, `torch.ops.aten`": "absent: operators are declared "
+    "with tensorlib.op",
+    "a second `backward` through a graph that keeps no values, as of `a + b`": "refused without `retain_graph=True`, "
+    "where PyTorch refuses only if values were freed",
+    "writing one element of an expanded tensor": "refused: its memory is shared by others",
+    "strides of `channels_last`": "`contiguous(memory_format=)` gives the numbers; memory stays in the dims' order",
+    "`grad_fn._saved_*`, `torch._C`, `torch._dynamo` and other private names": "absent, but for `torch._utils`' "
+    "flattening, `torch._foreach_*` and hooks of all modules",
+    "samples of gamma, Dirichlet and beta": "their gradients are by implicit reparameterisation of gammas; PyTorch's "
+    "of Dirichlet is another unbiased one",
+    "`profiler`": "times are the host's, from the end of one operator to the end of the next",
+    "`autograd.Function` on integers": "outputs of integer dtypes never require grad",
+    "`torch.distributed`": "one process; collectives with `async_op=True` give a Work that is done",
+}
 
 
 class Name(NamedTuple):
@@ -314,6 +331,8 @@ own or that of an operator it calls; on a GPU it raises an error that names `.cp
             lines.append(f"\n{_wrapped(f'**Absent** ({reason})', chosen)}\n")
     lines.append("\n## Absent as a whole\n\n| part | reason |\n|---|---|\n")
     lines.extend(f"| `{'`, `'.join(part.split(', '))}` | {reason} |\n" for part, reason in PARTS.items())
+    lines.append("\n## What programs meet\n\n| what | here |\n|---|---|\n")
+    lines.extend(f"| {what} | {here} |\n" for what, here in PROGRAMS.items())
     lines.append("\n## What differs on purpose\n\n| operators | what | reason |\n|---|---|---|\n")
     for (who, category, _), reason in INTENDED.items():
         shown = "all" if who == "*" else ", ".join(f"`{n}`" for n in who.split())

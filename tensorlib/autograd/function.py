@@ -61,7 +61,9 @@ class FunctionCtx:
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
-        """The tensors given to ``save_for_backward``. AutogradError once freed, or if one was written in place."""
+        """The tensors given to ``save_for_backward``, with their history: a leaf is itself, and backward may ask for a
+        gradient by it. AutogradError once freed, or if one was written in place.
+        """
         if self._node is not None and self._node.saved is None:
             raise AutogradError(
                 f"{type(self).__name__}: Trying to backward through the graph a second time: its saved tensors were "
@@ -75,7 +77,7 @@ class FunctionCtx:
                 out.append(None)
                 continue
             history = (self._node, origin) if type(origin) is int else origin
-            out.append(unpack(self._node, "saved tensor", kept, with_history(history) if self._create else None))
+            out.append(unpack(self._node, "saved tensor", kept, with_history(history)))
         return tuple(out)
 
 
@@ -214,6 +216,13 @@ class Function:
         try:
             value, ctx = cls._run(tuple(primals), kwargs)
             ctx._to_save = ctx._for_forward or ctx._to_save
+            if ctx._materialize:
+                tangents = [
+                    zeros(p._array.shape, p._array.dtype, _array.device_of(p._array))
+                    if t is None and isinstance(p, Tensor)
+                    else t
+                    for t, p in zip(tangents, primals, strict=True)
+                ]
             pushed = cls.jvp(ctx, *tangents)
         finally:
             state.active, modes.grad = before, grad

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tensorlib import random
+from tensorlib._autocast import Autocast
 from tensorlib._core import Tensor, listening, modes, wrap
 from tensorlib.errors import AutogradError
 
@@ -41,6 +42,8 @@ class _Frame:
     ) -> None:
         self.function, self.args, self.kwargs = function, args, kwargs
         self.rng = random.get_rng_state() if preserve_rng_state else None
+        a = modes.autocast
+        self.autocast = None if a is None else Autocast(a.cpu, a.gpu, a.caching, {})
         self.count = 0
         self.early_stop = early_stop
         self.again: list[Any] | None = None
@@ -76,6 +79,7 @@ class _Frame:
 
         now = random.get_rng_state()
         before, modes.grad = modes.grad, True
+        autocast, modes.autocast = modes.autocast, self.autocast
         if self.rng is not None:
             random.set_rng_state(self.rng)
         try:
@@ -84,7 +88,7 @@ class _Frame:
         except _Done:
             pass
         finally:
-            modes.grad = before
+            modes.grad, modes.autocast = before, autocast
             if self.rng is not None:
                 random.set_rng_state(now)
         self.again = found

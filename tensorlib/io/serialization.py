@@ -95,16 +95,11 @@ def load(
 
     map_location: where the tensors go: a device, its name, a dictionary of names, or a function (tensor, name of the
     device it was saved on) -> tensor, device or None. mmap: read by memory map, when an element is first used; needs a
-    path, and the file must stay as it is. weights_only: True is what happens; ValueError for False.
+    path, and the file must stay as it is. weights_only: False allows no more than True.
 
     CheckpointError for a file that is damaged, of another format, or holds more than can be loaded;
     CheckpointNotFoundError, which is also a FileNotFoundError, for a file that is missing.
     """
-    if weights_only is False:
-        raise ValueError(
-            "load: weights_only=False: expected True: objects are never unpickled, as that runs code of the file. Load "
-            "the checkpoint with the library that wrote it and save its state_dict()"
-        )
     placement = Placement(map_location)
     if isinstance(f, (str, os.PathLike)):
         try:

@@ -16,8 +16,10 @@ from tensorlib.ops import empty_like, randperm, where
 from tensorlib.ops import tensor as _tensor
 
 __all__ = [
-    "calculate_gain", "constant_", "dirac_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_",
-    "orthogonal_", "sparse_", "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_",
+    "calculate_gain", "constant", "constant_", "dirac", "dirac_", "eye", "eye_", "kaiming_normal", "kaiming_normal_",
+    "kaiming_uniform", "kaiming_uniform_", "normal", "normal_", "ones_", "orthogonal", "orthogonal_", "sparse",
+    "sparse_", "trunc_normal_", "uniform", "uniform_", "xavier_normal", "xavier_normal_", "xavier_uniform",
+    "xavier_uniform_", "zeros_",
 ]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -242,3 +244,32 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any =
     for column in range(columns):
         tensor[randperm(rows)[:zeros], column] = 0
     return tensor
+
+
+def _renamed(fn: F) -> F:
+    """PyTorch's name without the underscore, of before the functions were told to work in place."""
+    new = fn.__name__
+    old = new.removesuffix("_")
+
+    @wraps(fn)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        warnings.warn(
+            f"`nn.init.{old}` is now deprecated in favor of `nn.init.{new}`.", FutureWarning, stacklevel=2
+        )
+        return fn(*args, **kwargs)
+
+    call.__name__ = call.__qualname__ = old
+    return call  # type: ignore[return-value]
+
+
+constant = _renamed(constant_)
+dirac = _renamed(dirac_)
+eye = _renamed(eye_)
+kaiming_normal = _renamed(kaiming_normal_)
+kaiming_uniform = _renamed(kaiming_uniform_)
+normal = _renamed(normal_)
+orthogonal = _renamed(orthogonal_)
+sparse = _renamed(sparse_)
+uniform = _renamed(uniform_)
+xavier_normal = _renamed(xavier_normal_)
+xavier_uniform = _renamed(xavier_uniform_)

@@ -8,6 +8,7 @@ In a plugin's tests::
 """
 
 from tensorlib.testing.compare import CheckError, assert_close
+from tensorlib.testing.creation import make_tensor
 from tensorlib.testing.derive import Check, checks
 
-__all__ = ["Check", "CheckError", "assert_close", "checks"]
+__all__ = ["Check", "CheckError", "assert_close", "checks", "make_tensor"]

@@ -11,10 +11,13 @@ from typing import Any
 from tensorlib._core import Tensor
 from tensorlib.errors import UnsupportedError
 
-__all__ = ["ReduceOp", "all_gather", "all_gather_object", "all_reduce", "barrier", "broadcast", "broadcast_object_list",
-           "destroy_process_group", "gather", "get_backend", "get_rank", "get_world_size", "init_process_group",
-           "is_available", "is_initialized", "is_nccl_available", "is_torchelastic_launched", "reduce",
-           "scatter"]  # fmt: skip
+__all__ = [
+    "ProcessGroup", "ReduceOp", "Work", "all_gather", "all_gather_into_tensor", "all_gather_object",
+    "all_reduce", "barrier", "broadcast", "broadcast_object_list", "destroy_process_group", "gather",
+    "get_backend", "get_rank", "get_world_size", "group", "init_process_group", "is_available",
+    "is_gloo_available", "is_initialized", "is_mpi_available", "is_nccl_available", "is_torchelastic_launched",
+    "new_group", "reduce", "reduce_scatter_tensor", "scatter",
+]  # fmt: skip
 
 _backend: list[str] = []
 
@@ -23,6 +26,54 @@ class ReduceOp:
     """What ``all_reduce`` does with the tensors of all processes; of one process's they all give that tensor."""
 
     SUM, AVG, PRODUCT, MIN, MAX = "sum", "avg", "product", "min", "max"
+
+
+class ProcessGroup:
+    """The group of one process."""
+
+    def rank(self) -> int:
+        """0."""
+        return 0
+
+    def size(self) -> int:
+        """1."""
+        return 1
+
+
+class Work:
+    """What a collective with ``async_op`` gives: it is done."""
+
+    def wait(self, timeout: Any = None) -> bool:
+        """True at once."""
+        return True
+
+    def is_completed(self) -> bool:
+        """True."""
+        return True
+
+
+class group:
+    """The group of all processes under PyTorch's name."""
+
+    WORLD = ProcessGroup()
+
+
+def new_group(ranks: Any = None, timeout: Any = None, backend: Any = None, **_: Any) -> ProcessGroup:
+    """A group of this process. ValueError for others' ranks."""
+    _group()
+    if any(r != 0 for r in ranks or ()):
+        raise ValueError(f"new_group: ranks {list(ranks)}: expected [0]: there is one process")
+    return ProcessGroup()
+
+
+def is_gloo_available() -> bool:
+    """False: there is no communication backend."""
+    return False
+
+
+def is_mpi_available() -> bool:
+    """False: there is no communication backend."""
+    return False
 
 
 def is_available() -> bool:
@@ -75,9 +126,10 @@ def init_process_group(
     _backend.append(backend or "gloo")
 
 
-def _group() -> None:
+def _group(async_op: bool = False) -> Work | None:
     if not _backend:
         raise ValueError("Default process group has not been initialized, please make sure to call init_process_group.")
+    return Work() if async_op else None
 
 
 def destroy_process_group(group: Any = None) -> None:
@@ -104,24 +156,26 @@ def get_world_size(group: Any = None) -> int:
     return 1
 
 
-def barrier(group: Any = None, async_op: bool = False, device_ids: Any = None) -> None:
+def barrier(group: Any = None, async_op: bool = False, device_ids: Any = None) -> Work | None:
     """Wait for nobody."""
-    _group()
+    return _group(async_op)
 
 
-def all_reduce(tensor: Tensor, op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False) -> None:
+def all_reduce(tensor: Tensor, op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False) -> Work | None:
     """The tensor stays: it is the sum, mean, product and extremum of itself."""
-    _group()
+    return _group(async_op)
 
 
-def reduce(tensor: Tensor, dst: int = 0, op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False) -> None:
+def reduce(
+    tensor: Tensor, dst: int = 0, op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False
+) -> Work | None:
     """The tensor stays."""
-    _group()
+    return _group(async_op)
 
 
-def broadcast(tensor: Tensor, src: int = 0, group: Any = None, async_op: bool = False) -> None:
+def broadcast(tensor: Tensor, src: int = 0, group: Any = None, async_op: bool = False) -> Work | None:
     """The tensor stays."""
-    _group()
+    return _group(async_op)
 
 
 def broadcast_object_list(object_list: list[Any], src: int = 0, group: Any = None, device: Any = None) -> None:
@@ -129,10 +183,11 @@ def broadcast_object_list(object_list: list[Any], src: int = 0, group: Any = Non
     _group()
 
 
-def all_gather(tensor_list: list[Tensor], tensor: Tensor, group: Any = None, async_op: bool = False) -> None:
+def all_gather(tensor_list: list[Tensor], tensor: Tensor, group: Any = None, async_op: bool = False) -> Work | None:
     """``tensor`` is written into the one tensor of the list."""
-    _group()
+    work = _group(async_op)
     tensor_list[0].copy_(tensor)
+    return work
 
 
 def all_gather_object(object_list: list[Any], obj: Any, group: Any = None) -> None:
@@ -143,17 +198,37 @@ def all_gather_object(object_list: list[Any], obj: Any, group: Any = None) -> No
 
 def gather(
     tensor: Tensor, gather_list: list[Tensor] | None = None, dst: int = 0, group: Any = None, async_op: bool = False
-) -> None:
+) -> Work | None:
     """``tensor`` is written into the one tensor of the list."""
-    _group()
+    work = _group(async_op)
     if gather_list:
         gather_list[0].copy_(tensor)
+    return work
 
 
 def scatter(
     tensor: Tensor, scatter_list: list[Tensor] | None = None, src: int = 0, group: Any = None, async_op: bool = False
-) -> None:
+) -> Work | None:
     """The list's one tensor is written into ``tensor``."""
-    _group()
+    work = _group(async_op)
     if scatter_list:
         tensor.copy_(scatter_list[0])
+    return work
+
+
+def all_gather_into_tensor(
+    output_tensor: Tensor, input_tensor: Tensor, group: Any = None, async_op: bool = False
+) -> Work | None:
+    """``input_tensor`` is written into ``output_tensor``."""
+    work = _group(async_op)
+    output_tensor.copy_(input_tensor.reshape(output_tensor.shape))
+    return work
+
+
+def reduce_scatter_tensor(
+    output: Tensor, input: Tensor, op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False
+) -> Work | None:
+    """``input`` is written into ``output``."""
+    work = _group(async_op)
+    output.copy_(input.reshape(output.shape))
+    return work
