@@ -727,7 +727,7 @@ def _compile(op: Op, full: bool) -> None:
     chosen = kernels.representatives(op)
     if not chosen:
         raise CheckError(f"{op.name}: no sample launches a kernel")
-    kernels.compile_for(op, list(kernels.product(op) if full else kernels.latin(op)), chosen)
+    kernels.compile_for(op, list(kernels.product(op) if full else kernels.latin(op)), chosen, full)
 
 
 # ------------------------------------------------------------------------------------------------- errors and writing

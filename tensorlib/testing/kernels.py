@@ -16,7 +16,7 @@ from tensorlib._device import TARGETS
 from tensorlib._device import device as Device
 from tensorlib.errors import DeviceError
 from tensorlib.op import Op
-from tensorlib.runtime import abi, compiler, interpreter, launch
+from tensorlib.runtime import abi, ahead, compiler, interpreter, launch
 from tensorlib.runtime.compiler import Jit
 from tensorlib.runtime.launch import Coverage, Launch
 from tensorlib.testing import calls
@@ -147,6 +147,16 @@ FAMILIES = tuple(
 )
 
 
+#: Kernels that many operators launch, each with functions of its own.
+SHARED = tuple(f"tensorlib.kernels.{name}" for name in ("pointwise", "reduction", "scan", "matmul"))
+
+
+def _turn(op: Op) -> list[str]:
+    """One target of each family, others for another operator."""
+    start = zlib.crc32(op.name.encode())
+    return [family[start % len(family)] for family in FAMILIES]
+
+
 def latin(op: Op) -> Iterator[tuple[str, np.dtype[Any]]]:
     """Each target once, the dtypes taking turns, beginning with another one for each operator.
 
@@ -154,8 +164,7 @@ def latin(op: Op) -> Iterator[tuple[str, np.dtype[Any]]]:
     """
     takes = [d for d in KERNEL_DTYPES if d in dtypes(op)] or [usual(op)]
     start = zlib.crc32(op.name.encode())
-    targets = [family[start % len(family)] for family in FAMILIES] if op.pointwise else TARGETS
-    for i, target in enumerate(targets):
+    for i, target in enumerate(_turn(op) if op.pointwise else TARGETS):
         yield target, takes[(start + i) % len(takes)]
 
 
@@ -167,20 +176,30 @@ def product(op: Op) -> Iterator[tuple[str, np.dtype[Any]]]:
                 yield target, dtype
 
 
-def compile_for(op: Op, targets: Sequence[tuple[str, Any]], chosen: Sequence[Case]) -> None:
-    """Compile what the calls launch, and hold the parameter block to each binary."""
+def compile_for(op: Op, targets: Sequence[tuple[str, Any]], chosen: Sequence[Case], full: bool = False) -> None:
+    """Compile what the calls launch, and hold the parameter block to each binary.
+
+    What is ``SHARED`` and not the operator's own: for one target of each family in turn, unless ``full``. All operators
+    together compile it for every target.
+    """
+    everything = [target for target, _ in targets] if full else _turn(op)
     for target, dtype in targets:
+        own = None if target in everything else op.kernel.__module__
         for case in chosen:
             if case is not chosen[0] and case.fixed and dtype != usual(op):
                 continue
             if op.dynamic:
-                _compile_recorded(op, case, dtype, target)
+                requests = list(_recorded(op, case, dtype, target))
             else:
-                apply(op, case, dtype, Device(target))
+                requests = ahead.collect(lambda: apply(op, case, dtype, Device(target)))  # noqa: B023
+            for request in requests:
+                module = request.kernel.__module__
+                if own is None or module == own or module not in SHARED:
+                    abi.check(compiler.compile_kernel(*request))
 
 
-def _compile_recorded(op: Op, case: Case, dtype: Any, target: str) -> None:
-    """Compile for a target what was launched in the interpreter: the host function needs its data to go on."""
+def _recorded(op: Op, case: Case, dtype: Any, target: str) -> Iterator[compiler.Request]:
+    """What was launched in the interpreter, for a target: the host function needs its data to go on."""
     records: list[Launch] = []
     launch.observers.append(records.append)
     try:
@@ -193,7 +212,7 @@ def _compile_recorded(op: Op, case: Case, dtype: Any, target: str) -> None:
             compiler.specialise(value, amd, name in r.kernel.do_not_specialize)
             for name, value in zip(r.kernel.arguments, r.args, strict=True)
         )
-        abi.check(compiler.compile_kernel(r.kernel, keys, r.constants, target, r.num_warps, r.num_stages))
+        yield compiler.Request(r.kernel, keys, r.constants, target, r.num_warps, r.num_stages)
 
 
 def unreached(operators: Sequence[Op], packages: tuple[str, ...]) -> list[str]:
