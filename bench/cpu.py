@@ -1,23 +1,28 @@
-"""tensorlib beside PyTorch on the CPU, in one process, interleaved: training steps, single operators, overhead.
+"""tensorlib beside PyTorch on the CPU, each in a process of its own, by turns: training steps, operators, overhead.
 
     python bench/cpu.py [--threads N] [--json FILE] [--only NAME]
 
 Needs torch installed beside (it is the peer, never a dependency). The same program runs under both modules; ratios are
-tensorlib's median time over PyTorch's: below 1 is faster. Both with their default settings. The last column is the
-share of what this machine was measured to do in the same run: copies for what moves bytes, products for what
-multiplies; what lies in a cache passes 100%.
+tensorlib's median time over PyTorch's: below 1 is faster. Both with their default settings. In one process the threads
+of one library would wait for work on the processors that the other one is using. The last column is the share of what
+this machine was measured to do in the same run: copies for what moves bytes, products for what multiplies; what lies in
+a cache passes 100%.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -25,19 +30,16 @@ parser.add_argument("--threads", type=int, default=1)
 parser.add_argument("--json", type=Path)
 parser.add_argument("--only", default="")
 parser.add_argument("--seconds", type=float, default=2.0, help="measuring time per entry and library")
+parser.add_argument("--library", help=argparse.SUPPRESS)  # what a process of the measurement is told
 args = parser.parse_args()
 for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ[name] = str(args.threads)
 
 import gpt2  # noqa: E402
 import numpy as np  # noqa: E402
-import torch  # noqa: E402
 
-import tensorlib  # noqa: E402
-from tensorlib import bench  # noqa: E402
-
-torch.set_num_threads(args.threads)
-LIBRARIES = {"tensorlib": tensorlib, "torch": torch}
+LIBRARIES = ("tensorlib", "torch")
+_TURN = 0.02  # seconds of calls at a time
 
 
 def mlp(T: Any) -> Callable[[], Any]:
@@ -125,6 +127,16 @@ def operators(T: Any) -> dict[str, Callable[[], Any]]:
     F = T.nn.functional
     small, other = _tensor(T, 8), _tensor(T, 8, seed=1)
     wanted = _tensor(T, 8, grad=True)
+    few, few_ids = _tensor(T, 4, 8), T.from_numpy(np.array([1, 2, 3, 0]))
+    T.manual_seed(0)
+    layer, tiny = T.nn.Linear(8, 8), T.nn.Sequential(T.nn.Linear(8, 8), T.nn.ReLU(), T.nn.Linear(8, 4))
+    sgd = T.optim.SGD(tiny.parameters(), lr=0.01)
+
+    def tiny_step() -> None:
+        sgd.zero_grad()
+        F.cross_entropy(tiny(few), few_ids).backward()
+        sgd.step()
+
     row, square = _tensor(T, 4096, 1024), _tensor(T, 1024, 1024)
     x, w = _tensor(T, 512, 128, grad=True), _tensor(T, 512, 128, grad=True)
     scale, shift = _tensor(T, 1024, grad=True), _tensor(T, 1024, grad=True)
@@ -141,6 +153,15 @@ def operators(T: Any) -> dict[str, Callable[[], Any]]:
         "overhead: mul, sum, backward of 8": lambda: (wanted * other).sum().backward(),
         "overhead: view of 8": lambda: small.view(2, 4),
         "overhead: x[1:3]": lambda: small[1:3],
+        "overhead: reshape of 4×8": lambda: few.reshape(-1),
+        "overhead: permute of 4×8": lambda: few.permute(1, 0),
+        "overhead: sum of 4×8": lambda: few.sum(),
+        "overhead: cat of two 4×8": lambda: T.cat([few, few]),
+        "overhead: softmax of 4×8": lambda: F.softmax(few, 1),
+        "overhead: layer_norm of 4×8": lambda: F.layer_norm(few, (8,), small, small),
+        "overhead: cross_entropy of 4×8": lambda: F.cross_entropy(few, few_ids),
+        "overhead: Linear(8, 8) of 4×8": lambda: layer(few),
+        "overhead: training step of an 8-8-4 perceptron": tiny_step,
         "add 1024²": lambda: square + square,
         "exp 1024²": lambda: square.exp(),
         "gelu 4096×1024": lambda: F.gelu(row),
@@ -184,36 +205,89 @@ AMOUNTS: dict[str, tuple[float, float]] = {
 }  # fmt: skip
 
 
+STEPS = {"step: MLP 784-512-512-10, batch 128": mlp, "step: LeNet 28×28, batch 64": lenet,
+         "step: GPT 4×128, length 64, batch 8": gpt}  # fmt: skip
+
+
+def serve(name: str) -> None:
+    """A process of the measurement: seconds a call of each entry that is asked for, a line each."""
+    T = importlib.import_module(name)
+    T.set_num_threads(args.threads)
+
+    @cache
+    def all_operators() -> dict[str, Callable[[], Any]]:
+        return operators(T)
+
+    @cache
+    def entry(title: str) -> tuple[Callable[[], Any], int]:
+        run = STEPS[title](T) if title in STEPS else all_operators()[title]
+        for _ in range(5):  # plans are made, code is compiled
+            run()
+        start = time.perf_counter()
+        run()
+        return run, max(1, int(_TURN / max(time.perf_counter() - start, 1e-7)))
+
+    print(json.dumps({"version": T.__version__, "titles": [*STEPS, *all_operators()]}), flush=True)
+    for line in sys.stdin:
+        run, loops = entry(line.rstrip("\n"))
+        run()  # threads that went to sleep meanwhile are woken
+        start = time.perf_counter()
+        for _ in range(loops):
+            run()
+        print((time.perf_counter() - start) / loops, flush=True)
+
+
+class Peer:
+    """One library in a process of its own."""
+
+    def __init__(self, name: str) -> None:
+        command = [sys.executable, __file__, "--threads", str(args.threads), "--library", name]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.about: dict[str, Any] = json.loads(self._line())
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"the process of one library has ended: {' '.join(map(str, self.process.args))}")  # type: ignore[arg-type]
+        return line
+
+    def turn(self, title: str) -> float:
+        """Seconds a call."""
+        assert self.process.stdin is not None
+        print(title, file=self.process.stdin, flush=True)
+        return float(self._line())
+
+
 def main() -> None:
-    entries: dict[str, dict[str, Callable[[], Any]]] = {}
-    for title, make in {"step: MLP 784-512-512-10, batch 128": mlp, "step: LeNet 28×28, batch 64": lenet,
-                        "step: GPT 4×128, length 64, batch 8": gpt}.items():  # fmt: skip
-        if args.only in title:
-            entries[title] = {name: make(T) for name, T in LIBRARIES.items()}
-    made = {name: operators(T) for name, T in LIBRARIES.items()} if not args.only.startswith("step") else {"torch": {}}
-    for title in made["torch"]:
-        if args.only in title:
-            entries[title] = {name: made[name][title] for name in LIBRARIES}
+    peers = {name: Peer(name) for name in LIBRARIES}
+    tensorlib = importlib.import_module("tensorlib")
+    bench = importlib.import_module("tensorlib.bench")
     report: dict[str, Any] = {
-        "date": time.strftime("%Y-%m-%d"),
-        "python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__,
-        "tensorlib": tensorlib.__version__, "threads": args.threads, "machine": platform.machine(),
+        "date": time.strftime("%Y-%m-%d"), "python": platform.python_version(), "numpy": np.__version__,
+        **{name: peer.about["version"] for name, peer in peers.items()},
+        "threads": args.threads, "machine": platform.machine(),
         "cpu": next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "?")
         if sys.platform == "linux" else platform.processor(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "results": {},
     }  # fmt: skip
-    print(f"{args.threads} thread(s), {report['cpu']}, torch {torch.__version__}, numpy {np.__version__}")
+    print(f"{args.threads} thread(s), {report['cpu']}, torch {report['torch']}, numpy {np.__version__}")
     best = bench.limits(bench.Library(tensorlib, "cpu"))
     report["limits"] = {"bytes": best.bytes, "flops": best.flops}
     print(f"copies {best.bytes / 1e9:.1f} GB/s, products {best.flops['float32'] / 1e9:.0f} GFLOP/s")
     print(f"{'':46}{'tensorlib':>12}{'torch':>12}{'ratio':>8}{'of limit':>10}")
-    for title, runs in entries.items():
-        seconds = bench.in_turns(runs, args.seconds)
+    for title in (t for t in peers["torch"].about["titles"] if args.only in t):
+        times: dict[str, list[float]] = {name: [] for name in LIBRARIES}
+        stop = time.perf_counter() + args.seconds * len(LIBRARIES)
+        while time.perf_counter() < stop or len(times["torch"]) < 5:
+            for name, peer in peers.items():
+                times[name].append(peer.turn(title))
+        seconds = {name: median(t) for name, t in times.items()}
         ratio = seconds["tensorlib"] / seconds["torch"]
         share = best.share(*AMOUNTS.get(title, (0.0, 0.0)), "float32", seconds["tensorlib"])
-        times = "".join(f"{_time(seconds[name]):>12}" for name in LIBRARIES)
-        print(f"{title:46}{times}{ratio:8.2f}{f'{100 * share:.0f}%' if share else '':>10}", flush=True)
+        shown = "".join(f"{_time(seconds[name]):>12}" for name in LIBRARIES)
+        print(f"{title:46}{shown}{ratio:8.2f}{f'{100 * share:.0f}%' if share else '':>10}", flush=True)
         report["results"][title] = {**seconds, "ratio": ratio, "share": share}
     if args.json:
         args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
@@ -224,4 +298,7 @@ def _time(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    if args.library:
+        serve(args.library)
+    else:
+        main()
