@@ -17,6 +17,15 @@ from tensorlib._core import Tensor
 from tensorlib._device import device
 from tensorlib._dlpack import from_dlpack, to_dlpack
 from tensorlib._dtypes import dtype, finfo, iinfo
+from tensorlib._layout import (
+    channels_last,
+    channels_last_3d,
+    contiguous_format,
+    layout,
+    memory_format,
+    preserve_format,
+    strided,
+)
 from tensorlib._printing import set_printoptions
 from tensorlib._promotion import set_default_dtype
 from tensorlib._settings import (
@@ -66,9 +75,6 @@ from tensorlib.runtime import autotune
 # operator would cost more than many of them.
 _warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"tensorlib\b")
 
-strided = "strided"
-contiguous_format, preserve_format, channels_last = "contiguous_format", "preserve_format", "channels_last"
-channels_last_3d = "channels_last_3d"
 inf, nan, pi, e, newaxis = float("inf"), float("nan"), 3.141592653589793, 2.718281828459045, None
 
 for _d in _dtypes.ALL:
@@ -88,8 +94,9 @@ if _collecting:
 
 
 _SUBMODULES = (
-    "accelerator", "amp", "array_api", "backends", "compiler", "cpu", "distributed", "distributions", "fft", "func",
-    "io", "jit", "linalg", "nn", "ops", "optim", "special", "testing", "triton", "utils", "version",
+    "_utils", "accelerator", "amp", "array_api", "backends", "compiler", "cpu", "distributed", "distributions",
+    "fft", "func", "io", "jit", "linalg", "nn", "ops", "optim", "profiler", "signal", "special", "testing",
+    "triton", "utils", "version",
 )  # fmt: skip
 #: Functions and classes of this namespace that live in a submodule.
 _LATE: dict[str, tuple[str, ...]] = {
@@ -118,6 +125,8 @@ def __getattr__(name: str) -> _Any:
     if name in _HOME:
         value = globals()[name] = getattr(_importlib.import_module(f"tensorlib.{_HOME[name]}"), name)
         return value
+    if name.startswith("_foreach_"):
+        return getattr(_importlib.import_module("tensorlib._foreach"), name)
     raise AttributeError(f"module 'tensorlib' has no attribute {name!r}")
 
 

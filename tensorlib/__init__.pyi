@@ -14,6 +14,7 @@ from tensorlib._core import Tensor as Tensor
 from tensorlib._device import device as device
 from tensorlib._dlpack import from_dlpack as from_dlpack, to_dlpack as to_dlpack
 from tensorlib._dtypes import dtype as dtype, finfo as finfo, iinfo as iinfo
+from tensorlib._layout import channels_last as channels_last, channels_last_3d as channels_last_3d, contiguous_format as contiguous_format, layout as layout, memory_format as memory_format, preserve_format as preserve_format, strided as strided
 from tensorlib._printing import set_printoptions as set_printoptions
 from tensorlib._promotion import set_default_dtype as set_default_dtype
 from tensorlib._settings import are_deterministic_algorithms_enabled as are_deterministic_algorithms_enabled, compile as compile, get_deterministic_debug_mode as get_deterministic_debug_mode, get_float32_matmul_precision as get_float32_matmul_precision, get_num_interop_threads as get_num_interop_threads, get_num_threads as get_num_threads, is_deterministic_algorithms_warn_only_enabled as is_deterministic_algorithms_warn_only_enabled, is_warn_always_enabled as is_warn_always_enabled, set_default_tensor_type as set_default_tensor_type, set_deterministic_debug_mode as set_deterministic_debug_mode, set_float32_matmul_precision as set_float32_matmul_precision, set_flush_denormal as set_flush_denormal, set_num_interop_threads as set_num_interop_threads, set_num_threads as set_num_threads, set_warn_always as set_warn_always, typename as typename, use_deterministic_algorithms as use_deterministic_algorithms
@@ -60,11 +61,6 @@ uint16: dtype
 uint32: dtype
 uint64: dtype
 uint8: dtype
-strided: str
-contiguous_format: str
-preserve_format: str
-channels_last: str
-channels_last_3d: str
 inf: _float
 nan: _float
 pi: _float

@@ -97,6 +97,8 @@ class Tensor:
         """Helper for pickle."""
     def __repr__(self) -> str:
         """Return repr(self)."""
+    def __reversed__(self) -> Tensor:
+        """Flipped along the first dim; a 0-d tensor is itself."""
     def __rfloordiv__(self, other: Any) -> Tensor: ...
     def __rlshift__(self, other: Any) -> Tensor: ...
     def __rmatmul__(self, other: Any) -> Tensor: ...
@@ -1087,6 +1089,8 @@ class Tensor:
         """√(Σ (input - mean)² / max(n - correction, 0)) over ``dim``: the square root of ``var``, which see."""
     def stft(self, n_fft: _int, hop_length: _int | None = None, win_length: _int | None = None, window: Tensor | None = None, center: _bool = True, pad_mode: str = 'reflect', normalized: _bool = False, onesided: _bool | None = None, return_complex: _bool | None = None, align_to_window: _bool | None = None) -> Tensor:
         """Σ_k window[k] input[t hop_length + k] exp(-2πi jk / n_fft): frequency j of frame t, (…, frequencies, frames)."""
+    def storage(self) -> Any:
+        """The memory that it and its views share, as elements of its dtype."""
     def storage_offset(self) -> _int:
         """How many elements after the first of its memory it begins: 0 but for views."""
     def stride(self, dim: _int | None = None) -> Any:

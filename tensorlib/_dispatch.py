@@ -177,8 +177,12 @@ def wrap_dims(op: str, dims: Any, ndim: int) -> tuple[int, ...]:
 
 def as_ints(op: str, name: str, value: Any) -> tuple[int, ...]:
     """A shape: an int or a sequence of ints."""
-    if type(value) is tuple and all(type(v) is int for v in value):
-        return value
+    if type(value) is tuple:
+        for v in value:
+            if type(v) is not int:
+                break
+        else:
+            return value
     if isinstance(value, (tuple, list)):
         return tuple(as_int(op, name, v) for v in value)
     return (as_int(op, name, value),)
@@ -393,6 +397,16 @@ def saved(t: Any) -> Any:
     return [saved(x) for x in t] if type(t) is list else t
 
 
+def keep(x: Any) -> Any:
+    """``saved`` for the fast paths: one operand, while nothing listens, so that no hook takes kept tensors away."""
+    if type(x) not in KINDS:
+        return x
+    counter = x._version
+    if counter is None:
+        counter = x._version = [0]
+    return x._array, counter, counter[0]
+
+
 def make_node(rule: Any, edges: tuple[Any, ...], kept: Any = None, attrs: Any = None) -> Node:
     """A Node with the next sequence number."""
     node = new(Node)
@@ -453,10 +467,6 @@ def record(op: Op, flat: Sequence[Any], counts: Any, attrs: dict[str, Any], outs
 
 def apply(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
     """Bind, execute and record one application; the public results."""
-    if op.quick and not listening[0]:
-        out = _apply_quick(op, operands, attrs)
-        if out is not None:
-            return out
     if op.autocast is not None and modes.autocast is not None:
         operands, touched = modes.autocast.cast(op.autocast, operands)
         if touched and op.takes_dtype and attrs["dtype"] is None:  # a sum in float32 of what came narrow
@@ -519,77 +529,6 @@ def compute(op: Op, flat: list[Any], counts: Any, attrs: dict[str, Any]) -> Sequ
     else:
         specs = op.specs(seen, attrs)
     return execute(op, arrays, attrs, specs, device)
-
-
-def _apply_quick(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
-    """``apply`` where little needs converting: CPU tensors, the promoted ones float32 or float64 and of one dtype, and
-    Python's floats and ints beside them.
-
-    None where that is not so, or where NumPy refuses: the general way then converts, or raises the proper error.
-    """
-    arrays: list[Any] = []
-    dtype = numbers = None
-    for x, (promoted, optional) in zip(operands, op.quick, strict=True):
-        if type(x) in KINDS:
-            a = x._array
-            if type(a) is not ndarray:
-                return None
-            if promoted:
-                d = a.dtype
-                if d is not dtype:
-                    if dtype is not None or (d is not _FLOAT32 and d is not _FLOAT64):
-                        return None
-                    dtype = d
-            if x._view is not None:
-                sync(x)
-            arrays.append(a)
-        elif x is None and optional:
-            arrays.append(None)
-        elif promoted and (type(x) is float or type(x) is int):
-            numbers = True
-            arrays.append(x)
-        else:
-            return None
-    if numbers:
-        if dtype is None:
-            return None
-        for i, x in enumerate(arrays):
-            if type(x) is float or type(x) is int:
-                arrays[i] = np.asarray(x, dtype)
-    if op.styled:
-        if op.lifts and arrays[0].ndim == 0:
-            return None
-        bind_attrs(op, operands, attrs)
-    if dtype is not None and op.takes_dtype and attrs["dtype"] is not None:
-        return None
-    if op.name in native.least:
-        own = op.spec is not None
-        specs = op.specs(arrays, attrs) if own else [(broadcast(op, arrays), _BOOL if op.integral else dtype)]
-        outs: Any = execute(op, arrays, attrs, specs, cpu)
-    elif op.spec is None:
-        specs = None
-        try:
-            result = op.cpu(*arrays, **attrs)
-        except ValueError:
-            return None
-        if type(result) is not ndarray:
-            result = np.asarray(result)
-        want = _BOOL if op.integral else dtype
-        if result.dtype is not want and result.dtype != want:
-            result = result.astype(want)
-        outs = (result,)
-    else:
-        specs = op.spec(*arrays, **attrs)
-        if type(specs) is tuple:
-            result = op.cpu(*arrays, **attrs)
-            if type(result) is not ndarray:
-                result = np.asarray(result)
-            if result.dtype is not specs[1] and result.dtype != specs[1]:
-                result = result.astype(specs[1])
-            outs = (result,)
-        else:
-            outs = execute(op, arrays, attrs, specs, cpu)
-    return results(op, operands, None, attrs, outs)
 
 
 def results(op: Op, flat: Sequence[Any], counts: Any, attrs: dict[str, Any], outs: Sequence[Any]) -> Any:
@@ -689,7 +628,7 @@ def apply_view(op: Op, input: Any, attrs: dict[str, Any]) -> Tensor:
         bind_attrs(op, (input,), attrs)
     try:
         out = op.reference(x, **attrs) if type(x) not in LIFTED else x.viewed(op, attrs)
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, OverflowError):
         if op.spec is not None:
             op.spec(x, **attrs)  # raises the message that every device gives
         raise
@@ -702,16 +641,24 @@ def apply_view(op: Op, input: Any, attrs: dict[str, Any]) -> Tensor:
         t._view = View(input, (step,), stamp)
     else:
         t._view = View(view.base, (*view.steps, step), stamp)
-    if grad and input._needs and out.dtype.kind not in "iub":
-        kept = {
-            name: (x.shape if source == "shape" else x.dtype) for name, source, _ in op.keeps((True,))
-        }  # fmt: skip
-        t._node = make_node(op, (edge(input),), kept, attrs)
-        t._needs = True
+    if grad and input._needs:
+        viewed(t, op, input, attrs)
     if listening[0]:
         for observe in observers:
             observe(op, (x,), attrs, (out,))
     return t
+
+
+def viewed(t: Tensor, op: Op, input: Tensor, attrs: dict[str, Any]) -> None:
+    """Give the view ``t`` of an input that wants a gradient its Node."""
+    if t._array.dtype.kind in "iub":
+        return
+    x = input._array
+    kept = {}
+    for name, source, _ in op.keeps((True,)):
+        kept[name] = x.shape if source == "shape" else x.dtype
+    t._node = make_node(op, (edge(input),), kept, attrs)
+    t._needs = True
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str:

@@ -1,26 +1,26 @@
-"""The CPU fast path: pointwise operators that are one NumPy ufunc, on float32 or float64 arrays of one dtype.
+"""The CPU fast path of ufuncs: pointwise operators that are one NumPy ufunc, on float32 or float64 arrays of one dtype.
 
-A closure per operator goes straight to the ufunc and makes the Node inline. Anything unusual (numbers of other kinds,
-promotion, devices, subclasses, observers, a ufunc that raises, an operator that may run natively) takes the one slow
-path in ``_dispatch``, whose results and errors are the definition; a property test holds the two together.
+A closure per operator goes straight to the ufunc and makes the Node inline. What is unusual for it (attributes, other
+dtypes) goes to the operator's compiled function (`_quick`), and from there, or where that does not take it (promotion,
+devices, subclasses, observers, a ufunc that raises), the one slow path in ``_dispatch``, whose results and errors are
+the definition; a property test holds them together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tensorlib._core import KINDS, Node, Tensor, listening, modes, new, next_seq
-from tensorlib._dispatch import apply, saved, sync
+from tensorlib._dispatch import apply, keep, sync
 from tensorlib._native import state as native
 
 if TYPE_CHECKING:
     from tensorlib.op import Op
 
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
-_BOOL = np.dtype(np.bool_)
 ndarray = np.ndarray
 
 
@@ -31,11 +31,20 @@ def closure(op: Op) -> Callable[..., Any] | None:
     return _unary(op) if len(op.tensors) == 1 else _binary(op)
 
 
+def _otherwise(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
+    """What is not for a closure: integers and other dtypes that need no conversion are for the compiled function."""
+    if op.quick is not None:
+        out = op.quick(*operands, **attrs)
+        if out is not None:
+            return out
+    return apply(op, operands, dict(attrs))
+
+
 def _defaults(op: Op) -> dict[str, Any]:
     return {p.name: p.default for p in op.attrs}
 
 
-def _keep(op: Op, wanted: tuple[bool, ...]) -> tuple[tuple[str, int], ...]:
+def _named(op: Op, wanted: tuple[bool, ...]) -> tuple[tuple[str, int], ...]:
     """(name, index) of what the vjps need: index of an input, or -1 for the output."""
     out = []
     for name, source, index in op.keeps(wanted):
@@ -48,7 +57,7 @@ def _keep(op: Op, wanted: tuple[bool, ...]) -> tuple[tuple[str, int], ...]:
 def _unary(op: Op) -> Callable[[Any], Any]:
     ufunc, attrs, name = op.ufunc, _defaults(op), op.name
     to_bool = op.is_integral()
-    kept = _keep(op, (True,)) if op.vjps else ()
+    kept = _named(op, (True,)) if op.vjps else ()
 
     def fast(input: Any) -> Any:
         if type(input) in KINDS and not listening[0]:
@@ -72,7 +81,9 @@ def _unary(op: Op) -> Callable[[Any], Any]:
                     node = new(Node)
                     node.rule = op
                     node.edges = (input if input._node is None else (input._node, input._index),)
-                    node.saved = {name: saved(input if at == 0 else t) for name, at in kept}
+                    node.saved = values = {}
+                    for what, at in kept:
+                        values[what] = keep(input if at == 0 else t)
                     node.attrs = attrs
                     node.inputs = None
                     node.outputs = ()
@@ -85,7 +96,7 @@ def _unary(op: Op) -> Callable[[Any], Any]:
                     t._node = None
                     t._needs = False
                 return t
-        return apply(op, (input,), dict(attrs))
+        return _otherwise(op, (input,), attrs)
 
     return fast
 
@@ -93,7 +104,7 @@ def _unary(op: Op) -> Callable[[Any], Any]:
 def _binary(op: Op) -> Callable[[Any, Any], Any]:
     ufunc, attrs = op.ufunc, _defaults(op)
     to_bool = op.is_integral()
-    kept = {w: _keep(op, w) if op.vjps else () for w in ((True, False), (False, True), (True, True))}
+    kept = {w: _named(op, w) if op.vjps else () for w in ((True, False), (False, True), (True, True))}
 
     def fast(input: Any, other: Any) -> Any:
         if type(input) in KINDS and not listening[0]:
@@ -106,7 +117,7 @@ def _binary(op: Op) -> Callable[[Any, Any], Any]:
                 if kind in KINDS:
                     y = other._array
                     if type(y) is not ndarray or y.dtype is not d:
-                        return apply(op, (input, other), dict(attrs))
+                        return _otherwise(op, (input, other), attrs)
                     if other._view is not None:
                         sync(other)
                     also = other._needs
@@ -114,13 +125,13 @@ def _binary(op: Op) -> Callable[[Any, Any], Any]:
                     y = other
                     also = False
                 else:
-                    return apply(op, (input, other), dict(attrs))
+                    return _otherwise(op, (input, other), attrs)
                 try:
                     r = ufunc(x, y)
                 except (ValueError, OverflowError):
                     r = None
                 if r is None:  # outside the handler, so that the proper error does not drag NumPy's along
-                    return apply(op, (input, other), dict(attrs))
+                    return _otherwise(op, (input, other), attrs)
                 if type(r) is not ndarray:
                     r = np.asarray(r)
                 t = new(Tensor)
@@ -135,9 +146,9 @@ def _binary(op: Op) -> Callable[[Any, Any], Any]:
                         None if not needs else input if input._node is None else (input._node, input._index),
                         None if not also else other if other._node is None else (other._node, other._index),
                     )
-                    node.saved = {
-                        name: saved(input if at == 0 else other if at == 1 else t) for name, at in kept[needs, also]
-                    }
+                    node.saved = values = {}
+                    for what, at in kept[needs, also]:
+                        values[what] = keep(input if at == 0 else other if at == 1 else t)
                     node.attrs = attrs
                     if (needs and x.shape != r.shape) or (also and y.shape != r.shape):
                         node.inputs = ((x.shape, d), (y.shape, d) if kind in KINDS else None)
@@ -153,6 +164,6 @@ def _binary(op: Op) -> Callable[[Any, Any], Any]:
                     t._node = None
                     t._needs = False
                 return t
-        return apply(op, (input, other), dict(attrs))
+        return _otherwise(op, (input, other), attrs)
 
     return fast

@@ -22,6 +22,11 @@ class RemovableHandle:
         self.id = next(RemovableHandle._next)
         self._dicts = tuple(weakref.ref(d) for d in (hooks, *extra))
 
+    @property
+    def hooks_dict_ref(self) -> Any:
+        """A weak reference to the dictionary that holds the hook."""
+        return self._dicts[0]
+
     def remove(self) -> None:
         """Take the hook out; a second call does nothing."""
         for ref in self._dicts:

@@ -226,10 +226,39 @@ def _before_write(t: Tensor) -> Tensor:
     return out
 
 
-def method(public: Callable[..., Any], name: str, ufunc: Any, keeps_input: bool) -> Callable[..., Tensor]:
+def _new_history(target: Tensor, result: Tensor) -> None:
+    """The history of ``result``, over target's own memory, becomes target's; what it keeps of it has target's count."""
+    node, own = result._node, result._version
+    count = version_of(target)
+    count[0] -= 1  # the write was counted, and `follow` counts it
+    follow(target, result, own=True)
+    if node is not None and own is not None:
+        for name, kept in node.saved.items():
+            if type(kept) is tuple and kept[1] is own:
+                node.saved[name] = (kept[0], count, count[0])
+
+
+def _fit(x: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Whether tensors among the arguments are of x's dtype, or 0-d, and x and they on a device other than the CPU."""
+    if type(x) is not _array.DeviceArray:
+        return False
+    for a in (*args, *kwargs.values()) if kwargs else args:
+        if isinstance(a, Tensor):
+            y = a._array
+            if y.ndim and (type(y) is not _array.DeviceArray or y.dtype is not x.dtype):
+                return False
+            if type(y) in LIFTED:
+                return False
+    return True
+
+
+def method(
+    public: Callable[..., Any], name: str, ufunc: Any, keeps_input: bool, written: Any = None
+) -> Callable[..., Tensor]:
     """The in-place method of an operator: ``x.add_(y)`` writes ``add(x, y)`` into x.
 
     ``keeps_input``: its gradient may need x as it was, which is then computed with (and kept) as a copy.
+    ``written``: the operator whose kernel writes into x, for devices and where nothing is recorded: see ``op.written``.
     """
 
     def inplace(self: Any = None, *args: Any, **kwargs: Any) -> Tensor:
@@ -270,7 +299,22 @@ def method(public: Callable[..., Any], name: str, ufunc: Any, keeps_input: bool)
                         self._version[0] += 1
                     return self
         check_writable(self, f"{name}_")
-        recorded = modes.grad and (self._needs or any(isinstance(a, Tensor) and a._needs for a in args))
+        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        recorded = modes.grad and (self._needs or any(a._needs for a in tensors))
+        if written is not None and not listening[0] and _fit(self._array, args, kwargs):
+            view = self._view
+            if not (modes.grad and view is not None and view.base._needs):
+                autocast, modes.autocast = modes.autocast, None
+                try:
+                    result = written(self, *args, **kwargs)
+                except pointwise.Elsewhere:
+                    pass
+                else:
+                    if result is not None:
+                        _new_history(self, result)
+                    return self
+                finally:
+                    modes.autocast = autocast
         before = _before_write(self) if keeps_input and recorded else self
         autocast = modes.autocast
         if autocast is None:

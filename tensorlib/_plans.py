@@ -662,11 +662,11 @@ class Planner:
 
     def _finder(self, op: Op) -> Callable[..., Any]:
         """The operator's own; one of a plugin may look at anything, so that only pointwise ones have plans."""
-        scalar = type(op.kernel) is Host and op.spec is None and (op.promote is None or type(op.promote) is Rule)
+        scalar = isinstance(op.kernel, Host) and op.spec is None and (op.promote is None or type(op.promote) is Rule)
         ours = op.__module__.startswith("tensorlib.") or scalar
         if op.kernel is None or op.dynamic or op.is_view or not ours:
             return _never
-        return _Finder(op, *self._parts, marks=type(op.kernel) is Host).find
+        return _Finder(op, *self._parts, marks=isinstance(op.kernel, Host)).find
 
     def routine(self, name: str, function: Callable[..., None], count: int) -> Callable[..., None]:
         """A function of so many arrays, which writes the first, with plans of its own.

@@ -163,7 +163,7 @@ class Rule:
 def _same_floats(op: str, operands: Sequence[Any]) -> tuple[Dtype, Dtype]:
     for x in operands:
         if isinstance(x, (bool, int, float, complex)):
-            raise TypeError(f"{op}(): every operand must be Tensor, not {type(x).__name__}")
+            raise TypeError(f"every operand of {op} must be Tensor, not {type(x).__name__}")  # the guard says which
     dtypes = [x.dtype for x in operands]
     first = dtypes[0]
     if any(d != first for d in dtypes):

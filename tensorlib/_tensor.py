@@ -8,6 +8,7 @@ import copy
 import functools
 import importlib
 import math
+import numbers
 import threading
 import weakref
 from collections import OrderedDict
@@ -23,6 +24,8 @@ from tensorlib._device import device as Device
 from tensorlib._dispatch import as_ints, sync
 from tensorlib._dtypes import OF_NUMPY, as_dtype, dtype
 from tensorlib._hooks import RemovableHandle
+from tensorlib._layout import strided
+from tensorlib._written import written
 from tensorlib.autograd import engine
 from tensorlib.autograd.batched import with_batches
 from tensorlib.errors import (
@@ -35,7 +38,8 @@ from tensorlib.errors import (
     ShapeError,
 )
 from tensorlib.kernels import transfer
-from tensorlib.op import Composite, Op, declared, names_in, watchers
+from tensorlib.kernels.pointwise import Elsewhere
+from tensorlib.op import Composite, Op, declared, names_in, registry, watchers
 from tensorlib.ops import complex_numbers, create, memory
 from tensorlib.runtime.engine import resolve
 
@@ -210,6 +214,13 @@ class _Methods(Tensor):
         """The memory that it and its views share."""
         return UntypedStorage(self if self._view is None else self._view.base)
 
+    def storage(self) -> TypedStorage:
+        """The memory that it and its views share, as elements of its dtype."""
+        return TypedStorage(self if self._view is None else self._view.base)
+
+    def _is_view(self) -> bool:
+        return self._view is not None
+
     def is_shared(self) -> bool:
         """Whether other processes see its memory: on a GPU they can, on the CPU never."""
         return self.is_cuda
@@ -252,7 +263,7 @@ class _Methods(Tensor):
     @property
     def layout(self) -> str:
         """``tensorlib.strided``, the only one."""
-        return "strided"
+        return strided
 
     @property
     def is_cpu(self) -> bool:
@@ -311,6 +322,10 @@ class _Methods(Tensor):
                 raise AutogradError(f"assigned grad has shape {tuple(value.shape)}, the tensor {tuple(self.shape)}")
         self._grad = value
 
+    @grad.deleter
+    def grad(self) -> None:
+        self._grad = None
+
     @property
     def grad_fn(self) -> Any:
         """The Node that computed it; None for a leaf."""
@@ -362,7 +377,7 @@ class _Methods(Tensor):
         """The NumPy array over the same memory. With ``force`` a detached CPU copy of whatever it is."""
         if force:
             return self._array if isinstance(self._array, np.ndarray) else _host(self, "numpy")
-        if self._needs:
+        if self._needs and modes.grad:
             raise AutogradError(
                 "numpy: Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
             )
@@ -704,7 +719,15 @@ class _Methods(Tensor):
         return iter([self[i] for i in range(self._array.shape[0])])
 
     def __contains__(self, element: Any) -> bool:
+        if not isinstance(element, (Tensor, numbers.Number, np.generic)):
+            raise DtypeError(
+                f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {type(element)}."
+            )
         return bool((self == element).any())
+
+    def __reversed__(self) -> Tensor:
+        """Flipped along the first dim; a 0-d tensor is itself."""
+        return self.flip(0) if self._array.ndim else self  # type: ignore[attr-defined, no-any-return]
 
     def __hash__(self) -> int:
         return id(self)
@@ -843,6 +866,76 @@ class UntypedStorage:
 
     def __hash__(self) -> int:
         return hash((self._start, self._end))
+
+
+class TypedStorage:
+    """The memory of a tensor and its views as a row of elements: PyTorch's older form of ``UntypedStorage``."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+        self._untyped_storage = UntypedStorage(tensor)
+
+    def untyped(self) -> UntypedStorage:
+        """The same, counted in bytes."""
+        return self._untyped_storage
+
+    def _flat(self) -> Tensor:
+        count = self.nbytes() // self.element_size()
+        flat: Tensor = ops.as_strided(self._tensor.detach(), (count,), (1,), 0)  # type: ignore[attr-defined]
+        return flat
+
+    @property
+    def dtype(self) -> dtype:
+        """Of its elements."""
+        return self._tensor.dtype  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def device(self) -> Device:
+        """Where it is."""
+        return self._untyped_storage.device
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether it is on a GPU."""
+        return self._untyped_storage.is_cuda
+
+    def data_ptr(self) -> int:
+        """Address of the first byte."""
+        return self._untyped_storage.data_ptr()
+
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self._untyped_storage.nbytes()
+
+    def element_size(self) -> int:
+        """Bytes of an element."""
+        return self._tensor._array.itemsize
+
+    def size(self) -> int:
+        """How many elements there are."""
+        return self.nbytes() // self.element_size()
+
+    __len__ = size
+
+    def tolist(self) -> list[Any]:
+        """The elements as Python's numbers."""
+        return self._flat().tolist()  # type: ignore[attr-defined, no-any-return]
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._flat()[index]  # type: ignore[index]
+        return found.item() if isinstance(index, int) else found.tolist()
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._flat()[index] = value  # type: ignore[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.tolist())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TypedStorage) and self._untyped_storage == other._untyped_storage
+
+    def __hash__(self) -> int:
+        return hash(self._untyped_storage)
 
 
 def _from_ufunc(result: Any) -> Any:
@@ -1035,7 +1128,8 @@ def attach(made: Op | Composite) -> None:
         for name in names:
             setattr(Tensor, name, method)
             if made.inplace:
-                setattr(Tensor, f"{name}_", _inplace.method(made.public, name, ufunc, keeps))
+                own = written(made) if isinstance(made, Op) else _written_by(made.name)
+                setattr(Tensor, f"{name}_", _inplace.method(made.public, name, ufunc, keeps, own))
             elif name in _RELAYOUTS:
                 setattr(Tensor, f"{name}_", _inplace.relayout(method, name))
     if isinstance(made, Op) and made.ufunc is not None:
@@ -1046,6 +1140,21 @@ def attach(made: Op | Composite) -> None:
         _attach_binary(_BINARY[made.name], made)
 
 
+def _written_by(name: str) -> Any:
+    """The in-place kernel of a composite that is one operator where it is called with tensors and numbers alone."""
+    own = written(registry[_ONE_OPERATOR[name]]) if name in _ONE_OPERATOR else None
+    if own is None:
+        return None
+
+    def plain(input: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if kwargs or input._array.dtype.kind == "b":
+            raise Elsewhere
+        return own(input, *args)
+
+    return plain
+
+
+_ONE_OPERATOR = {"relu": "_relu", "div": "true_divide", "divide": "true_divide"}
 _UFUNCS: dict[Any, Op] = {}
 # Views with an in-place form.
 _RELAYOUTS = {"squeeze", "unsqueeze", "transpose", "swapaxes", "swapdims", "t", "as_strided"}

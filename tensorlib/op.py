@@ -28,7 +28,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
-from tensorlib import _fast, random
+from tensorlib import _fast, _quick, random
 from tensorlib._arguments import Arguments, Kind, guard, outside
 from tensorlib._autocast import POLICIES, aware
 from tensorlib._core import Tensor
@@ -300,19 +300,13 @@ class Op:
         if scalar_function is not None and kernel is None:
             self.kernel = pointwise_kernel.Host(scalar_function, self.name, promote, self.promoted)
         self.vjps = self._vjps(vjp)
+        #: The rule of each tensor parameter, in order; None where one function serves them all, or there is none.
+        self.rules: tuple[Vjp | None, ...] | None = None
+        if type(self.vjps) is dict:
+            self.rules = tuple([self.vjps.get(p.name) for p in self.tensors])
         self.integral = self.is_integral()
         #: Whether results require grad where an input does; without a vjp, backward then says that there is none.
         self.differentiable = (vjp is not None or not self.integral) if differentiable is None else differentiable
-        #: (promoted, optional) of each tensor parameter; empty where the quick way of ``apply`` is not for it.
-        self.quick: tuple[tuple[bool, bool], ...] = ()
-        refuses = promote is None and not self.complex
-        draws = {"seed", "offset"} <= {p.name for p in self.params}  # vmap may have the offset stand for several
-        if not (
-            self.variadic or mutates or is_view or dynamic or refuses or draws
-            or (promote is not None and promote.name == "integers")
-        ):  # fmt: skip
-            chosen = () if promote is None else range(len(self.tensors)) if self.promoted is None else self.promoted
-            self.quick = tuple((i in chosen, p.kind == "optional") for i, p in enumerate(self.tensors))
         self.autocast = POLICIES.get(self.name)
         self.takes_dtype = any(p.name == "dtype" for p in self.attrs)
         self._keeps: dict[tuple[bool, ...], tuple[tuple[str, str, int], ...]] = {}
@@ -324,6 +318,11 @@ class Op:
         self.public: Any = _public(self)
 
     # Made when first asked for: importing the library is not the time.
+    @cached_property
+    def quick(self) -> Any:
+        """The fast function, which gives None where the general way has to go; None where the operator has none."""
+        return _quick.compiled(self)
+
     @cached_property
     def signature(self) -> inspect.Signature:
         """The reference's signature."""
@@ -522,14 +521,23 @@ def _compile(op: Op) -> Any:
         plain += [f"{n} is not _missing" for n in tensors if aliased]
         lines += [f"    if {' and '.join(plain)}:", f"        return _fast({', '.join(tensors)})"]
     absent = [f"{p.name} is _missing" for p in params if aliased and p.default is MISSING]
+    right = arguments.quick()
+    quick = None if op.random else op.quick
+    if quick is not None:
+        plain = ["not _names", *["out is None"] * has_out, *[right] * bool(right)]
+        lines += [
+            f"    if {' and '.join(plain)}:",
+            f"        result = _quick({', '.join(p.name for p in params)})",
+            f"        if result is not None: return {None if op.mutates else 'result'}",
+        ]
     lines += [
         f"    attrs = {{{', '.join(f'{n!r}: {n}' for n in attrs)}}}",
         f"    operands = ({''.join(f'{n}, ' for n in tensors)})",
         f"    if {' or '.join(['_names', *absent])}:",
         "        operands = _other_names(_op, operands, attrs, _names)",
     ]
-    if quick := arguments.quick():
-        lines += [f"    if not ({quick}):", "        _arguments.refuse(attrs)"]
+    if right:
+        lines += [f"    if not ({right}):", "        _arguments.refuse(attrs)"]
     if op.random:
         lines.append("    attrs['seed'], attrs['offset'] = _draw(generator, operands, attrs)")
     lines.append(f"    result = _apply(_op, {'operands[0]' if op.is_view else 'operands'}, attrs)")
@@ -539,6 +547,7 @@ def _compile(op: Op) -> Any:
 
     scope = {"_op": op, "_apply": apply_view if op.is_view else apply, "_other_names": _other_names, "_into": into,
              "_missing": MISSING, "_arguments": arguments, "_draw": random.draw, "_fast": op.fast,
+             "_quick": quick,
              **{f"_d_{name}": default for name, default in defaults.items()}}  # fmt: skip
     exec(_compiled("\n".join(lines)), scope)
     return scope["operator"]

@@ -1,4 +1,4 @@
-"""The fast paths of ufuncs against the slow one, on operands that hypothesis draws: numbers, errors, gradients."""
+"""The fast paths against the slow one: those of ufuncs on operands that hypothesis draws, the others on samples."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from tensorlib import Tensor, _dispatch, _inplace
 from tensorlib._core import version_of, wrap
 from tensorlib.op import registry
+from tensorlib.testing import calls
+from tensorlib.testing.cases import cases
 from tensorlib.testing.compare import same
 from tensorlib.testing.derive import _both
 
@@ -84,3 +86,63 @@ def test_inplace_is_assignment(op: Any, data: st.DataObject) -> None:
     assert (kind, text, writes) == (kind_, text_, writes_)
     if array is not None:
         same(array, array_, f"{op.name}_")
+
+
+# ----------------------------------------------------------------------- the functions made from declarations: compiled
+
+QUICK = [
+    op for op in registry.values()
+    if op.quick is not None and not op.mutates and op.__module__.startswith("tensorlib.")
+]  # fmt: skip
+
+
+def _outcome(function: Any, op: Any, args: Any, attrs: dict[str, Any]) -> Any:
+    """The results, or the error that came instead."""
+    tensors = (*args[: len(op.tensors)], *[p.default for p in op.tensors[len(args) :]])
+    values = {p.name: p.default for p in op.attrs}
+    values |= dict(zip([p.name for p in op.attrs], args[len(op.tensors) :], strict=False)) | attrs
+    try:
+        out = function(tensors, values)
+    except Exception as error:
+        return error
+    return None if out is None else out if isinstance(out, tuple) else (out,)
+
+
+def _history(t: Tensor) -> Any:
+    """What can be compared of a tensor's history: of its Node, or of its place in another's memory."""
+    node = t._node
+    view = None if t._view is None else (len(t._view.steps), t._view.stamp, [a for _, a in t._view.steps])
+    if node is None:
+        return t._needs, view, None
+    kept = {name: type(value) for name, value in node.saved.items()}
+    edges = [None if e is None else type(e) for e in node.edges]
+    inputs = None if node.inputs is None else [e and to for e, to in zip(edges, node.inputs, strict=True)]
+    return t._needs, view, (node.rule, edges, kept, node.attrs, inputs, node.outputs)
+
+
+@pytest.mark.parametrize("op", QUICK, ids=lambda op: op.name)
+def test_compiled_is_general(op: Any) -> None:
+    """The compiled function, on what it remembers nothing of and on what it does, against the general way."""
+
+    def general(tensors: Any, attrs: dict[str, Any]) -> Any:
+        return _dispatch.apply_view(op, *tensors, attrs) if op.is_view else _dispatch.apply(op, tensors, attrs)
+
+    taken = 0
+    for case in (c for c in cases(op)[:6] if not c.refusable):
+        for dtype in (np.dtype(np.float32), np.dtype(np.int64), np.dtype(np.float16)):
+            args, attrs = case.arguments(dtype)
+            given_, _ = calls.tensors(args, needs=True)
+            want = _outcome(general, op, given_, dict(attrs))
+            for _ in range(2):
+                got = _outcome(lambda tensors, values: op.quick(*tensors, **values), op, given_, dict(attrs))
+                if got is None:
+                    continue
+                taken += 1
+                assert type(got) is type(want)
+                if isinstance(want, Exception):
+                    assert str(got) == str(want)
+                    continue
+                for g, w in zip(got, want, strict=True):
+                    same(g._array, w._array, f"{op.name}, {case}")
+                    assert _history(g) == _history(w), f"{op.name}, {case}"
+    assert taken

@@ -43,7 +43,6 @@ def test_every_kernel_is_reached() -> None:
     missing = kernels.unreached([m for m in LIBRARY if isinstance(m, Op)], ("tensorlib.kernels", "tensorlib.ops"))
     elsewhere = {
         "random.draws_kernel",  # a graph's: tests/cuda
-        "embeddings.serial_order_kernel",  # the native device's: its check
         "matmul.matmul_descriptor_kernel",  # what `tensorlib tune` may choose: tests/ops/test_matmul.py
     }
     missing = [name for name in missing if name.removeprefix("tensorlib.kernels.") not in elsewhere]

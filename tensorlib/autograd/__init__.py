@@ -1,6 +1,6 @@
 """Automatic differentiation: backward and grad, modes, custom functions, saved values, gradient checks."""
 
-from tensorlib.autograd import forward_ad, functional, graph
+from tensorlib.autograd import forward_ad, functional, graph, profiler
 from tensorlib.autograd.engine import backward, grad
 from tensorlib.autograd.function import Function, once_differentiable
 from tensorlib.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
@@ -34,6 +34,7 @@ __all__ = [
     "is_anomaly_enabled",
     "no_grad",
     "once_differentiable",
+    "profiler",
     "saved_tensors_hooks",
     "set_detect_anomaly",
     "set_grad_enabled",

@@ -6,6 +6,7 @@ is freed as soon as its last tensor is.
 
 from __future__ import annotations
 
+import operator
 import sys
 import threading
 from collections.abc import Sequence
@@ -15,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from tensorlib import _array
-from tensorlib._core import LIFTED, Node, Packed, Tensor, listening, modes, wrap
+from tensorlib._core import KINDS, LIFTED, Node, Packed, Tensor, listening, modes, wrap
 from tensorlib._dispatch import execute, sync
 from tensorlib._dtypes import OF_NUMPY
 from tensorlib.autograd.batched import vmap_flat
+from tensorlib.autograd.pulls import brought_back, compiled
 from tensorlib.errors import AutogradError, ShapeError
-from tensorlib.op import Conjugated, Op, Vjp, registry
+from tensorlib.op import Conjugated, Op, registry
 
 ndarray = np.ndarray
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -141,28 +143,8 @@ class _Values:
         return out
 
 
-def raw(node: Node, rule: Vjp, g: Tensor) -> Tensor | None:
-    """Pure arithmetic on float arrays of one dtype and shape, done on the arrays themselves; None: not so."""
-    x = g._array
-    if type(x) is not ndarray or not ((d := x.dtype) is _F32 or d is _F64):
-        return None
-    arguments = []
-    for name, source, _ in rule.plan:
-        if source == "grad":
-            arguments.append(x)
-            continue
-        value = node.attrs[name] if source == "attr" else node.saved[name]
-        if type(value) is tuple:
-            value, counter, version = value
-            if type(value) is not ndarray or value.dtype is not d or value.shape != x.shape or counter[0] != version:
-                return None
-        elif type(value) not in (float, int, bool):
-            return None
-        arguments.append(value)
-    r = rule.function(*arguments)
-    if r is x:
-        return g
-    return None if type(r) is not ndarray or r.dtype is not d else wrap(r)
+#: The function that each operator's rules were made into when they were first needed.
+_pulls: dict[Op, Any] = {}
 
 
 def conjugate(g: Any) -> Any:
@@ -183,6 +165,11 @@ def pull(node: Node, grads: list[Any], create: bool, op: Any = None, edges: Any 
         op = node.rule
     if edges is None:
         edges = node.edges
+    if type(op) is Op and not create and len(grads) == 1:
+        by_rules = _pulls[op] if op in _pulls else _pulls.setdefault(op, compiled(op))
+        found = None if by_rules is None else by_rules(node, grads[0], edges)
+        if found is not None:
+            return found
     if type(op) is not Op:
         if type(op) is not Conjugated:
             return op.backward(node, grads, create)
@@ -198,24 +185,17 @@ def pull(node: Node, grads: list[Any], create: bool, op: Any = None, edges: Any 
     vjps = op.vjps
     if vjps is None:
         raise AutogradError(f"{op.name}: the derivative for '{op.name}' is not implemented")
-    values = None
+    results: Any
     if op.composite is not None and (create or any(map(_decomposes, (op,) * len(grads), grads))):
         results = _through_composite(op, node, _Values(op, node, grads, create, edges))
-    elif type(vjps) is dict and not op.variadic:
+    elif op.rules is not None and not op.variadic:
+        values = _Values(op, node, grads, create, edges)
         results = []
-        bare = len(grads) == 1 and not create
-        for param, e in zip(op.tensors, edges, strict=True):
-            r = None
-            if e is not None:
-                rule = vjps.get(param.name)
-                if rule is not None:
-                    if bare and rule.pure:
-                        r = raw(node, rule, grads[0])
-                    if r is None:
-                        if values is None:
-                            values = _Values(op, node, grads, create, edges)
-                        r = rule.function(*[values.get(*p) for p in rule.plan])
-            results.append(r)
+        for rule, e in zip(op.rules, edges, strict=True):
+            if e is None or rule is None:
+                results.append(None)
+            else:
+                results.append(rule.function(*[values.get(*p) for p in rule.plan]))
     elif type(vjps) is dict:
         values = _Values(op, node, grads, create, edges)
         results = []
@@ -240,16 +220,7 @@ def pull(node: Node, grads: list[Any], create: bool, op: Any = None, edges: Any 
                 results.extend(r)
             else:
                 results.append(r)
-    if node.inputs is not None:
-        for i, r in enumerate(results):
-            if r is not None and edges[i] is not None:
-                shape, dtype = node.inputs[i]
-                if shape is not None and r._array.shape != shape:
-                    r = r.sum_to_size(shape)
-                if r._array.dtype != dtype:
-                    r = r.to(dtype)
-                results[i] = r
-    return results
+    return results if node.inputs is None else brought_back(results, node.inputs, edges)
 
 
 def _through_composite(op: Op, node: Node, values: _Values) -> list[Any]:
@@ -281,26 +252,26 @@ def _flat(values: Sequence[Any]) -> list[Any]:
 def reachable(roots: Sequence[Node]) -> list[Node]:
     """Every node a gradient can reach, newest first."""
     seen = set(roots)
-    stack = list(seen)
-    while stack:
-        for e in stack.pop().edges:
+    found = list(seen)
+    for node in found:  # grows on the way
+        for e in node.edges:
             if type(e) is tuple:
                 n = e[0]
                 if n not in seen:
                     seen.add(n)
-                    stack.append(n)
-    return sorted(seen, key=_seq, reverse=True)
+                    found.append(n)
+    if len(found) > 1:
+        found.sort(key=_SEQ, reverse=True)
+    return found
 
 
-def _seq(node: Node) -> int:
-    return node.seq
+_SEQ = operator.attrgetter("seq")
 
 
 class _Run(threading.local):
-    """The backward that a thread is in: its number, and the nodes it goes through."""
+    """The backward that a thread is in: (its number, the nodes it goes through)."""
 
-    number = 0
-    order: Sequence[Node] = ()
+    at: tuple[int, Sequence[Node]] = (0, ())
 
 
 _run = _Run()
@@ -309,12 +280,12 @@ _next_number = count(1).__next__
 
 def current() -> int:
     """The number of the backward that this thread is in."""
-    return _run.number
+    return _run.at[0]
 
 
 def reached(tensors: Sequence[Tensor]) -> list[bool]:
     """Which tensors get a gradient from the backward that this thread is in."""
-    nodes = set(_run.order)
+    nodes = set(_run.at[1])
     leaves = {id(e) for node in nodes for e in node.edges if isinstance(e, Tensor)}
     return [t._node in nodes if t._node is not None else id(t) in leaves for t in tensors]
 
@@ -323,11 +294,11 @@ def run(
     outputs: Sequence[Tensor], grads: Sequence[Tensor], retain: bool, create: bool, inputs: Sequence[Tensor] | None
 ) -> list[Tensor | None]:
     """Send ``grads`` of ``outputs`` back. ``inputs`` None: into ``.grad`` of the leaves; else return theirs."""
-    number, order = _run.number, _run.order
+    outer = _run.at  # a hook, or a checkpoint, may start another
     try:
         return _send(outputs, grads, retain, create, inputs)
     finally:
-        _run.number, _run.order = number, order
+        _run.at = outer
 
 
 def _send(
@@ -335,70 +306,63 @@ def _send(
 ) -> list[Tensor | None]:
     pending: dict[Node, list[Any]] = {}
     leaves: dict[int, tuple[Tensor, Tensor]] = {}
-    shared: dict[int, Tensor] = {id(g): g for g in grads}  # gradients that something else holds as well
-
-    def give(e: Any, g: Tensor) -> None:
-        if type(e) is tuple:
-            node, index = e
-            slots = pending.get(node)
-            if slots is None:
-                # a node with several outputs names them in `outputs`; all others have one
-                width = len(node.outputs[1]) if len(node.outputs) > 1 else 1
-                slots = pending[node] = [None] * width
-            have = slots[index]
-            slots[index] = g if have is None else have + g
-        else:
-            have = leaves.get(id(e))
-            leaves[id(e)] = (e, g if have is None else have[1] + g)
-
-    roots = []
-    for t, g in zip(outputs, grads, strict=True):
-        if t._node is not None:
-            give((t._node, t._index), g)
-            roots.append(t._node)
-        else:
-            give(t, g)
-
-    order = reachable(roots)
-    _run.number, _run.order = _next_number(), order
+    shared: dict[int, Tensor] = {}  # gradients that something else holds as well
     useful: dict[Node, Any] | None = None  # what leads to an input, with the edges that do where not all of them do
-    captured: dict[Any, Tensor] = {}
     at_node: dict[Node, list[Tensor]] = {}
+    captured: dict[Any, Tensor] = {}
+    results: Sequence[Any] = grads
+    edges: Any = []
+    for t, g in zip(outputs, grads, strict=True):
+        edges.append(t if t._node is None else (t._node, t._index))
+        shared[id(g)] = g
+    order = reachable([e[0] for e in edges if type(e) is tuple])
     if inputs is not None:
-        wanted_leaves = set()
-        for t in inputs:
-            if t._node is None:
-                wanted_leaves.add(id(t))
-            else:
-                at_node.setdefault(t._node, []).append(t)
-        useful = {}
-        for node in reversed(order):
-            leads = [
-                e is not None and (e[0] in useful or e[0] in at_node if type(e) is tuple else id(e) in wanted_leaves)
-                for e in node.edges
-            ]
-            if True in leads:
-                if all(ok or e is None for ok, e in zip(leads, node.edges, strict=True)):
-                    useful[node] = None
-                else:
-                    useful[node] = tuple([e if ok else None for ok, e in zip(leads, node.edges, strict=True)])
+        useful = _useful(order, inputs, at_node)
 
-    before, modes.grad = modes.grad, create
-    autocast, modes.autocast = modes.autocast, None  # gradients are in the dtype of what they are gradients of
+    _run.at = _next_number(), order
+    before, autocast = modes.grad, modes.autocast
+    if create is not before:
+        modes.grad = create
+    if autocast is not None:  # gradients are in the dtype of what they are gradients of
+        modes.autocast = None
     try:
-        for node in order:
-            slots = pending.pop(node, None)
-            if slots is None:
-                continue
-            if node.hooks is not None:
-                _tensor_hooks(node, slots)
-            if node in at_node:
-                for t in at_node[node]:
+        nodes = iter(order)
+        while True:
+            # What the outputs were given, and what each node then gives, goes on along the edges.
+            for i, e in enumerate(edges):
+                r = results[i]
+                if e is None or r is None:
+                    continue
+                if type(e) is not tuple:
+                    have = leaves.get(id(e))
+                    leaves[id(e)] = (e, r if have is None else have[1] + r)
+                    continue
+                node, index = e
+                slots = pending.get(node)
+                if slots is not None:
+                    have = slots[index]
+                    slots[index] = r if have is None else have + r
+                elif len(node.outputs) < 2:  # a node with several outputs names them there
+                    pending[node] = [r]
+                else:
+                    slots = pending[node] = [None] * len(node.outputs[1])
+                    slots[index] = r
+            for node in nodes:
+                slots = pending.pop(node, None)
+                if slots is None:
+                    continue
+                if node.hooks is not None:
+                    _tensor_hooks(node, slots)
+                if useful is None:
+                    break
+                for t in at_node.get(node, ()):
                     if slots[t._index] is not None:
                         captured[id(t)] = slots[t._index]
                         shared[id(slots[t._index])] = slots[t._index]
-            if useful is not None and node not in useful:
-                continue
+                if node in useful:
+                    break
+            else:
+                break
             edges = node.edges if useful is None else useful[node] or node.edges
             if node.hooks is None and not listening[0]:
                 results = pull(node, slots, create, None, edges)
@@ -408,20 +372,15 @@ def _send(
                 node.saved = None
             if len(results) != len(edges):
                 raise AutogradError(f"{node.rule.name}: backward gave {len(results)} gradients for {len(edges)} inputs")
-            kept = None
-            for e, r in zip(edges, results, strict=True):
-                if e is None or r is None:
-                    continue
-                if len(edges) > 1:
-                    if kept is None:
-                        kept = {id(r)}
-                    elif id(r) in kept:
+            n = len(results)  # of a sum all inputs have the same gradient
+            if n > 1 and (results[0] is results[1] if n == 2 else len(set(map(id, results))) < n):
+                for i, r in enumerate(results):
+                    if r is not None and any(r is other for other in results[:i]):
                         shared[id(r)] = r
-                    else:
-                        kept.add(id(r))
-                give(e, r)
     finally:
-        modes.grad, modes.autocast = before, autocast
+        modes.grad = before
+        if autocast is not None:
+            modes.autocast = autocast
 
     if inputs is None:
         for leaf, g in leaves.values():
@@ -435,6 +394,28 @@ def _send(
         else:
             out.append(captured.get(id(t)))
     return out
+
+
+def _useful(order: Sequence[Node], inputs: Sequence[Tensor], at_node: dict[Node, list[Tensor]]) -> dict[Node, Any]:
+    """{node that leads to one of the inputs: its edges that do, None for all}; those that nodes made go to at_node."""
+    leaves = set()
+    for t in inputs:
+        if t._node is None:
+            leaves.add(id(t))
+        else:
+            at_node.setdefault(t._node, []).append(t)
+    useful: dict[Node, Any] = {}
+    for node in reversed(order):
+        leads = [
+            e is not None and (e[0] in useful or e[0] in at_node if type(e) is tuple else id(e) in leaves)
+            for e in node.edges
+        ]
+        if True in leads:
+            if all(ok or e is None for ok, e in zip(leads, node.edges, strict=True)):
+                useful[node] = None
+            else:
+                useful[node] = tuple([e if ok else None for ok, e in zip(leads, node.edges, strict=True)])
+    return useful
 
 
 def _pull_hooked(node: Node, slots: list[Any], create: bool, edges: Any) -> Sequence[Any]:
@@ -525,9 +506,11 @@ def _tensor(replaced: Any) -> Any:
 
 def accumulate(leaf: Tensor, g: Tensor, create: bool, shared: bool) -> None:
     """Add a gradient to a leaf's ``.grad``, which then owns its memory."""
-    hooked = _leaf_hooks(leaf, g)
-    shared = shared or hooked is not g
-    g = hooked
+    hooks = leaf._hooks
+    if hooks is not None:
+        hooked = _leaf_hooks(leaf, g)
+        shared = shared or hooked is not g
+        g = hooked
     if g._array.shape != leaf._array.shape:
         raise ShapeError(f"backward: a gradient of shape {g._array.shape} came for a leaf of shape {leaf._array.shape}")
     if type(g._array) in LIFTED:
@@ -543,14 +526,21 @@ def accumulate(leaf: Tensor, g: Tensor, create: bool, shared: bool) -> None:
         else:
             leaf._grad = wrap(x)
     else:
-        before, modes.grad = modes.grad, False
+        before = modes.grad
+        if before:
+            modes.grad = False
         try:
             have.add_(g)
         finally:
+            if before:
+                modes.grad = True
+    if leaf._hooks is not None:  # one of them may have made it
+        before, modes.grad = modes.grad, False  # an optimizer's step may be one of them
+        try:
+            for hook in list(leaf._hooks.get("post", {}).values()):
+                hook(leaf)
+        finally:
             modes.grad = before
-    if leaf._hooks is not None:
-        for hook in list(leaf._hooks.get("post", {}).values()):
-            hook(leaf)
 
 
 # ----------------------------------------------------------------------------------------------- the public calls
@@ -585,13 +575,15 @@ def _at_edge(edge: Any) -> Any:
 def _one(x: Any) -> Tensor:
     """The gradient of a scalar with respect to itself, in its shape."""
     if type(x) is ndarray:
-        return wrap(np.ones(x.shape, x.dtype))
+        one = np.empty(x.shape, x.dtype)  # np.ones takes 1 µs more
+        one.fill(1)
+        return wrap(one)
     return full(x.shape, 1, x.dtype, x.device)
 
 
 def _seeds(name: str, outputs: tuple[Tensor, ...], given: Any) -> list[Tensor]:
     """The gradients to start from: those given, or 1 for scalar outputs."""
-    seeds = _sequence(given) if given is not None else (None,) * len(outputs)
+    seeds: Sequence[Any] = _sequence(given) if given is not None else [None] * len(outputs)
     if len(seeds) != len(outputs):
         raise AutogradError(f"{name}: got {len(outputs)} tensors and {len(seeds)} gradients")
     out = []
@@ -618,6 +610,8 @@ def _seeds(name: str, outputs: tuple[Tensor, ...], given: Any) -> list[Tensor]:
                 f"{name}: Mismatch in shape: grad_output[0] has a shape of {tuple(g._array.shape)} and output[0] has "
                 f"a shape of {tuple(t._array.shape)}"
             )
+        elif g._array.dtype != t._array.dtype:
+            g = g.to(OF_NUMPY[t._array.dtype])
         out.append(g)
     return out
 
@@ -634,9 +628,10 @@ def backward(
     ``grad_tensors`` are the gradients to start from, 1 for scalars. AutogradError when nothing requires a gradient,
     or when the graph was already freed: pass ``retain_graph=True`` to the first call to go back twice.
     """
-    outputs = _sequence(tensors)
+    outputs = (tensors,) if type(tensors) in KINDS else _sequence(tensors)
     for t in outputs:
-        sync(t)
+        if t._view is not None:
+            sync(t)
     seeds = _seeds("backward", outputs, grad_tensors)
     retain = create_graph if retain_graph is None else retain_graph
     if inputs is None:

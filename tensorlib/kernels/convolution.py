@@ -8,14 +8,15 @@ Chetlur et al. 2014, "cuDNN: Efficient Primitives for Deep Learning", section 3.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tensorlib._array import DeviceArray, empty
+from tensorlib._array import DeviceArray, empty, is_contiguous
 from tensorlib.kernels.matmul import accumulator, precision
-from tensorlib.kernels.pointwise import collapse, copy
+from tensorlib.kernels.pointwise import collapse, copy, fill
 from tensorlib.kernels.reduction import SUM, reduce
 from tensorlib.runtime.autotune import Config, Tunable, bucket
 from tensorlib.runtime.compiler import jit
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 CHANNELS = 16  # summed over, from which they are taken in blocks, each element under the kernel for itself
 DEPTHWISE = 256  # positions a program takes at a time for the gradient of a depthwise weight
+PHASES = 8  # of the gradient of a strided convolution's input, one launch each
 PROGRAMS = 512  # with fewer, a weight gradient is split over positions, so that a large GPU has work
 
 
@@ -53,12 +55,20 @@ def _source(y, t, size, stride, padding, dilation, BACKWARD: tl.constexpr):
     return index, inside
 
 
+# The offsets of channels and positions in a result with gaps: one phase of the gradient of a strided convolution.
+@jit
+def _spread(n, channel, d, y, z, strides):
+    at = n * strides[0] + d * strides[2] + y * strides[3] + z * strides[4]
+    return at[None, :] + (channel * strides[1])[:, None]
+
+
 # One program owns BLOCK_M channels of one group and BLOCK_P positions (n, d, y, z) of the result. It walks the BLOCK_K
 # elements under the kernel (channel, f, i, j) at a time: K * P / BLOCK_P weights and K * M / BLOCK_M source elements a
 # position read in all, the latter mostly from cache; M * P written. Programs next to each other share positions.
 @jit
 def convolution_kernel(
     out, x, weight, bias, M, P, K, C, groups, size, kernel, result, x_strides, w_strides, stride, padding, dilation,
+    out_strides,
     HAS_BIAS: tl.constexpr, BACKWARD: tl.constexpr, WIDE: tl.constexpr, DOT: tl.constexpr, ACC: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -110,8 +120,11 @@ def convolution_kernel(
     channel = group * M + m
     if HAS_BIAS:
         acc += tl.load(bias[0] + channel * bias[1], mask=mask_m, other=0).to(ACC)[:, None]
-    plane = result[0] * result[1] * result[2]
-    at = (n * (groups * M) * plane + p % plane)[None, :] + (channel * plane)[:, None]
+    if out_strides is None:
+        plane = result[0] * result[1] * result[2]
+        at = (n * (groups * M) * plane + p % plane)[None, :] + (channel * plane)[:, None]
+    else:
+        at = _spread(n, channel, d, y, z, out_strides)
     tl.store(out + at, acc.to(out.dtype.element_ty), mask=mask_m[:, None] & mask_p[None, :])
 
 
@@ -123,7 +136,7 @@ def convolution_kernel(
 @jit
 def channels_kernel(
     out, x, weight, bias, M, P, C, groups, plane, size, kernel, result, x_strides, stride_wg, stride_wm, stride_wc,
-    stride_wt, stride, padding, dilation,
+    stride_wt, stride, padding, dilation, out_strides,
     HAS_BIAS: tl.constexpr, BACKWARD: tl.constexpr, FLAT: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
     UNIT: tl.constexpr, PLANE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -183,7 +196,10 @@ def channels_kernel(
     channel = group * M + m
     if HAS_BIAS:
         acc += tl.load(bias[0] + channel * bias[1], mask=mask_m, other=0).to(ACC)[:, None]
-    at = (n * (groups * M) * plane + within)[None, :] + (channel * plane)[:, None]
+    if out_strides is None:
+        at = (n * (groups * M) * plane + within)[None, :] + (channel * plane)[:, None]
+    else:
+        at = _spread(n, channel, d, y, z, out_strides)
     tl.store(out + at, acc.to(out.dtype.element_ty), mask=mask_m[:, None] & mask_p[None, :])
 
 
@@ -587,11 +603,16 @@ def _convolve(
             convolution_kernel,
             (cdiv(M, config["BLOCK_M"]) * cdiv(P, config["BLOCK_P"]) * s.G,),
             out, x, weight, biased, M, P, K, C, s.G, x.shape[2:], (s.KD, s.KH, s.KW),
-            result, x.strides, weight.strides, s.stride, s.before, s.dilation,
+            result, x.strides, weight.strides, s.stride, s.before, s.dilation, _gaps(out),
             HAS_BIAS=bias is not None, BACKWARD=backward, WIDE=_wide(out, x, weight), **common, **config.launch,
         )  # fmt: skip
 
     run(CONVOLUTION.choose(problem, x.device, run, (out,)), out)
+
+
+def _gaps(out: DeviceArray) -> tuple[int, ...] | None:
+    """The strides of a result with gaps; None where it has none."""
+    return None if is_contiguous(out) else out.strides
 
 
 def _is_depthwise(s: Any) -> bool:
@@ -654,6 +675,8 @@ def _by_channels(
             weight, step = packed.transpose((0, 4, 1, 2, 3)), weight.shape[1]
     else:
         step = 0
+        if 1 not in weight.strides[:2]:  # one element of a larger kernel
+            weight = _channels_last(weight)
     outer, inner = weight.strides[:2]
     stride_wm, stride_wc = (inner, outer) if backward else (outer, inner)
     last = x.strides[1] == 1
@@ -673,7 +696,7 @@ def _by_channels(
             (cdiv(M, config["BLOCK_M"]) * cdiv(problem.N, config["BLOCK_P"]) * s.G,),
             out, x, weight, bias, M, problem.N, C, s.G, plane, x.shape[2:], (s.KD, s.KH, s.KW), result, x_strides,
             (C if backward else M) * outer, stride_wm, stride_wc, step, s.stride, s.before, s.dilation,
-            **configured, **config.launch,
+            _gaps(out), **configured, **config.launch,
         )  # fmt: skip
 
     run(CONVOLUTION_CHANNELS.choose(problem, x.device, run, (out,)), out)
@@ -687,8 +710,31 @@ def forward(out: DeviceArray, x: DeviceArray, weight: DeviceArray, bias: DeviceA
 
 def transposed(out: DeviceArray, g: DeviceArray, weight: DeviceArray, bias: DeviceArray | None, s: Any) -> None:
     """out = the adjoint of the convolution (+ bias), which is the gradient of its input."""
-    if out.size:
-        _convolve(out, g, weight, bias, s.C // s.G, s.O // s.G, s, True)
+    if not out.size:
+        return
+    M, C, phases = s.C // s.G, s.O // s.G, math.prod(s.stride)
+    if phases == 1 or phases > PHASES or s.dilation != (1, 1, 1) or _is_depthwise(s):
+        _convolve(out, g, weight, bias, M, C, s, True)
+        return
+    if any(k < t for k, t in zip((s.KD, s.KH, s.KW), s.stride, strict=True)):  # some positions were never read
+        if bias is not None:
+            _convolve(out, g, weight, bias, M, C, s, True)
+            return
+        fill(out, 0)
+    if C >= CHANNELS and g.dtype.kind not in "iu":
+        g = _channels_last(g)
+    for phase in itertools.product(*[range(t) for t in s.stride]):
+        # Positions first, first + stride, … were read by the elements tap, tap + stride, … of the kernel alone: among
+        # them the step is 1.
+        taps = [(first + pad) % t for first, pad, t in zip(phase, s.before, s.stride, strict=True)]
+        part = out[(..., *[slice(first, None, t) for first, t in zip(phase, s.stride, strict=True)])]
+        under = weight[(..., *[slice(tap, None, t) for tap, t in zip(taps, s.stride, strict=True)])]
+        if part.size and under.size:
+            before = [(first + pad) // t for first, pad, t in zip(phase, s.before, s.stride, strict=True)]
+            sizes = dict(zip(("D", "H", "W", "KD", "KH", "KW"), (*part.shape[2:], *under.shape[2:]), strict=True))
+            _convolve(
+                part, g, under, bias, M, C, s._replace(**sizes, stride=(1, 1, 1), before=tuple(before)), True
+            )  # fmt: skip
 
 
 def grad_weight(out: DeviceArray, g: DeviceArray, x: DeviceArray, s: Any) -> None:

@@ -1,7 +1,6 @@
-"""Gathering from, and scattering to, the addresses that indices give; nonzero; triangles.
+"""Reading from the addresses that indices give, and the kernel that reads, writes or adds there; gradients of views.
 
 An index out of range traps on a GPU (``tl.device_assert``), as in PyTorch; the access itself is masked off.
-Sums into repeated addresses are atomic, in no fixed order, in float32 or wider; ``embedding_grad`` is deterministic.
 """
 
 from __future__ import annotations
@@ -11,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorlib._array import DeviceArray, as_strided, contiguous_strides, empty, expand, is_contiguous
-from tensorlib._dtypes import HALF
+from tensorlib._array import DeviceArray, as_strided, empty, expand, is_contiguous
 from tensorlib.kernels import create, pointwise
 from tensorlib.kernels.pointwise import collapse
-from tensorlib.runtime import determinism
 from tensorlib.runtime.compiler import jit
 from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 
@@ -24,16 +21,14 @@ if TYPE_CHECKING:
 
 BLOCK = 1024
 CHECKED = {"debug": True, "sanitize_overflow": False}  # keeps device_assert, and adds no checks of its own
-_INT32, _INT64, _BOOL = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.bool_)
-_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 # --------------------------------------------------------------------------------------------------- one element each
 
 
 # One program owns BLOCK elements of the index space, in C order. For each: the address in x is its place by x_strides
-# (0 along indexed dimensions) plus index * step for each index array; y is the dense side. MODE "read": y = x, and the
-# others write to x: "write" y, "fill" value, "add" / "max" / "min" y atomically.
+# (0 along indexed dimensions) plus index * step for each index array; y is the dense side. MODE "read": y = x; "place":
+# y = the address; the others write to x: "write" y, "fill" value, "add" / "max" / "min" y atomically.
 # Reads the indices (8 bytes each) and one side, writes the other.
 @jit
 def indexed_kernel(
@@ -74,6 +69,8 @@ def indexed_kernel(
     if MODE == "read":
         v = tl.load(x + at_x, mask=inside, other=0)
         tl.store(y + at_y, tl.cast(v, y.dtype.element_ty), mask=mask)
+    elif MODE == "place":
+        tl.store(y + at_y, tl.where(inside, at_x, 0).to(y.dtype.element_ty), mask=mask)
     elif MODE == "fill":
         tl.store(x + at_x, tl.full((BLOCK,), 0, element) + tl.cast(value, element), mask=inside)
     else:
@@ -93,7 +90,7 @@ def indexed_kernel(
             tl.atomic_min(x + at_x, v, mask=inside, sem="relaxed")
 
 
-def _indexed(
+def indexed(
     mode: str,
     x: DeviceArray,
     y: DeviceArray | None,
@@ -111,9 +108,7 @@ def _indexed(
         n *= m
     if n == 0:
         return
-    if mode == "add" and x.dtype.kind == "f":  # the work type: half types are summed in float32
-        determinism.atomic()
-    if mode != "read":  # what is read may be a view of what is written
+    if mode not in ("read", "place"):  # what is read may be a view of what is written
         y = None if y is None else pointwise.apart(y, x)
         indices = [pointwise.apart(i, x) for i in indices]
     dims, strides = collapse(shape, [x_strides, None if y is None else y.strides, *[i.strides for i in indices]])
@@ -144,15 +139,6 @@ def _indexed(
     )
 
 
-def _work(x: DeviceArray) -> DeviceArray:
-    """x, or a copy of it in a type that has atomics: float32 for half types, int32 for small integers and bool."""
-    if x.dtype in (_FLOAT32, _FLOAT64, _INT32, _INT64):
-        return x
-    out = empty(x.shape, _FLOAT32 if x.dtype in HALF else _INT32, x.device)
-    pointwise.copy(out, x)
-    return out
-
-
 # --------------------------------------------------------------------------------------------------- advanced indices
 
 
@@ -163,7 +149,7 @@ def _placed(shape: Sequence[int], dims: Sequence[int], common: Sequence[int]) ->
     return (*rest[:at], *common, *rest[at:]), at
 
 
-def _layout(x: DeviceArray, indices: Sequence[DeviceArray], dims: Sequence[int]) -> tuple[Any, Any, Any, Any, Any]:
+def layout(x: DeviceArray, indices: Sequence[DeviceArray], dims: Sequence[int]) -> tuple[Any, Any, Any, Any, Any]:
     """(shape, strides of x, index arrays, sizes, steps) of the index space of an advanced index."""
     common = np.broadcast_shapes(*[i.shape for i in indices])
     shape, at = _placed(x.shape, dims, common)
@@ -185,39 +171,8 @@ def index(
     if len(dims) == 1 and dims[0] == 0 and is_contiguous(i) and is_contiguous(input) and out.size >= 64 * i.size:
         rows(out, input, i, wrap)
         return
-    shape, strides, spread, sizes, steps = _layout(input, indices, dims)
-    _indexed("read", input, out, shape, strides, spread, sizes, steps, wrap=wrap)
-
-
-def index_put_(
-    input: DeviceArray,
-    values: DeviceArray,
-    indices: Sequence[DeviceArray],
-    dims: Sequence[int],
-    accumulate: bool,
-    wrap: bool,
-) -> None:
-    """input[..., indices, ...] = values, or += atomically. Of several values for one place any one stays."""
-    work = _work(input) if accumulate else input
-    shape, strides, spread, sizes, steps = _layout(work, indices, dims)
-    mode = "add" if accumulate else "write"
-    _indexed(mode, work, expand(values, shape), shape, strides, spread, sizes, steps, wrap=wrap)
-    if work is not input:
-        pointwise.copy(input, work)
-
-
-def index_put(
-    out: DeviceArray, input: DeviceArray, values: Any, indices: Any, dims: Any, accumulate: bool, wrap: bool
-) -> None:
-    """A copy of input with values put or added at the indices."""
-    pointwise.copy(out, input)
-    index_put_(out, values, indices, dims, accumulate, wrap)
-
-
-def index_grad(out: DeviceArray, g: DeviceArray, indices: Any, shape: Any, dims: Any, unique: bool, wrap: bool) -> None:
-    """Zeros to which g is added at the indices."""
-    zero(out)
-    index_put_(out, g, indices, dims, not unique, wrap)
+    shape, strides, spread, sizes, steps = layout(input, indices, dims)
+    indexed("read", input, out, shape, strides, spread, sizes, steps, wrap=wrap)
 
 
 def zero(x: DeviceArray) -> None:
@@ -227,7 +182,7 @@ def zero(x: DeviceArray) -> None:
 # -------------------------------------------------------------------------------------------------- along one dimension
 
 
-def _along(x: DeviceArray, dim: int, index: DeviceArray) -> tuple[Any, Any, Any, Any, Any]:
+def along(x: DeviceArray, dim: int, index: DeviceArray) -> tuple[Any, Any, Any, Any, Any]:
     """The index space of gather and scatter: index's own, a corner of x's but for ``dim``."""
     strides = (*x.strides[:dim], 0, *x.strides[dim + 1 :])
     return index.shape, strides, [index], [x.shape[dim]], [x.strides[dim]]
@@ -235,116 +190,8 @@ def _along(x: DeviceArray, dim: int, index: DeviceArray) -> tuple[Any, Any, Any,
 
 def gather(out: DeviceArray, input: DeviceArray, index: DeviceArray, dim: int) -> None:
     """out[i, j, k] = input[i, index[i, j, k], k] for dim 1."""
-    shape, strides, at, sizes, steps = _along(input, dim, index)
-    _indexed("read", input, out, shape, strides, at, sizes, steps, wrap=False)
-
-
-def scatter_(input: DeviceArray, index: DeviceArray, src: DeviceArray | None, dim: int, value: Any) -> None:
-    """input[i, index[i, j, k], k] = src[i, j, k] (or value) for dim 1."""
-    shape, strides, at, sizes, steps = _along(input, dim, index)
-    if src is None:
-        _indexed("fill", input, None, shape, strides, at, sizes, steps, create._typed(value, input.dtype), wrap=False)
-    else:
-        _indexed("write", input, _corner(src, index), shape, strides, at, sizes, steps, wrap=False)
-
-
-def scatter(out: DeviceArray, input: DeviceArray, index: DeviceArray, src: Any, dim: int, value: Any) -> None:
-    """A copy of input with src (or value) written at the indices."""
-    pointwise.copy(out, input)
-    scatter_(out, index, src, dim, value)
-
-
-def _corner(src: DeviceArray, index: DeviceArray) -> DeviceArray:
-    return as_strided(src, index.shape, src.strides)
-
-
-# Atomics compare the bits of a float. As bits a positive NaN is above every number and a negative one below, whichever
-# sign the NaN had that the array came with.
-@jit
-def _highest_nan(x):
-    return tl.where(x != x, float("nan"), x)
-
-
-@jit
-def _lowest_nan(x):
-    return tl.where(x != x, -float("nan"), x)
-
-
-def _reduce(mode: str, input: DeviceArray, index: DeviceArray, src: DeviceArray, dim: int) -> None:
-    work = _work(input)
-    if mode != "add" and work.dtype.kind == "f":
-        pointwise.run(_highest_nan if mode == "max" else _lowest_nan, work, (work,), (None,))
-    shape, strides, at, sizes, steps = _along(work, dim, index)
-    _indexed(mode, work, _corner(src, index), shape, strides, at, sizes, steps, wrap=False)
-    if work is not input:
-        pointwise.copy(input, work)
-
-
-def scatter_add_(input: DeviceArray, index: DeviceArray, src: DeviceArray, dim: int) -> None:
-    """input[i, index[i, j, k], k] += src[i, j, k] for dim 1, atomically."""
-    if index.size:
-        _reduce("add", input, index, src, dim)
-
-
-def scatter_add(out: DeviceArray, input: DeviceArray, index: DeviceArray, src: DeviceArray, dim: int) -> None:
-    """A copy of input with src added at the indices."""
-    pointwise.copy(out, input)
-    scatter_add_(out, index, src, dim)
-
-
-def scatter_reduce(
-    out: DeviceArray, input: DeviceArray, index: DeviceArray, src: DeviceArray, dim: int, reduce: str
-) -> None:
-    """A copy of input joined with src at the indices: "amax" and "amin" atomically, "prod" in order."""
-    pointwise.copy(out, input)
-    if not index.size:
-        return
-    if reduce == "prod":
-        _scatter_prod(out, dim, index, _corner(src, index))
-    else:
-        _reduce("max" if reduce == "amax" else "min", out, index, src, dim)
-
-
-# One program owns BLOCK elements of x, whose dimension `dim` has size N, and walks the L indices of their line:
-# deterministic, and quadratic in the dimension. Products have no atomics.
-@jit
-def scatter_prod_kernel(
-    x, y, index, n, L, shape, index_shape, x_strides, y_strides, index_strides, y_step, index_step,
-    DIM: tl.constexpr, RANK: tl.constexpr, ACC: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = i < n
-    rest = i
-    at_x = tl.zeros_like(i)
-    at_y = tl.zeros_like(i)
-    at_index = tl.zeros_like(i)
-    here = tl.zeros_like(i)
-    lies = mask
-    for d in tl.static_range(RANK - 1, -1, -1):
-        c = rest % shape[d]
-        rest = rest // shape[d]
-        at_x += c * x_strides[d]
-        if d == DIM:
-            here = c
-        else:
-            at_y += c * y_strides[d]
-            at_index += c * index_strides[d]
-            lies = lies & (c < index_shape[d])
-    product = tl.load(x + at_x, mask=mask, other=0).to(ACC)
-    for k in range(0, L):
-        j = tl.load(index + at_index + k * index_step, mask=lies, other=-1)
-        v = tl.load(y + at_y + k * y_step, mask=lies, other=0).to(ACC)
-        product = tl.where(lies & (j == here), product * v, product)
-    tl.store(x + at_x, tl.cast(product, x.dtype.element_ty), mask=mask)
-
-
-def _scatter_prod(x: DeviceArray, dim: int, index: DeviceArray, src: DeviceArray) -> None:
-    acc = _FLOAT32 if x.dtype in HALF else x.dtype if x.dtype.kind in "fi" and x.dtype.itemsize >= 4 else _INT32
-    launch(
-        scatter_prod_kernel, (cdiv(x.size, BLOCK),), x, src, index, x.size, index.shape[dim] if index.size else 0,
-        x.shape, index.shape, x.strides, src.strides, index.strides, src.strides[dim], index.strides[dim],
-        DIM=dim, RANK=x.ndim, ACC=acc, BLOCK=BLOCK,
-    )  # fmt: skip
+    shape, strides, at, sizes, steps = along(input, dim, index)
+    indexed("read", input, out, shape, strides, at, sizes, steps, wrap=False)
 
 
 # ------------------------------------------------------------------------------------------------- gradients of views
@@ -363,32 +210,6 @@ def diagonal_grad(out: DeviceArray, g: DeviceArray, shape: Any, offset: int, dim
     s = out.strides
     start = 0 if not g.size else offset * s[dim2] if offset >= 0 else -offset * s[dim1]
     pointwise.copy(as_strided(out, g.shape, (*[s[d] for d in rest], s[dim1] + s[dim2]), start), g)
-
-
-def _add_strided(out: DeviceArray, g: DeviceArray, strides: Sequence[int], offset: int) -> None:
-    work = out if out.dtype in (_FLOAT32, _FLOAT64, _INT32, _INT64) else empty(out.shape, _wide(out.dtype), out.device)
-    zero(work)
-    if g.size:
-        view = as_strided(work, g.shape, strides, offset)
-        _indexed("add", view, g, g.shape, view.strides, [], [], [])
-    if work is not out:
-        pointwise.copy(out, work)
-
-
-def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return _FLOAT32 if dtype in HALF else _INT32
-
-
-def as_strided_grad(out: DeviceArray, g: DeviceArray, shape: Any, size: Any, stride: Any, offset: int) -> None:
-    """out = zeros to which g is added at the places of a strided view; atomically."""
-    _add_strided(out, g, stride, offset)
-
-
-def unfold_grad(out: DeviceArray, g: DeviceArray, shape: Any, dimension: int, size: int, step: int) -> None:
-    """out = zeros to which g is added at the places of sliding windows; atomically."""
-    s = contiguous_strides(shape)
-    strides = (*s[:dimension], s[dimension] * step, *s[dimension + 1 :], s[dimension]) if shape else (1,)
-    _add_strided(out, g, strides, 0)
 
 
 # ---------------------------------------------------------------------------------------------------- whole rows

@@ -51,6 +51,60 @@ def count_kernel(step, stride_step, index, found_inf, n, CHECKED: tl.constexpr, 
     tl.store(step + at, tl.load(step + at, mask=mask, other=0.0) + 1.0, mask=mask)
 
 
+# The same for rules whose step depends on numbers of each parameter: one program advances BLOCK of those taking part.
+# RULE: (step, own numbers, rate, numbers) -> (own numbers, what the elements of this step need), all in float64, for a
+# few parameters: one minus a power loses its digits in float32. `ops._optim_numpy.SCHEDULES` has each in NumPy.
+@jit
+def schedule_kernel(
+    step, own, derived, stride_step, stride_own, stride_derived, index, lr, found_inf, numbers, n,
+    RULE: tl.constexpr, OWN: tl.constexpr, LR_IS_ARRAY: tl.constexpr, CHECKED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = _live(i < n, found_inf, CHECKED)
+    at = tl.load(index + i, mask=mask, other=0)
+    t = tl.load(step + at * stride_step, mask=mask, other=0.0) + 1.0
+    values = ()
+    for k in tl.static_range(OWN):
+        values = values + (tl.load(own + k * stride_own + at, mask=mask, other=0.0).to(tl.float64),)
+    made = RULE(t.to(tl.float64), values, _rate(lr, LR_IS_ARRAY, tl.float64), numbers)
+    tl.store(step + at * stride_step, t, mask=mask)
+    for k in tl.static_range(OWN):
+        tl.store(own + k * stride_own + at, made[k].to(own.dtype.element_ty), mask=mask)
+    for k in tl.static_range(OWN, len(made)):
+        to = derived + (k - OWN) * stride_derived + at
+        tl.store(to, made[k].to(derived.dtype.element_ty), mask=mask)
+
+
+@jit
+def _nadam_schedule(t, own, rate, numbers):
+    mu = numbers[4] * (1.0 - 0.5 * tl.exp(t * numbers[5]))
+    after = numbers[4] * (1.0 - 0.5 * tl.exp((t + 1.0) * numbers[5]))
+    product = own[0] * mu
+    known = -libdevice.expm1(t * numbers[6])
+    return product, (1.0 - mu) / (1.0 - product), after / (1.0 - product * after), known
+
+
+@jit
+def _radam_schedule(t, own, rate, numbers):
+    known = -libdevice.expm1(t * numbers[5])
+    limit = numbers[6]
+    length = limit - 2.0 * t * (1.0 - known) / known
+    shorter = tl.maximum(length, 5.0)
+    rectified = (shorter - 4.0) * (shorter - 2.0) * limit / ((limit - 4.0) * (limit - 2.0) * shorter)
+    return -1.0 / libdevice.expm1(t * numbers[4]), tl.where(length > 5.0, tl.sqrt(rectified * known), 0.0)
+
+
+@jit
+def _asgd_schedule(t, own, rate, numbers):
+    eta = rate / tl.exp(numbers[1] * tl.log(1.0 + numbers[0] * rate * t))
+    mu = 1.0 / tl.maximum(1.0, t - numbers[2])
+    return eta.to(tl.float32), mu.to(tl.float32), 1.0 - numbers[0] * own[0], own[0], own[1]
+
+
+#: Rule -> (function, how many numbers of its own a parameter has, how many more its elements get).
+SCHEDULES = {"nadam": (_nadam_schedule, 1, 3), "radam": (_radam_schedule, 0, 2), "asgd": (_asgd_schedule, 2, 3)}
+
+
 @jit
 def _block(table, blocks, BLOCK: tl.constexpr):
     """(table row, first element within the parameter, elements that are left of it) of this program."""
@@ -271,8 +325,43 @@ def _adamax(p, g, states, rate, t, numbers):
     return p - rate / -libdevice.expm1(t * numbers[3]) * (m / u), m, u
 
 
+# The numbers from 7 (3 for ASGD) on are those that the parameter's schedule made for this step.
+
+
+@jit
+def _nadam(p, g, states, rate, t, numbers):
+    m = states[0] + numbers[0] * (g - states[0])
+    v = numbers[1] * states[1] + numbers[2] * g * g
+    size = tl.sqrt(v / numbers[9]) + numbers[3]
+    return p - rate * numbers[7] * (g / size) - rate * numbers[8] * (m / size), m, v
+
+
+@jit
+def _radam(p, g, states, rate, t, numbers):
+    m = states[0] + numbers[0] * (g - states[0])
+    v = numbers[1] * states[1] + numbers[2] * g * g
+    rectified = tl.where(numbers[8] > 0, m * numbers[8] / (tl.sqrt(v) + numbers[3]), m)
+    return p - rate * numbers[7] * rectified, m, v
+
+
+@jit
+def _asgd(p, g, states, rate, t, numbers):
+    q = p * numbers[3] - numbers[4] * g
+    return q, tl.where(numbers[5] == 1.0, q, states[0] + (q - states[0]) * numbers[5])
+
+
+@jit
+def _rprop(p, g, states, rate, t, numbers):
+    agreement = g * states[0]
+    factor = tl.where(agreement < 0, numbers[0], tl.where(agreement > 0, numbers[1], 1.0))
+    size = tl.minimum(tl.maximum(states[1] * factor, numbers[2]), numbers[3])
+    g = tl.where(agreement < 0, 0.0, g)
+    return p - tl.where(g > 0, size, tl.where(g < 0, -size, g * size)), g, size
+
+
 RULES = {
-    "lion": _lion, "rmsprop": _rmsprop, "rmsprop_centered": _rmsprop_centered, "rmsprop_momentum": _rmsprop_momentum,
+    "nadam": _nadam, "radam": _radam, "asgd": _asgd, "rprop": _rprop, "lion": _lion,
+    "rmsprop": _rmsprop, "rmsprop_centered": _rmsprop_centered, "rmsprop_momentum": _rmsprop_momentum,
     "rmsprop_momentum_centered": _rmsprop_momentum_centered, "adagrad": _adagrad, "adadelta": _adadelta,
     "adamax": _adamax,
 }  # fmt: skip
@@ -306,9 +395,9 @@ def _fused(
 # writes all but the gradient.
 @jit
 def fused_kernel(
-    table, blocks, states, strides, step, stride_step, lr, found_inf, weight_decay, numbers,
-    RULE: tl.constexpr, DECOUPLED: tl.constexpr, MAXIMIZE: tl.constexpr, LR_IS_ARRAY: tl.constexpr,
-    CHECKED: tl.constexpr, ALIGNED: tl.constexpr, COMPUTE: tl.constexpr, BLOCK: tl.constexpr,
+    table, blocks, states, strides, step, stride_step, derived, stride_derived, lr, found_inf, weight_decay, numbers,
+    DERIVED: tl.constexpr, RULE: tl.constexpr, DECOUPLED: tl.constexpr, MAXIMIZE: tl.constexpr,
+    LR_IS_ARRAY: tl.constexpr, CHECKED: tl.constexpr, ALIGNED: tl.constexpr, COMPUTE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, start, left = _block(table, blocks, BLOCK)
     p_at = _begin(row, start, states[0], 0, ALIGNED)
@@ -318,6 +407,8 @@ def fused_kernel(
     t = rate
     if step is not None:
         t = tl.load(step + tl.load(row + 4) * stride_step).to(COMPUTE)
+    for k in tl.static_range(DERIVED):
+        numbers = numbers + (tl.load(derived + k * stride_derived + tl.load(row + 4)),)
     stored: tl.constexpr = states[0].dtype.element_ty
     if left >= BLOCK:
         _fused(p_at, g_at, at, _inside(found_inf, left, True, CHECKED, BLOCK), states, strides, rate, t, weight_decay,
@@ -560,8 +651,8 @@ def sgd(
 
 
 def fused(
-    params: Sequence[DeviceArray], grads: Sequence[DeviceArray], states: Sequence[DeviceArray], step: Any, lr: Any,
-    found_inf: DeviceArray | None, *, offsets: Sequence[int], index: Sequence[int], rule: str,
+    params: Sequence[DeviceArray], grads: Sequence[DeviceArray], states: Sequence[DeviceArray], step: Any, own: Any,
+    lr: Any, found_inf: DeviceArray | None, *, offsets: Sequence[int], index: Sequence[int], rule: str,
     numbers: Sequence[float], weight_decay: float, decoupled_weight_decay: bool, maximize: bool,
 ) -> None:  # fmt: skip
     """The update of ``ops.optim.fused_``, in place."""
@@ -569,18 +660,28 @@ def fused(
         return
     packed, packed_grads = _contiguous(params), _contiguous(grads)
     table, blocks, programs, where, aligned = _tables(states[0], packed, packed_grads, offsets, index)
-    checked = found_inf is not None
-    if step is not None:
+    checked, given = found_inf is not None, isinstance(lr, DeviceArray)
+    number, compute = _precision(states[0].dtype)
+    schedule, kept, count = SCHEDULES.get(rule, (None, 0, 0))
+    derived = None
+    if schedule is not None:
+        derived = empty((count, step.size), compute, states[0].device)
+        launch(
+            schedule_kernel, (cdiv(len(index), 128),), step, own, derived, step.strides[0],
+            0 if own is None else own.strides[0], step.size, where, lr if given else np.float64(lr), found_inf,
+            tuple([np.float64(x) for x in numbers]), len(index), RULE=schedule, OWN=kept, LR_IS_ARRAY=given,
+            CHECKED=checked, BLOCK=128,
+        )  # fmt: skip
+    elif step is not None:
         launch(
             count_kernel, (cdiv(len(index), BLOCK),), step, step.strides[0], where, found_inf, len(index),
             CHECKED=checked, BLOCK=BLOCK,
         )  # fmt: skip
-    number, compute = _precision(states[0].dtype)
     launch(
         fused_kernel, (programs,), table, blocks, tuple(states), tuple([s.strides[0] for s in states]), step,
-        0 if step is None else step.strides[0], lr if isinstance(lr, DeviceArray) else number(lr), found_inf,
-        number(weight_decay), tuple([number(x) for x in numbers]), RULE=RULES[rule],
-        DECOUPLED=bool(decoupled_weight_decay), MAXIMIZE=bool(maximize), LR_IS_ARRAY=isinstance(lr, DeviceArray),
+        0 if step is None else step.strides[0], derived, 0 if step is None else step.size, lr if given else number(lr),
+        found_inf, number(weight_decay), tuple([number(x) for x in numbers]), DERIVED=count, RULE=RULES[rule],
+        DECOUPLED=bool(decoupled_weight_decay), MAXIMIZE=bool(maximize), LR_IS_ARRAY=given,
         CHECKED=checked, ALIGNED=aligned, COMPUTE=compute, BLOCK=BLOCK,
     )  # fmt: skip
     _write_back(params, packed)

@@ -14,6 +14,7 @@ import numpy as np
 from tensorlib._array import DeviceArray, empty, expand
 from tensorlib._dtypes import HALF
 from tensorlib.runtime.compiler import Jit, jit
+from tensorlib.runtime.hardware import vector_warps
 from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 from tensorlib.runtime.recording import float64
 
@@ -25,7 +26,7 @@ MANY = 1 << 20  # elements that leave work for every multiprocessor in larger bl
 TURNED = 64  # rows and columns of a tile that is turned in shared memory
 _FLOAT32, _FLOAT64, _BOOL = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.bool_)
 
-ARRAY, NUMBER, CONSTANT = 0, 1, 2  # what a value handed to the scalar function is
+ARRAY, NUMBER, CONSTANT, ONE = 0, 1, 2, 3  # what a value handed to the scalar function is; ONE: an array of one element
 
 
 # Input k at its offsets, in the dtype the scalar function wants it in; of a number, the number.
@@ -39,7 +40,10 @@ def _value(inputs, offsets, mask, k: tl.constexpr, KINDS: tl.constexpr, VIA: tl.
     elif KINDS[k] == 2:
         v = 0  # a tuple cannot hold None or a string
     else:
-        v = tl.load(inputs[k] + offsets, mask=mask)
+        if KINDS[k] == 3:
+            v = tl.load(inputs[k])
+        else:
+            v = tl.load(inputs[k] + offsets, mask=mask)
         if VIA[k] is not None:
             v = v.to(VIA[k])
         if TYPES[k] is not None:
@@ -228,9 +232,11 @@ def run(
     via = via if via is not None else (None,) * len(values)
     for v, c, first in zip(values, compute, via, strict=True):
         if isinstance(v, DeviceArray):
-            arrays.append(expand(v, out.shape) if v.shape != out.shape else v)
+            whole = expand(v, out.shape) if v.shape != out.shape else v
+            one = n > 1 and not any(t for t, m in zip(whole.strides, out.shape, strict=True) if m > 1)
+            arrays.append(None if one else whole)
             inputs.append(v)
-            kinds.append(ARRAY)
+            kinds.append(ONE if one else ARRAY)
             types.append(c if first is not None or v.dtype != c else None)
             constants.append(None)
         elif isinstance(v, (int, float)) and not isinstance(v, bool):
@@ -268,12 +274,12 @@ def run(
         shape, strides = (), [None if s is None else () for s in strides]
     zero = (0,) * len(shape)
     # Two vectors of 16 bytes a thread where there are enough programs: a load has to be under way while others wait.
-    narrow = min(out.itemsize, *(a.itemsize for a in arrays if a is not None), 4) < 4
-    block = 2 * BLOCK if flat and narrow and n >= MANY else BLOCK
+    least = min(out.itemsize, *(a.itemsize for a in arrays if a is not None), 4)
+    block = 2 * BLOCK if flat and least < 4 and n >= MANY else BLOCK
     launch(
         pointwise_kernel, (cdiv(n, block),), out, tuple(inputs), n, shape, strides[0],
         tuple(zero if s is None else s for s in strides[1:]), **common, RANK=len(shape), TAIL=n % 16 != 0 and flat,
-        WIDE=max(span, n + block) >= 1 << 31, BLOCK=block,
+        WIDE=max(span, n + block) >= 1 << 31, BLOCK=block, num_warps=vector_warps(out.device, block, max(least, 2)),
     )  # fmt: skip
 
 
@@ -374,6 +380,39 @@ class Host:
         # Number attributes take part in the arithmetic at its precision; integers stay integers.
         numbers = [_FLOAT64 if work == _FLOAT64 and isinstance(v, float) else None for v in attrs.values()]
         run(self.fn, out, (*inputs, *attrs.values()), (*types, *numbers), via)
+
+
+class Elsewhere(BaseException):
+    """An in-place call whose result does not fit its tensor as it is: it goes by way of a result of its own.
+
+    No ``Exception``, for it is no error, which public functions would explain to users.
+    """
+
+
+class InPlace(Host):
+    """The host function of a pointwise operator's in-place form: one kernel that writes where it reads.
+
+    Raises ``Elsewhere`` before anything runs where the result has another shape or dtype than the first operand.
+    """
+
+    def __init__(self, fn: Jit, name: str, promote: Any, promoted: Any, specs: Any) -> None:
+        super().__init__(fn, name, promote, promoted)
+        self.specs = specs
+
+    def __call__(self, target: DeviceArray, *inputs: Any, **attrs: Any) -> None:
+        """target = fn(target, inputs, attributes), elementwise; an input may be another view of target's memory."""
+        every = (target, *inputs)
+        if self.specs is not None:
+            shape, result = self.specs(every, attrs)[0]
+        else:
+            where = range(len(every)) if self.promoted is None else self.promoted
+            result = self.promote(self.name, [every[i] for i in where if every[i] is not None], attrs)[1]
+            shape = np.broadcast_shapes(*[x.shape for x in every if isinstance(x, DeviceArray)])
+        repeats = any(s == 0 and n > 1 for s, n in zip(target.strides, target.shape, strict=True))
+        if result != target.dtype or shape != target.shape or repeats:
+            raise Elsewhere
+        own = [apart(x, target) if isinstance(x, DeviceArray) else x for x in inputs]
+        super().__call__(target, target, *own, **attrs)
 
 
 def copy(out: DeviceArray, x: DeviceArray) -> None:

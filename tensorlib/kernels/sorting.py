@@ -211,7 +211,7 @@ def rows_kernel(
             to = m[:, None] + tl.zeros_like(index)
         found = tl.load(source + _row(m, width, inner)[:, None] + index * inner, mask=kept)
         tl.store(values + to, found, mask=kept)
-        tl.store(indices + to, index, mask=kept)
+        tl.store(indices + to, index.to(indices.dtype.element_ty), mask=kept)
     else:
         to = (m * (parts * K))[:, None] + (part * K + rank)[None, :]
         kept = (m < M)[:, None] & (rank < K)[None, :]
@@ -388,8 +388,11 @@ def digit_move_kernel(
         place += here
 
 
-def _radix(values: DeviceArray, indices: DeviceArray, x: Rows, descending: bool) -> None:
-    """values, indices = each row in order: three launches for each eight bits of the keys, the least first."""
+def _radix(values: DeviceArray, indices: DeviceArray, x: Rows, descending: bool, bits: int = 0) -> None:
+    """values, indices = each row in order: three launches for each eight bits of the keys, the least first.
+
+    ``bits``: how many of the lowest differ, where not all do.
+    """
     device, keys = x.array.device, order(x.array.dtype)
     # The last pass writes the result; all others go between two scratch arrays.
     parts = min(cdiv(x.N, BLOCK), PARTS)
@@ -398,7 +401,7 @@ def _radix(values: DeviceArray, indices: DeviceArray, x: Rows, descending: bool)
     wide = _INT64 if x.N >= 1 << 31 else _INT32
     counts = empty((x.M, parts, 256), wide, device)
     totals = empty((x.M, 256), wide, device)
-    passes = cdiv(keys.bits, 8)
+    passes = cdiv(bits or keys.bits, 8)
     common = dict(DESCENDING=descending, SIGN=keys.sign)
     scratch = [
         (empty((x.M, x.N), x.array.dtype, device), empty((x.M, x.N), wide, device)) for _ in range(min(passes - 1, 2))
@@ -433,6 +436,15 @@ def sort(
         network(values, indices, x, x.N, descending)
     else:
         _radix(values, indices, x, descending)
+
+
+def sort_keys(values: DeviceArray, indices: DeviceArray, keys: DeviceArray, limit: int) -> None:
+    """values, indices = the integers 0 <= keys < limit of a vector in order; indices may be int32."""
+    x = Rows(keys, 1, keys.size, 1)
+    if x.N <= BLOCK:
+        network(values, indices, x, x.N, False)
+    else:
+        _radix(values, indices, x, False, max(limit - 1, 1).bit_length())
 
 
 def topk(

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from tensorlib import Tensor
+from tensorlib.ops.scaled_products import ScalingType as ScalingType, SwizzleType as SwizzleType
 
 Number = _bool | _int | _float | _complex
 def _im2col(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Tensor:
@@ -254,6 +255,10 @@ def rrelu_(input: Tensor, lower: _float = 0.125, upper: _float = 0.3333333333333
     """In-place form of ``rrelu``."""
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: _float = 0.0, is_causal: _bool = False, scale: _float | None = None, enable_gqa: _bool = False) -> Tensor:
     """softmax(query @ key.mT * scale + attn_mask) @ value; scale 1 / sqrt(E) for None."""
+def scaled_grouped_mm(mat_a: Tensor, mat_b: Tensor, scale_a: Any, scale_recipe_a: Any, scale_b: Any, scale_recipe_b: Any, swizzle_a: Any = None, swizzle_b: Any = None, bias: Tensor | None = None, offs: Tensor | None = None, output_dtype: Any = ..., contraction_dim: Any = ..., use_fast_accum: _bool = False) -> Tensor:
+    """``grouped_mm`` of float8 matrices, each of whose rows (columns of mat_b) has a scale in float32."""
+def scaled_mm(mat_a: Tensor, mat_b: Tensor, scale_a: Any, scale_recipe_a: Any, scale_b: Any, scale_recipe_b: Any, swizzle_a: Any = None, swizzle_b: Any = None, bias: Tensor | None = None, output_dtype: Any = ..., contraction_dim: Any = ..., use_fast_accum: _bool = False) -> Tensor:
+    """Σ_k mat_a[m, k] scale_a mat_b[k, n] scale_b + bias of float8 matrices: (m, k), (k, n) -> (m, n)."""
 def selu(input: Tensor, inplace: _bool = False) -> Tensor:
     """1.0507 (max(input, 0) + min(1.6733 (e**input - 1), 0)), elementwise. Klambauer et al. 2017."""
 def selu_(input: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ class Module:
         called: set[int] = set()
         result = None
         try:
-            for key, hook in tuple(self._forward_pre_hooks.items()):
+            for key, hook in (*_global_forward_pre_hooks.items(), *self._forward_pre_hooks.items()):
                 if key in self._forward_pre_hooks_with_kwargs:
                     changed = hook(self, args, kwargs)
                     if changed is not None:
@@ -140,19 +140,22 @@ class Module:
                     if changed is not None:
                         args = changed if isinstance(changed, tuple) else (changed,)
             backward = None
-            if self._backward_hooks or self._backward_pre_hooks:
-                backward = BackwardHooks(self, self._backward_hooks.values(), self._backward_pre_hooks.values())
+            after = (*_global_backward_hooks.values(), *self._backward_hooks.values())
+            before = (*_global_backward_pre_hooks.values(), *self._backward_pre_hooks.values())
+            if after or before:
+                backward = BackwardHooks(self, after, before)
                 args = backward.watch_inputs(args)
             result = self.forward(*args, **kwargs)
-            for key, hook in tuple(self._forward_hooks.items()):
+            for key, hook in (*_global_forward_hooks.items(), *self._forward_hooks.items()):
                 called.add(key)
                 changed = self._run_forward_hook(key, hook, args, kwargs, result)
                 if changed is not None:
                     result = changed
             return result if backward is None else backward.watch_outputs(result)
         except Exception:
-            for key, hook in tuple(self._forward_hooks.items()):
-                if key in self._forward_hooks_always_called and key not in called:
+            always = {**_global_forward_hooks_always_called, **self._forward_hooks_always_called}
+            for key, hook in (*_global_forward_hooks.items(), *self._forward_hooks.items()):
+                if key in always and key not in called:
                     try:
                         changed = self._run_forward_hook(key, hook, args, kwargs, result)
                         if changed is not None:
@@ -166,7 +169,7 @@ class Module:
             raise
 
     def _run_forward_hook(self, key: int, hook: Any, args: Any, kwargs: Any, result: Any) -> Any:
-        if key in self._forward_hooks_with_kwargs:
+        if key in self._forward_hooks_with_kwargs or key in _global_forward_hooks_with_kwargs:
             return hook(self, args, kwargs, result)
         return hook(self, args, result)
 
@@ -228,11 +231,16 @@ class Module:
         self.add_module(name, module)
 
     def __getattr__(self, name: str) -> Any:
-        own = self.__dict__
-        for held in ("_parameters", "_buffers", "_modules"):
-            found = own.get(held)
-            if found is not None and name in found:
-                return found[name]
+        own = self.__dict__  # a layer's forward comes here for each parameter: no loop over the three
+        held = own.get("_parameters")
+        if held is not None and name in held:
+            return held[name]
+        held = own.get("_modules")
+        if held is not None and name in held:
+            return held[name]
+        held = own.get("_buffers")
+        if held is not None and name in held:
+            return held[name]
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def _forget(self, name: str, *held: Any) -> None:
@@ -821,3 +829,58 @@ def _parse_to(*args: Any, **kwargs: Any) -> tuple[Any, Any, bool]:
     if other is not None:
         device, dtype = other.device, other.dtype
     return (None if device is None else Device(device)), (None if dtype is None else as_dtype(dtype)), non_blocking
+
+
+# ------------------------------------------------------------------------------------------- hooks of all modules
+
+#: The hooks that run for every module, before its own, under PyTorch's names: tools that profile models look into them.
+_global_forward_pre_hooks: OrderedDict[int, Any] = OrderedDict()
+_global_forward_hooks: OrderedDict[int, Any] = OrderedDict()
+_global_backward_pre_hooks: OrderedDict[int, Any] = OrderedDict()
+_global_backward_hooks: OrderedDict[int, Any] = OrderedDict()
+#: Which of the forward hooks run after an error too, and which take keyword arguments.
+_global_forward_hooks_always_called: OrderedDict[int, bool] = OrderedDict()
+_global_forward_hooks_with_kwargs: OrderedDict[int, bool] = OrderedDict()
+_plain_call = Module.__call__
+
+
+def _call_everywhere(self: Module, *args: Any, **kwargs: Any) -> Any:
+    """What a module's call is while there are hooks of all modules, so that it costs nothing where there are none."""
+    if not (
+        _global_forward_pre_hooks or _global_forward_hooks or _global_backward_pre_hooks or _global_backward_hooks
+    ):
+        Module.__call__ = _plain_call  # type: ignore[method-assign]
+    return self._call_with_hooks(args, kwargs)
+
+
+def _add_everywhere(hooks: Any, hook: Callable[..., Any], marks: tuple[tuple[Any, bool], ...] = ()) -> RemovableHandle:
+    Module.__call__ = _call_everywhere  # type: ignore[method-assign]
+    return _add_hook(hooks, hook, False, marks)
+
+
+def register_module_forward_pre_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """``hook(module, args)`` before the forward of every module; what it returns replaces ``args``."""
+    return _add_everywhere(_global_forward_pre_hooks, hook)
+
+
+def register_module_forward_hook(
+    hook: Callable[..., Any], *, with_kwargs: bool = False, always_call: bool = False
+) -> RemovableHandle:
+    """``hook(module, args, output)`` after the forward of every module; what it returns replaces the output."""
+    marks = ((_global_forward_hooks_with_kwargs, with_kwargs), (_global_forward_hooks_always_called, always_call))
+    return _add_everywhere(_global_forward_hooks, hook, marks)
+
+
+def register_module_full_backward_pre_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """``hook(module, grad_output)`` before the backward of every module; what it returns replaces ``grad_output``."""
+    return _add_everywhere(_global_backward_pre_hooks, hook)
+
+
+def register_module_full_backward_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """``hook(module, grad_input, grad_output)`` for every module; what it returns replaces ``grad_input``."""
+    return _add_everywhere(_global_backward_hooks, hook)
+
+
+def register_module_backward_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """Alias of ``register_module_full_backward_hook``: PyTorch's old form gave wrong gradients and does not exist."""
+    return register_module_full_backward_hook(hook)

@@ -64,6 +64,7 @@ from tensorlib.ops import rotary as rotary
 from tensorlib.ops import rounding as rounding
 from tensorlib.ops import sampling as sampling
 from tensorlib.ops import scaled_dot_product as scaled_dot_product
+from tensorlib.ops import scaled_products as scaled_products
 from tensorlib.ops import scan as scan
 from tensorlib.ops import score_functions as score_functions
 from tensorlib.ops import segments as segments
@@ -1122,6 +1123,10 @@ def scalar_tensor(s: Any, *, dtype: Any = None, layout: Any = None, device: Any 
     """A 0-d tensor of a number, of the default float dtype unless ``dtype`` names one."""
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: _float = 0.0, is_causal: _bool = False, scale: _float | None = None, enable_gqa: _bool = False) -> Tensor:
     """softmax(query @ key.mT * scale + attn_mask) @ value; scale 1 / sqrt(E) for None."""
+def scaled_grouped_mm(mat_a: Tensor, mat_b: Tensor, scale_a: Any, scale_recipe_a: Any, scale_b: Any, scale_recipe_b: Any, swizzle_a: Any = None, swizzle_b: Any = None, bias: Tensor | None = None, offs: Tensor | None = None, output_dtype: Any = ..., contraction_dim: Any = ..., use_fast_accum: _bool = False) -> Tensor:
+    """``grouped_mm`` of float8 matrices, each of whose rows (columns of mat_b) has a scale in float32."""
+def scaled_mm(mat_a: Tensor, mat_b: Tensor, scale_a: Any, scale_recipe_a: Any, scale_b: Any, scale_recipe_b: Any, swizzle_a: Any = None, swizzle_b: Any = None, bias: Tensor | None = None, output_dtype: Any = ..., contraction_dim: Any = ..., use_fast_accum: _bool = False) -> Tensor:
+    """Σ_k mat_a[m, k] scale_a mat_b[k, n] scale_b + bias of float8 matrices: (m, k), (k, n) -> (m, n)."""
 def scatter(input: Tensor, dim: _int, index: Tensor, src: Any = None, *, value: Any = None, reduce: Any = None, out: Any = None) -> Tensor:
     """A copy of input with out[i, index[i, j, k], k] = src[i, j, k] for ``dim`` 1, and so on."""
 def scatter_add(input: Tensor, dim: _int, index: Tensor, src: Tensor, *, out: Any = None) -> Tensor:

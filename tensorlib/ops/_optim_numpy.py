@@ -382,8 +382,108 @@ def _adamax(p: Array, g: Array, s: list[Array], rate: float, t: float, n: Any, a
     np.subtract(p, a, p)
 
 
+def _nadam(p: Array, g: Array, s: list[Array], rate: float, t: float, n: Any, a: Array, b: Array) -> None:
+    """Numbers: 1 - beta1, beta2, 1 - beta2, eps, beta1, momentum_decay log 0.96, log beta2, the schedule's three."""
+    m, v = s
+    np.subtract(g, m, a)
+    np.multiply(a, n[0], a)
+    np.add(m, a, m)
+    np.multiply(v, n[1], v)
+    np.multiply(g, n[2], a)
+    np.multiply(a, g, a)
+    np.add(v, a, v)
+    np.sqrt(v, a)
+    np.divide(a, n[9] ** 0.5, a)
+    np.add(a, n[3], a)
+    np.multiply(g, rate * n[7], b)
+    np.divide(b, a, b)
+    np.subtract(p, b, p)
+    np.multiply(m, rate * n[8], b)
+    np.divide(b, a, b)
+    np.subtract(p, b, p)
+
+
+def _radam(p: Array, g: Array, s: list[Array], rate: float, t: float, n: Any, a: Array, b: Array) -> None:
+    """Numbers: 1 - beta1, beta2, 1 - beta2, eps, log beta1, log beta2, 2 / (1 - beta2) - 1, the schedule's two."""
+    m, v = s
+    np.subtract(g, m, a)
+    np.multiply(a, n[0], a)
+    np.add(m, a, m)
+    np.multiply(v, n[1], v)
+    np.multiply(g, n[2], a)
+    np.multiply(a, g, a)
+    np.add(v, a, v)
+    np.multiply(m, rate * n[7] * (n[8] if n[8] > 0 else 1.0), a)
+    if n[8] > 0:
+        np.sqrt(v, b)
+        np.add(b, n[3], b)
+        np.divide(a, b, a)
+    np.subtract(p, a, p)
+
+
+def _asgd(p: Array, g: Array, s: list[Array], rate: float, t: float, n: Any, a: Array, b: Array) -> None:
+    """Numbers: lambd, alpha, t0, the schedule's three. State: the mean of the parameters."""
+    np.multiply(p, n[3], p)
+    np.multiply(g, n[4], a)
+    np.subtract(p, a, p)
+    if n[5] == 1:
+        np.copyto(s[0], p)
+    else:
+        np.subtract(p, s[0], a)
+        np.multiply(a, n[5], a)
+        np.add(s[0], a, s[0])
+
+
+def _rprop(p: Array, g: Array, s: list[Array], rate: float, t: float, n: Any, a: Array, b: Array) -> None:
+    """Numbers: the two factors, the smallest and the largest step. States: the last gradient, the steps."""
+    previous, size = s
+    np.multiply(g, previous, a)
+    flipped = a < 0
+    np.copyto(b, 1)
+    np.copyto(b, n[1], where=a > 0)
+    np.copyto(b, n[0], where=flipped)
+    np.multiply(size, b, size)
+    np.clip(size, n[2], n[3], out=size)
+    np.copyto(previous, g)
+    np.copyto(previous, 0, where=flipped)
+    np.sign(previous, a)
+    np.multiply(a, size, a)
+    np.subtract(p, a, p)
+
+
+def _nadam_schedule(t: float, own: Sequence[Any], rate: float, n: Any) -> tuple[tuple[Any, ...], tuple[float, ...]]:
+    """Own: the product of all mu. Derived: what the gradient and the mean are multiplied by, 1 - beta2^t."""
+    mu, after = (n[4] * (1 - 0.5 * math.exp(k * n[5])) for k in (t, t + 1))
+    product = own[0] * own[0].dtype.type(mu)
+    known = float(product)
+    return (product,), ((1 - mu) / (1 - known), after / (1 - known * after), 1 - n[1] ** t)  # PyTorch's rounding
+
+
+def _radam_schedule(t: float, own: Sequence[Any], rate: float, n: Any) -> tuple[tuple[Any, ...], tuple[float, ...]]:
+    """Derived: 1 / (1 - beta1^t), and the rectified step, 0 where the variance is not known yet."""
+    known, limit = 1 - n[1] ** t, n[6]
+    length = limit - 2 * t * n[1] ** t / known
+    factor = 0.0
+    if length > 5:
+        rectified = (length - 4) * (length - 2) * limit / ((limit - 4) * (limit - 2) * length)
+        factor = math.sqrt(rectified * known)
+    return (), (1 / (1 - (1 - n[0]) ** t), factor)
+
+
+def _asgd_schedule(t: float, own: Sequence[Any], rate: float, n: Any) -> tuple[tuple[Any, ...], tuple[float, ...]]:
+    """Own: eta and mu of the next step. Derived: the decay and those of this one."""
+    eta, mu = float(own[0]), float(own[1])
+    # In float32 whatever the state's dtype is, as PyTorch has them.
+    following = np.float32(rate / (1 + n[0] * rate * t) ** n[1]), np.float32(1 / max(1.0, t - n[2]))
+    return following, (1 - n[0] * eta, eta, mu)
+
+
+#: Rules whose step depends on numbers of each parameter: (step, own, rate, numbers) -> (own, more numbers of the rule).
+SCHEDULES: dict[str, Any] = {"nadam": _nadam_schedule, "radam": _radam_schedule, "asgd": _asgd_schedule}
+
 #: (p, g, states, rate, step, numbers, two rows of scratch): each changes p and the states in place.
 RULES: dict[str, Any] = {
+    "nadam": _nadam, "radam": _radam, "asgd": _asgd, "rprop": _rprop,
     "lion": _lion, "adagrad": _adagrad, "adadelta": _adadelta, "adamax": _adamax,
     "rmsprop": _rmsprop(False, False), "rmsprop_centered": _rmsprop(True, False),
     "rmsprop_momentum": _rmsprop(False, True), "rmsprop_momentum_centered": _rmsprop(True, True),
@@ -391,11 +491,14 @@ RULES: dict[str, Any] = {
 
 
 def fused_(
-    params: Sequence[Array], grads: Sequence[Array], states: Sequence[Array], step: Array | None, lr: float | Array,
-    found_inf: Array | None = None, *, offsets: tuple[int, ...], index: tuple[int, ...], rule: str,
+    params: Sequence[Array], grads: Sequence[Array], states: Sequence[Array], step: Array | None, own: Array | None,
+    lr: float | Array, found_inf: Array | None = None, *, offsets: tuple[int, ...], index: tuple[int, ...], rule: str,
     numbers: tuple[float, ...], weight_decay: float, decoupled_weight_decay: bool, maximize: bool,
 ) -> None:  # fmt: skip
-    """One step of a rule of ``RULES`` for every parameter in one call, in place; layout and options as ``adam_``'s."""
+    """One step of a rule of ``RULES`` for every parameter in one call, in place; layout and options as ``adam_``'s.
+
+    own: (k, n), the numbers that each parameter has beside its count, changed by the rule of ``SCHEDULES``.
+    """
     if not params or (found_inf is not None and found_inf):
         return
     rate, t = float(lr), 0.0
@@ -404,17 +507,24 @@ def fused_(
     if step is not None:
         where = list(index)
         step[where] += 1
-        counts = step[where]
-        if not (counts == counts[0]).all():  # one call a count, as in ``adam_``
+        counts = step[where][None] if own is None else np.concatenate([step[where][None], own[:, where]])
+        if not (counts == counts[:, :1]).all():  # one call a count, as in ``adam_``
             step[where] -= 1
-            for count in np.unique(counts):
-                part = [i for i in range(len(params)) if counts[i] == count]
+            _, which = np.unique(counts, axis=1, return_inverse=True)
+            for k in range(which.max() + 1):
+                part = np.flatnonzero(which.reshape(-1) == k).tolist()
                 fused_(
-                    [params[i] for i in part], [grads[i] for i in part], states, step, lr,
+                    [params[i] for i in part], [grads[i] for i in part], states, step, own, lr,
                     offsets=tuple(offsets[i] for i in part), index=tuple(index[i] for i in part), **options,
                 )  # fmt: skip
             return
-        t = float(counts[0])
+        t = float(counts[0, 0])
+        schedule = SCHEDULES.get(rule)
+        if schedule is not None:
+            following, derived = schedule(t, counts[1:, 0], rate, numbers)
+            numbers = (*numbers, *derived)
+            if own is not None:
+                own[:, where] = np.array(following, own.dtype)[:, None]
     update = RULES[rule]
     stored = states[0].dtype
     wide = stored in _WIDE

@@ -49,6 +49,8 @@ def _as_dims(dim: Any, ndim: int) -> tuple[int, ...]:
 
 def _converted(input: np.ndarray, dtype: Any) -> np.ndarray:
     """The input as the dtype it is accumulated in."""
+    if dtype is input.dtype and (dtype is _F32 or dtype is _F64):
+        return input
     want = OF_NUMPY[input.dtype].numpy if dtype is None else dtype
     want = _F32 if want in HALF else want
     return input if input.dtype == want else input.astype(want)
@@ -61,6 +63,8 @@ def _sum_dtype(name: str, input: Any, dtype: Any) -> np.dtype[Any]:
 
 
 def _floating(name: str, input: Any, dtype: Any) -> np.dtype[Any]:
+    if dtype is None and (input.dtype is _F32 or input.dtype is _F64):
+        return input.dtype
     if dtype is None and category(input.dtype) < 2:
         raise DtypeError(
             f"{name}: could not infer output dtype. Input dtype must be either a floating point or complex dtype. "

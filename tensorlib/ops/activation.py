@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tensorlib._core import Tensor
 from tensorlib._dispatch import wrap_dim
 from tensorlib._promotion import FLOAT_ONLY, INT_TO_FLOAT, PROMOTE
 from tensorlib._samples import ELEMENTWISE, draw, each, fails, ints, transposed, values, with_attrs
+from tensorlib._written import written
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError
 from tensorlib.op import Array, Scalar, composite, pointwise
 from tensorlib.ops._out import takes_out
@@ -37,11 +39,16 @@ def _run(op: Any, input: Tensor, inplace: bool, *attrs: Any) -> Tensor:
     """The operator's result, written into the input for ``inplace=True``."""
     if not inplace:
         return op(input, *attrs)
-    return _inplace.method(op, op.__name__.lstrip("_"), None, op is not _relu)(input, *attrs)
+    return _in_place(op)(input, *attrs)  # type: ignore[no-any-return]
+
+
+@cache
+def _in_place(op: Any) -> Any:
+    return _inplace.method(op, op.__name__.lstrip("_"), None, op is not _relu, written(op.op))
 
 
 def _no_bools(name: str, input: Tensor) -> None:
-    if input._array.dtype == np.bool_:
+    if input._array.dtype.kind == "b":
         raise DtypeError(f"{name}: Boolean inputs not supported: convert it, as in input.float()")
 
 

@@ -108,6 +108,8 @@ def _arange_spec(start: Any, step: Any, length: int, dtype: Any, device: Any) ->
 def _arange(start: Scalar, step: Scalar, length: Any, dtype: Any, device: Any):
     """start + i * step for i in 0 … length - 1; floats are computed in float64."""
     work = np.int64 if dtype.kind in "iub" else np.float64
+    if not start and step == 1:
+        return np.arange(length, dtype=work).astype(dtype, copy=False)
     return (np.asarray(start, work) + np.arange(length, dtype=work) * np.asarray(step, work)).astype(dtype)
 
 
@@ -250,8 +252,9 @@ def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, d
     """
     if end is None:
         start, end = 0, start
-    start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
-    if any(isinstance(x, complex) for x in (start, end, step)):
+    start, end, step = [x.item() if isinstance(x, Tensor) else x for x in (start, end, step)]
+    whole = type(start) is type(end) is type(step) is int
+    if not whole and any(isinstance(x, complex) for x in (start, end, step)):
         raise DtypeError(f"arange: takes real numbers, got {start}, {end}, {step}: complex numbers have no order")
     if step == 0:
         raise ArgumentError("arange: step must be nonzero")
@@ -259,7 +262,8 @@ def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, d
         raise ArgumentError(
             f"arange: upper bound and lower bound inconsistent with step sign: {start}, {end}, step {step}"
         )
-    kind = numpy_dtype(dtype, of_number(0 if all(isinstance(x, int) for x in (start, end, step)) else 0.0))
+    whole = whole or all(isinstance(x, int) for x in (start, end, step))
+    kind = numpy_dtype(dtype, of_number(0 if whole else 0.0))
     if kind.kind == "c":
         raise DtypeError(f"arange: not implemented for {OF_NUMPY[kind]}: complex numbers have no order")
     length = math.ceil((end - start) / step)

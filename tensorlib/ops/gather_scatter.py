@@ -15,6 +15,7 @@ from tensorlib._dtypes import OF_NUMPY
 from tensorlib._samples import draw, each, fails, ints, transposed
 from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
 from tensorlib.kernels import indexing as kernels
+from tensorlib.kernels import scattering
 from tensorlib.op import Array, composite, into, op, registry
 from tensorlib.ops import create, views
 from tensorlib.ops._out import takes_out
@@ -244,7 +245,7 @@ _WRITE_SAMPLES = each(
 @op(
     bench=[draw((4096, 1024), ints(4096, 1024, high=1024), (4096, 1024), dim=1)],
     spec=_scatter_spec,
-    kernel=kernels.scatter,
+    kernel=scattering.scatter,
     vjp=dict(
         input=lambda g, index, dim: _scatter(g, index, None, dim, 0.0),
         src=lambda g, index, dim, src_shape: _widen(_gather(g, index, dim), src_shape),
@@ -260,7 +261,7 @@ def _scatter(input: Array, index: Array, src: Array | None, dim: int, value: Any
     return out
 
 
-@op(mutates=("input",), kernel=kernels.scatter_, on="", samples=_WRITE_SAMPLES)
+@op(mutates=("input",), kernel=scattering.scatter_, on="", samples=_WRITE_SAMPLES)
 def _scatter_(input: Array, index: Array, src: Array | None, dim: int, value: Any = None):
     """``_scatter`` in input's own memory."""
     _scatter_into(input, index, src, dim, value)
@@ -276,7 +277,7 @@ _ADD_SAMPLES = each(
 @op(
     bench=[draw((4096, 1024), ints(4096, 1024, high=1024), (4096, 1024), dim=1)],
     spec=_scatter_spec,
-    kernel=kernels.scatter_add,
+    kernel=scattering.scatter_add,
     vjp=dict(
         input=lambda g: g,
         src=lambda g, index, dim, src_shape: _widen(_gather(g, index, dim), src_shape),
@@ -286,13 +287,17 @@ _ADD_SAMPLES = each(
     errors=_SCATTER_ERRORS,
 )
 def _scatter_add(input: Array, index: Array, src: Array, dim: int):
-    """input with out[i, index[i, j, k], k] += src[i, j, k] for ``dim`` 1; in float32 or wider, on a GPU atomically."""
+    """input with out[i, index[i, j, k], k] += src[i, j, k] for ``dim`` 1; in float32 or wider.
+
+    On a GPU single elements of float32 and float64 are added atomically, but where deterministic algorithms are asked
+    for; rows (index expanded along them) and half types always in order.
+    """
     out = np.array(input, order="C")
     _reduce_into(out, index, src, dim, np.add)
     return out
 
 
-@op(mutates=("input",), kernel=kernels.scatter_add_, on="", samples=_ADD_SAMPLES)
+@op(mutates=("input",), kernel=scattering.scatter_add_, on="", samples=_ADD_SAMPLES)
 def _scatter_add_(input: Array, index: Array, src: Array, dim: int):
     """``_scatter_add`` in input's own memory."""
     _reduce_into(input, index, src, dim, np.add)
@@ -328,7 +333,7 @@ def _reduce_src(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int, re
 
 @op(
     spec=_scatter_spec,
-    kernel=kernels.scatter_reduce,
+    kernel=scattering.scatter_reduce,
     vjp=dict(input=_reduce_input, src=_reduce_src),
     on="",
     samples=each(
@@ -343,8 +348,7 @@ def _reduce_src(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int, re
 def _scatter_reduce(input: Array, index: Array, src: Array, dim: int, reduce: str):
     """input joined by ``reduce`` ("prod", "amax", "amin") with src[i, j, k] at [i, index[i, j, k], k] for ``dim`` 1.
 
-    An extremum's gradient is shared by all elements equal to it. On a GPU a product walks the indices of each line:
-    deterministic, and quadratic in the dimension.
+    An extremum's gradient is shared by all elements equal to it. Products are deterministic on every device.
     """
     out = np.array(input, order="C")
     _reduce_into(out, index, src, dim, _REDUCE[reduce])
@@ -432,7 +436,8 @@ def scatter_(
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """A copy of input with out[i, index[i, j, k], k] += src[i, j, k] for ``dim`` 1, and so on.
 
-    Summed in float32 or wider; on a GPU atomically, in no fixed order. DimError out of range.
+    Summed in float32 or wider. On a GPU single elements of float32 and float64 are added atomically, in no fixed order,
+    but where deterministic algorithms are asked for. DimError out of range.
     """
     return _scattered("scatter_add", input, dim, index, src, False, add=True)
 
@@ -477,7 +482,7 @@ def scatter_reduce(
     """input joined with src[i, j, k] at [i, index[i, j, k], k] for ``dim`` 1.
 
     ``reduce`` is "sum", "prod", "mean", "amax" or "amin". Without ``include_self`` what index
-    names starts empty. Sums and extrema are atomic on a GPU.
+    names starts empty. On a GPU sums of single float32 elements are atomic; see ``use_deterministic_algorithms``.
     """
     if reduce not in ("sum", "prod", "mean", "amax", "amin"):
         raise ArgumentError(

@@ -19,7 +19,6 @@ from tensorlib._core import KINDS, LIFTED, Tensor, listening, modes, wrap
 from tensorlib._device import cpu
 from tensorlib._dispatch import (
     apply,
-    apply_view,
     as_int,
     as_ints,
     flatten,
@@ -32,7 +31,7 @@ from tensorlib._dtypes import HALF, OF_NUMPY
 from tensorlib._samples import Draw, bools, draw, each, fails, ints, transposed, values
 from tensorlib.errors import ArgumentError, DimError, DtypeError, RangeError, ShapeError
 from tensorlib.kernels import indexing as kernels
-from tensorlib.kernels import prefix
+from tensorlib.kernels import prefix, scattering
 from tensorlib.op import Array, Arrays, Op, composite, into, op, registry
 from tensorlib.ops import create, splitting, views
 from tensorlib.ops._out import takes_out
@@ -42,7 +41,6 @@ from tensorlib.ops.views import basic_index
 ndarray = np.ndarray
 _INT64, _INT32, _BOOL, _UINT8 = np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.bool_), np.dtype(np.uint8)
 INTEGERS = (_INT64, _INT32)
-_SLICE = registry["_slice"]
 
 
 # ---------------------------------------------------------------------------------------------- what the bodies share
@@ -221,7 +219,7 @@ _PUT_SAMPLES = each(
 @op(
     bench=[draw((16384, 1024), (4096, 1024), [ints(4096, high=16384)], dims=(0,), accumulate=True)],
     spec=_put_spec,
-    kernel=kernels.index_put,
+    kernel=scattering.index_put,
     vjp=dict(
         input=_put_input,
         values=lambda g, indices, dims, wrap, values_shape: _index(g, indices, dims, False, wrap).sum_to_size(
@@ -248,7 +246,7 @@ def _index_put(input: Array, values: Array, indices: Arrays, dims: Any, accumula
     return out
 
 
-@op(mutates=("input",), kernel=kernels.index_put_, on="", samples=_PUT_SAMPLES)
+@op(mutates=("input",), kernel=scattering.index_put_, on="", samples=_PUT_SAMPLES)
 def _index_put_(input: Array, values: Array, indices: Arrays, dims: Any, accumulate: bool = False, wrap: bool = True):
     """``_index_put`` in input's own memory."""
     _put_into(input, values, indices, dims, accumulate, wrap)
@@ -256,7 +254,7 @@ def _index_put_(input: Array, values: Array, indices: Arrays, dims: Any, accumul
 
 @op(
     spec=lambda g, indices, shape, dims, unique, wrap: (shape, g.dtype),
-    kernel=kernels.index_grad,
+    kernel=scattering.index_grad,
     vjp=dict(g=lambda g, indices, dims, unique, wrap: _index(g, indices, dims, unique, wrap)),
     on="",
     samples=each(
@@ -269,7 +267,7 @@ def _index_put_(input: Array, values: Array, indices: Arrays, dims: Any, accumul
 def _index_grad(g: Array, indices: Arrays, shape: Any, dims: Any, unique: bool = False, wrap: bool = True):
     """Zeros of ``shape`` to which g is added where the indices point: the gradient of an advanced index.
 
-    Summed in float32 or wider; on a GPU atomically, in no fixed order. ``unique``: no place is named twice.
+    Summed in float32 or wider, on a GPU as ``scatter_add`` does. ``unique``: no place is named twice.
     """
     out = np.zeros(shape, g.dtype)
     _put_into(out, g, indices, dims, not unique, wrap, fresh=True)
@@ -535,7 +533,7 @@ def getitem(self: Tensor, index: Any) -> Tensor:
     kind: Any = type(index)
     if kind is int:
         if self._array.ndim:
-            return apply_view(_SLICE, self, {"index": (index,)})
+            return basic_index(self, (index,))
     elif kind in KINDS:
         x, i = self._array, index._array
         if type(x) is ndarray and type(i) is ndarray and i.ndim and x.ndim and i.dtype in INTEGERS and not listening[0]:
@@ -552,7 +550,7 @@ def getitem(self: Tensor, index: Any) -> Tensor:
             return t
     elif kind is slice:
         if self._array.ndim:
-            return apply_view(_SLICE, self, {"index": (_step(index),)})
+            return basic_index(self, (_step(index),))
     elif kind is tuple:
         dots = 0
         for item in index:
@@ -568,7 +566,7 @@ def getitem(self: Tensor, index: Any) -> Tensor:
                 continue
             break
         else:
-            return apply_view(_SLICE, self, {"index": index})
+            return basic_index(self, index)
     basic, advanced = _parse(self._array, index)
     if not advanced:
         return basic_index(self, basic or (Ellipsis,))
@@ -722,7 +720,8 @@ def index_put_(input: Tensor, indices: Sequence[Any], values: Tensor, accumulate
 def index_put(input: Tensor, indices: Sequence[Any], values: Tensor, accumulate: bool = False) -> Tensor:
     """A copy of input with ``values`` put (or added) at ``input[indices]``; None stands for a whole dimension.
 
-    On a GPU sums are atomic, in no fixed order.
+    On a GPU rows and half types are summed in order, single elements of float32 and float64 atomically, but where
+    deterministic algorithms are asked for.
     """
     t, found, dims, _ = _resolve(input, _given_indices("index_put", input, indices), True)
     return views.reshape(_index_put(t, values, found, dims, accumulate), input._array.shape)
@@ -817,7 +816,7 @@ def _scaled(name: str, input: Tensor, dim: int, index: Tensor, source: Tensor, a
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1, out: Any = None) -> Tensor:
     """A copy of input to which ``alpha * source[..., j, ...]`` is added at ``index[j]`` of ``dim``; repeats add up.
 
-    Summed in float32 or wider; on a GPU atomically, in no fixed order.
+    Summed in float32 or wider, on a GPU as ``scatter_add`` does.
     """
     scaled = _scaled("index_add", input, dim, index, source, alpha)
     result = _along("index_add", input, dim, index, scaled, True, False)

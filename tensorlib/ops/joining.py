@@ -100,6 +100,8 @@ def _cat_vjp(g: Any, tensors_shape: Any, dim: int) -> list[Any]:
 def cat(tensors: Arrays, dim: int = 0):
     """The tensors one behind the other along ``dim``; their other sizes must agree. The common dtype by promotion."""
     shapes = [x.shape for x in tensors]
+    if (0,) not in shapes:
+        return np.concatenate(tensors, dim)
     return np.concatenate([x for x in tensors if not _is_legacy(x.shape)] or list(tensors), _cat_dim(shapes, dim))
 
 

@@ -18,6 +18,7 @@ from tensorlib.errors import ArgumentError, AutogradError, DimError, DtypeError,
 from tensorlib.kernels import loss as kernels
 from tensorlib.op import Array, Scalar, composite, op, pointwise
 from tensorlib.ops._pointwise_numpy import in_blocks
+from tensorlib.ops._reduction import _ones
 from tensorlib.ops.activation import logsigmoid
 from tensorlib.ops.arithmetic import abs
 from tensorlib.ops.exponentials import exp, log, log1p
@@ -414,12 +415,12 @@ def _at(t: np.ndarray) -> tuple[np.ndarray, ...]:
 def _log_sum_exp(x: np.ndarray) -> np.ndarray:
     """log Σ e^x over axis 1 of (N, C) or (N, C, S)."""
     high = np.maximum.reduce(x, axis=1, keepdims=True, initial=-np.inf)
-    if high.size and high.min() == -np.inf:
+    if high.size and np.minimum.reduce(high, axis=None) == -np.inf:
         np.copyto(high, 0, where=np.isneginf(high))
     e = np.subtract(x, high)
     np.exp(e, out=e)
     # a product with ones is a quarter of the time of a reduction along the last axis
-    s = e @ np.ones(x.shape[1], x.dtype) if x.ndim == 2 else np.add.reduce(e, axis=1)
+    s = e @ _ones(x.shape[1], x.dtype) if x.ndim == 2 else np.add.reduce(e, axis=1)
     np.log(s, out=s)
     s += high[:, 0]
     return s
@@ -427,12 +428,14 @@ def _log_sum_exp(x: np.ndarray) -> np.ndarray:
 
 def _row_weights(t: np.ndarray, weight: np.ndarray | None, ignore_index: int, C: int, dtype: Any) -> Any:
     """(targets with 0 for ignored ones, weight of each row or None when all are 1, which are ignored or None)."""
-    ignored = t == ignore_index
-    if ignored.any():
-        t = np.where(ignored, 0, t)
-    else:
-        ignored = None
-    if t.size and (t.min() < 0 or t.max() >= C):
+    ignored = None
+    low, high = (np.minimum.reduce(t, axis=None), np.maximum.reduce(t, axis=None)) if t.size else (0, -1)
+    if low <= ignore_index <= high:
+        found = t == ignore_index
+        if found.any():
+            t, ignored = np.where(found, 0, t), found
+            low, high = t.min(), t.max()
+    if low < 0 or high >= C:
         wrong = t[(t < 0) | (t >= C)].flat[0]
         raise DimError(f"cross_entropy: Target {wrong} is out of bounds: expected 0 … {C - 1}, or {ignore_index}")
     w = None if weight is None else weight[t]

@@ -121,29 +121,34 @@ def _rules() -> Any:
     """Every rule, with numbers of use and states that leave no padding."""
     numbers = {
         "lion": (0.9, 0.1, 0.99, 0.01), "adagrad": (0.1, 1e-8), "adadelta": (0.9, 0.1, 1e-6),
-        "adamax": (0.1, 0.999, 1e-8, -0.105), **dict.fromkeys(
+        "adamax": (0.1, 0.999, 1e-8, -0.105), "nadam": (0.1, 0.999, 0.001, 1e-8, 0.9, -1.6e-4, -1.0005e-3),
+        "radam": (0.1, 0.99, 0.01, 1e-8, -0.10536, -0.01005, 199.0), "asgd": (1e-2, 0.75, 2.0),
+        "rprop": (0.5, 1.2, 1e-6, 0.2), **dict.fromkeys(
             ("rmsprop", "rmsprop_centered", "rmsprop_momentum", "rmsprop_momentum_centered"), (0.99, 0.01, 1e-3, 0.9)
         ),
     }  # fmt: skip
-    size = {"lion": 1, "adagrad": 1, "rmsprop": 1, "rmsprop_momentum_centered": 3}
+    size = {"lion": 1, "adagrad": 1, "asgd": 1, "rmsprop": 1, "rmsprop_momentum_centered": 3}
+    own = {"nadam": values([[0.9, 0.5, 0.7]], "float32"),
+           "asgd": values([[0.1, 0.2, 0.1], [1.0, 0.5, 0.7]], "float32")}  # fmt: skip
     for i, (rule, given) in enumerate(numbers.items()):
         states = [Draw((33,), "uniform", 0.5, 2.0), *[Draw((33,), "uniform", 0.1, 0.4)] * (size.get(rule, 2) - 1)]
-        step = _like([0.0, 3.0, 0.0]) if rule in ("adagrad", "adamax") else None
+        step = _like([0.0, 8.0, 0.0]) if rule in ("adagrad", "adamax", "nadam", "radam", "asgd") else None
         yield draw(
-            _shapes, _shapes, states, step, 1e-2, _flag(0.0) if i % 2 else None, offsets=(0, 16, 32), index=(0, 1, 2),
-            rule=rule, numbers=given, weight_decay=0.1 if i % 3 else 0.0, decoupled_weight_decay=rule == "lion",
-            maximize=i % 4 == 3,
+            _shapes, _shapes, states, step, own.get(rule), 1e-2, _flag(0.0) if i % 2 else None,
+            offsets=(0, 16, 32), index=(0, 1, 2), rule=rule, numbers=given, weight_decay=0.1 if i % 3 else 0.0,
+            decoupled_weight_decay=rule == "lion", maximize=i % 4 == 3,
         )  # fmt: skip
     for rule, flag in (("lion", 1.0), ("adamax", 0.0)):
         states = [Draw((1500,), "uniform", 0.5, 2.0)] * size.get(rule, 2)
         yield draw(
-            [(1500,)], [(1500,)], states, _like([2.0]) if rule == "adamax" else None, 1e-2, _flag(flag), offsets=(0,),
-            index=(0,), rule=rule, numbers=numbers[rule], weight_decay=0.1, decoupled_weight_decay=True, maximize=False,
+            [(1500,)], [(1500,)], states, _like([2.0]) if rule == "adamax" else None, None, 1e-2, _flag(flag),
+            offsets=(0,), index=(0,), rule=rule, numbers=numbers[rule], weight_decay=0.1, decoupled_weight_decay=True,
+            maximize=False,
         )  # fmt: skip
 
 
 @op(
-    mutates=("params", "states", "step"),
+    mutates=("params", "states", "step", "own"),
     kernel=kernels.fused,
     exact=True,
     on="",
@@ -155,6 +160,7 @@ def fused_(
     grads: Arrays,
     states: Arrays,
     step: Array | None,
+    own: Array | None,
     lr: Array,
     found_inf: Array | None,
     *,
@@ -168,7 +174,7 @@ def fused_(
 ):
     """A step of a pointwise rule with flat states, in place: see ``_optim_numpy.RULES`` and ``fused_``."""
     _optim_numpy.fused_(
-        params, grads, states, step, lr, found_inf, offsets=offsets, index=index, rule=rule, numbers=numbers,
+        params, grads, states, step, own, lr, found_inf, offsets=offsets, index=index, rule=rule, numbers=numbers,
         weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay, maximize=maximize,
     )  # fmt: skip
 

@@ -16,10 +16,12 @@ from tensorlib.errors import DimError, DtypeError
 from tensorlib.kernels import softmax as kernels
 from tensorlib.op import Array, Dim, composite, op
 from tensorlib.ops._pointwise_numpy import in_row_blocks
-from tensorlib.ops._reduction import _converted, add_reduce, extremum_reduce
+from tensorlib.ops._reduction import _F32, _F64, _converted, add_reduce, extremum_reduce
 
 
 def _dtype(name: str, input: Any, dtype: Any) -> np.dtype[Any]:
+    if dtype is None and (input.dtype is _F32 or input.dtype is _F64):
+        return input.dtype  # type: ignore[no-any-return]
     return FLOAT_ONLY(name, [input], {"dtype": dtype})[1]
 
 

@@ -53,19 +53,30 @@ def _starts(v: np.ndarray, dim: int) -> np.ndarray:
     return new  # type: ignore[no-any-return]
 
 
+def _along(x: np.ndarray, i: np.ndarray, dim: int) -> np.ndarray:
+    """np.take_along_axis, of rows and columns without its checks, which take longer than a small array."""
+    if x.ndim == 1:
+        return x[i]
+    if x.ndim == 2:
+        others = np.arange(x.shape[1 - dim])
+        return x[others[:, None], i] if dim else x[i, others]
+    return np.take_along_axis(x, i, dim)
+
+
 def _sorted(x: np.ndarray, dim: int, descending: bool) -> tuple[np.ndarray, np.ndarray]:
     """(values, indices), equal elements in their order: NumPy's fast unstable sort, then the indices of ties sorted.
 
     np.argsort(kind="stable") takes several times as long but for 8- and 16-bit numbers, where it is a radix sort.
     """
-    y = np.flip(x, dim) if descending else x
+    turned = slice(None, None, -1)
+    y = _front(x, dim, turned) if descending else x
     n = x.shape[dim]
     if x.itemsize <= 2 or n < 64:
         i = np.argsort(y, axis=dim, kind="stable")
-        v = np.take_along_axis(y, i, dim)
+        v = _along(y, i, dim)
     else:
         i = np.argsort(y, axis=dim)
-        v = np.take_along_axis(y, i, dim)
+        v = _along(y, i, dim)
         new = _starts(v, dim)
         if not new.all():
             run = np.zeros(v.shape, np.int64)
@@ -76,9 +87,9 @@ def _sorted(x: np.ndarray, dim: int, descending: bool) -> tuple[np.ndarray, np.n
             run %= n
             i = run
             if v.dtype.kind == "f":  # -0 and 0 are equal, and not the same
-                v = np.take_along_axis(y, i, dim)
+                v = _along(y, i, dim)
     if descending:
-        return np.ascontiguousarray(np.flip(v, dim)), np.ascontiguousarray(n - 1 - np.flip(i, dim))
+        return np.ascontiguousarray(_front(v, dim, turned)), np.ascontiguousarray(n - 1 - _front(i, dim, turned))
     return v, i
 
 
@@ -174,8 +185,8 @@ def _topk(input: Array, k: int, dim: Dim = -1, largest: bool = True, sorted: boo
         return np.empty(shape, input.dtype), np.empty(shape, np.int64)
     chosen = np.argpartition(input, n - k if largest else k - 1, axis=dim)
     chosen = _front(chosen, dim, slice(n - k, None) if largest else slice(0, k))
-    v, order = _sorted(np.take_along_axis(input, chosen, dim), dim, largest)
-    return v, np.take_along_axis(chosen, order, dim)
+    v, order = _sorted(_along(input, chosen, dim), dim, largest)
+    return v, _along(chosen, order, dim)
 
 
 @composite(

@@ -11,14 +11,14 @@ from tensorlib._core import Tensor, modes
 from tensorlib._dispatch import as_ints, sync
 from tensorlib._samples import draw, each, fails
 from tensorlib.errors import ShapeError
-from tensorlib.kernels import indexing as kernels
+from tensorlib.kernels import scattering
 from tensorlib.op import Array, Dim, Ints, composite, op, view
 from tensorlib.ops.views import _memory
 
 
 @op(
     spec=lambda g, shape, size, stride, offset: (shape, g.dtype),
-    kernel=kernels.as_strided_grad,
+    kernel=scattering.as_strided_grad,
     vjp=lambda g, size, stride, offset: _as_strided(g.contiguous(), size, stride, offset),
     on="",
     samples=each(
@@ -30,7 +30,8 @@ from tensorlib.ops.views import _memory
 def _as_strided_grad(g: Array, shape: Any, size: Any, stride: Any, offset: int):
     """Zeros of a contiguous ``shape`` to which g is added at the places of a strided view; repeated places add up.
 
-    Half types add up in float32. On a GPU places that repeat are added atomically, in no fixed order.
+    Half types add up in float32. On a GPU places that repeat are added atomically, but
+    where deterministic algorithms are asked for.
     """
     wide = np.float32 if g.dtype.kind not in "biufc" or g.dtype == np.float16 else g.dtype
     out = np.zeros(shape, wide)
@@ -115,7 +116,7 @@ def _windows(input: Any, dimension: int, size: int, step: int) -> tuple[tuple[in
 
 @op(
     spec=lambda g, shape, dimension, size, step: (shape, g.dtype),
-    kernel=kernels.unfold_grad,
+    kernel=scattering.unfold_grad,
     vjp=lambda g, dimension, size, step: g.unfold(dimension, size, step),
     on="",
     samples=each(
@@ -127,7 +128,7 @@ def _windows(input: Any, dimension: int, size: int, step: int) -> tuple[tuple[in
 def _unfold_grad(g: Array, shape: Ints, dimension: int, size: int, step: int):
     """out[..., w * step + j, ...] += g[..., w, ..., j]: the gradient of sliding windows, added up in float32 or wider.
 
-    On a GPU the windows that overlap are added atomically, in no fixed order.
+    On a GPU windows that overlap are added atomically, but where deterministic algorithms are asked for.
     """
     wide = np.float32 if g.dtype.kind not in "biufc" or g.dtype == np.float16 else g.dtype
     out = np.zeros(shape, wide)

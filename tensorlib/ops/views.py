@@ -14,7 +14,7 @@ import numpy as np
 
 from tensorlib import _array
 from tensorlib._array import DeviceArray
-from tensorlib._core import Tensor
+from tensorlib._core import KINDS, Tensor, listening
 from tensorlib._dispatch import apply_view, as_int, as_ints, wrap_dim
 from tensorlib._dtypes import OF_NUMPY, as_dtype
 from tensorlib._dtypes import dtype as Dtype
@@ -115,6 +115,8 @@ def _view_spec(input: Any, shape: tuple[int, ...]) -> Any:
 )
 def _view(input: Array, shape: Ints):
     """The view of another shape with as many elements; one size may be -1. ShapeError where strides forbid it."""
+    if type(input) is np.ndarray and input.flags.c_contiguous and (not shape or min(shape) > -2):
+        return input.reshape(shape)  # never a copy, and three times as fast as with copy=False
     return input.reshape(_view_shape(input, shape), copy=False)
 
 
@@ -125,7 +127,8 @@ def _permutation(input: Any, dims: Any) -> tuple[int, ...]:
             f"permute: number of dimensions in the tensor input does not match the length of the desired ordering of "
             f"dimensions: {input.ndim} and {len(dims)} ({tuple(input.shape)} by {dims})"
         )
-    order = tuple(wrap_dim("permute", d, input.ndim) for d in dims)
+    n = input.ndim
+    order = tuple([d if 0 <= d < n else wrap_dim("permute", d, n) for d in dims])
     if len(set(order)) != len(order):
         raise ShapeError(f"permute: duplicate dims are not allowed, got {dims}")
     return order
@@ -152,6 +155,11 @@ def _inverse(dims: Sequence[int]) -> tuple[int, ...]:
 )
 def permute(input: Array, dims: Ints):
     """The view whose dimension i is dimension ``dims[i]`` of input."""
+    if type(input) is np.ndarray and len(dims) == input.ndim:
+        try:
+            return input.transpose(dims)
+        except ValueError:  # what is wrong with dims is said below
+            pass
     return input.transpose(_permutation(input, dims))
 
 
@@ -219,7 +227,7 @@ def _slice_shape(input: Any, index: tuple[Any, ...]) -> tuple[int, ...]:
 def _basic(input: Any, index: tuple[Any, ...]) -> Any:
     """input[index] as an array, also where NumPy would read a scalar."""
     out = input[index]
-    return out if isinstance(out, (np.ndarray, DeviceArray)) else input[(*index, ...)]
+    return out if type(out) is np.ndarray or isinstance(out, (np.ndarray, DeviceArray)) else input[(*index, ...)]
 
 
 @op(
@@ -263,7 +271,8 @@ _SLICE = registry["_slice"]
 
 def basic_index(input: Tensor, index: tuple[Any, ...]) -> Tensor:
     """The view ``input[index]`` for a tuple of integers, slices (of positive step), None and Ellipsis."""
-    return apply_view(_SLICE, input, {"index": index})
+    out: Tensor | None = _SLICE.quick(input, index)
+    return apply_view(_SLICE, input, {"index": index}) if out is None else out
 
 
 def _bound(name: str, value: Any) -> int:
@@ -376,7 +385,8 @@ def _as_view(input: Tensor, *shape: Any, dtype: Any = None, size: Any = None) ->
             shape = as_ints("view", "shape", first)
     if dtype is not None:
         return _bits(input, as_dtype(dtype).numpy)
-    return apply_view(_VIEW, input, {"shape": shape})
+    out: Tensor | None = _VIEW.quick(input, shape)
+    return apply_view(_VIEW, input, {"shape": shape}) if out is None else out
 
 
 # ------------------------------------------------------------------------------------------------------ by other names
@@ -391,10 +401,15 @@ def reshape(input: Tensor, shape: Ints) -> Tensor:
     size = as_ints("reshape", "shape", shape)
     x = input._array
     try:
-        return apply_view(_VIEW, input, {"shape": size})
+        out: Tensor | None = _VIEW.quick(input, size)
+        if out is None and (type(x) is not np.ndarray or type(input) not in KINDS or listening[0]):
+            out = apply_view(_VIEW, input, {"shape": size})
     except ShapeError:
-        size = _reshaped(x, size)  # raises where the sizes are wrong
-        return _view(input.clone(), size)
+        out = None
+    if out is not None:
+        return out
+    size = _reshaped(x, size)  # raises where the sizes are wrong: the strides are what allows no view
+    return _view(input.clone(), size)
 
 
 def _reshaped(x: Any, shape: tuple[int, ...]) -> tuple[int, ...]:

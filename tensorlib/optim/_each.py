@@ -81,8 +81,7 @@ class Each(Optimizer):
         if self._reads_count:
             raise CaptureError(
                 f"{type(self).__name__}.step: its count of steps is on the host, so that every replay of the graph "
-                f"would repeat one step: expected Adam, AdamW, SGD, Lion, RMSprop, Rprop, Adagrad, Adadelta, Adamax or "
-                f"Muon in a captured step"
+                f"would repeat one step: expected another optimizer in a captured step"
             )
         if not begun:
             raise CaptureError(
@@ -112,19 +111,6 @@ class Each(Optimizer):
     def _zeros(state: State, p: Tensor, *names: str) -> None:
         for name in names:
             state[name] = zeros_like(p.detach())
-
-
-def decayed(p: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
-    """g + weight_decay p."""
-    return g.add(p, alpha=group["weight_decay"]) if group["weight_decay"] else g
-
-
-def decayed_or_shrunk(p: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
-    """g + weight_decay p, or with decoupled decay p <- (1 - lr weight_decay) p in place and g as it is."""
-    if group["weight_decay"] and group["decoupled_weight_decay"]:
-        p.mul_(1 - rate(group) * group["weight_decay"])
-        return g
-    return decayed(p, g, group)
 
 
 def rate(group: dict[str, Any]) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tensorlib._core import Tensor, modes
-from tensorlib._dtypes import float32
+from tensorlib._dtypes import float32, float64
 from tensorlib.errors import CaptureError
 from tensorlib.ops import view_as_complex, view_as_real, zeros
 from tensorlib.ops._optim_numpy import ALIGN
@@ -25,9 +25,12 @@ def as_real(tensors: Sequence[Any]) -> list[Any]:
 class Block:
     """The state of parameters of one dtype on one device."""
 
-    __slots__ = ("buffers", "device", "dtype", "index", "offsets", "params", "shapes", "step", "views", "where")
+    __slots__ = ("buffers", "device", "dtype", "index", "offsets", "own", "params", "shapes", "step", "views", "where")
 
-    def __init__(self, params: Sequence[Tensor], names: Sequence[str], counted: bool) -> None:
+    def __init__(
+        self, params: Sequence[Tensor], names: Sequence[str], counted: bool, own: Sequence[str] = (),
+        own_dtype: Any = float32,
+    ) -> None:  # fmt: skip
         self.params = list(params)
         self.dtype, self.device = params[0].dtype, params[0].device
         self.shapes = [p.shape for p in params]
@@ -47,6 +50,11 @@ class Block:
             self.views = {n: [view_as_complex(v) for v in views] for n, views in self.views.items()}
         #: Steps made by each parameter.
         self.step = zeros(len(params), dtype=float32, device=self.device) if counted else None
+        #: Other numbers that each parameter has, (k, n).
+        self.own = zeros(len(own), len(params), dtype=own_dtype, device=self.device) if own else None
+        if self.own is not None:
+            numbers = {n: [self.own.select(0, k).select(0, i) for i in self.index] for k, n in enumerate(own)}
+            self.views = {**numbers, **self.views}
         if self.step is not None:
             self.views = {"step": [self.step.select(0, i) for i in self.index], **self.views}
 
@@ -71,15 +79,16 @@ class Flat:
         self.blocks: dict[int, list[Block]] = {}
 
     def updates(
-        self, number: int, group: dict[str, Any], state: Any, names: Sequence[str], counted: bool
-    ) -> list[Update]:
+        self, number: int, group: dict[str, Any], state: Any, names: Sequence[str], counted: bool,
+        own: Sequence[str] = (),
+    ) -> list[Update]:  # fmt: skip
         """The fused calls of group ``number``, its state up to date: parameters without a gradient are left out."""
         active = [p for p in group["params"] if p.grad is not None]
         if not active:
             return []
         blocks = self.blocks.get(number, [])
         fresh: set[int] = set()
-        keys = ("step", *names) if counted else tuple(names)
+        keys = ("step", *own, *names) if counted else tuple(names)
         if not self._current(blocks, active, state, keys):
             if modes.capture is not None and active[0].is_cuda:
                 raise CaptureError(
@@ -87,7 +96,7 @@ class Flat:
                     "run one step, on a side stream, before the capture"
                 )
             fresh = {id(p) for p in active if state[p].get(names[0]) is None}
-            blocks = self.blocks[number] = self._rebuild(group["params"], active, state, names, counted)
+            blocks = self.blocks[number] = self._rebuild(group["params"], active, state, names, counted, own)
         if len(blocks) == 1 and len(active) == len(blocks[0].params):
             block = blocks[0]
             grads = [p.grad for p in active]
@@ -130,8 +139,9 @@ class Flat:
 
     @staticmethod
     def _rebuild(
-        params: Sequence[Tensor], active: list[Tensor], state: Any, names: Sequence[str], counted: bool
-    ) -> list[Block]:
+        params: Sequence[Tensor], active: list[Tensor], state: Any, names: Sequence[str], counted: bool,
+        own_names: Sequence[str],
+    ) -> list[Block]:  # fmt: skip
         """New blocks for the active parameters and those with state, filled from ``state``, which then shows them."""
         running = {id(p) for p in active}
         buckets: dict[Any, list[Tensor]] = {}
@@ -140,7 +150,10 @@ class Flat:
                 buckets.setdefault((p.dtype, p.device), []).append(p)
         blocks = []
         for bucket in buckets.values():
-            block = Block(bucket, names, counted)
+            # A state that was loaded has these numbers in the parameter's dtype, as PyTorch casts them.
+            given = [state[p].get(n) for p in bucket for n in own_names]
+            wide = any(isinstance(x, Tensor) and x.dtype is float64 for x in given)
+            block = Block(bucket, names, counted, own_names, float64 if wide else float32)
             for i, p in enumerate(bucket):
                 own = state[p]
                 for key, views in block.views.items():

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+from tensorlib._core import Tensor
 from tensorlib.autograd import no_grad
 from tensorlib.ops.optim import fused_
 from tensorlib.optim.optimizer import Optimizer, check_options, evaluate, found_inf_on, rate_on, takes_found_inf
+
+
+def log(beta: float) -> float:
+    """log(beta), -inf for 0."""
+    return math.log(beta) if beta > 0 else -math.inf
 
 
 class Fused(Optimizer):
@@ -22,6 +29,9 @@ class Fused(Optimizer):
 
     #: Whether ``step`` is part of the state.
     _counts = True
+
+    #: Names of the other numbers that each parameter has in its state: see ``ops._optim_numpy.SCHEDULES``.
+    _own: tuple[str, ...] = ()
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
         check_options(
@@ -43,17 +53,23 @@ class Fused(Optimizer):
         with no_grad():
             for number, group in enumerate(self.param_groups):
                 rule, names, numbers = self._rule(group)
-                for update in self._flat.updates(number, group, self.state, names, self._counts):
+                for p in group["params"]:
+                    if p.grad is not None and not self.state[p]:
+                        self._start(self.state[p], p, group)
+                for update in self._flat.updates(number, group, self.state, names, self._counts, self._own):
                     block = update.block
                     fused_(
                         update.params, update.grads, [block.buffers[name] for name in names], block.step,
-                        rate_on(group["lr"], block.device), found_inf_on(self, block.device), offsets=update.offsets,
-                        index=update.places, rule=rule, numbers=tuple(map(float, numbers)),
-                        weight_decay=float(group["weight_decay"]),
+                        block.own, rate_on(group["lr"], block.device), found_inf_on(self, block.device),
+                        offsets=update.offsets, index=update.places, rule=rule, numbers=tuple(map(float, numbers)),
+                        weight_decay=float(group.get("weight_decay", 0.0)),
                         decoupled_weight_decay=bool(group.get("decoupled_weight_decay")),
                         maximize=bool(group.get("maximize")),
                     )  # fmt: skip
         return loss
+
+    def _start(self, state: dict[str, Any], p: Tensor, group: dict[str, Any]) -> None:
+        """Put what does not begin at 0 into a parameter's state."""
 
     def _rule(self, group: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[float, ...]]:
         """(name of the rule, names of its states, its numbers)."""

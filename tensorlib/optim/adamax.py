@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from tensorlib._core import Tensor
 from tensorlib.optim._each import check, check_betas
-from tensorlib.optim._fused import Fused
+from tensorlib.optim._fused import Fused, log
 
 __all__ = ["Adamax"]
 
@@ -42,5 +41,4 @@ class Adamax(Fused):
 
     def _rule(self, group: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[float, ...]]:
         beta1, beta2 = group["betas"]
-        log1 = math.log(beta1) if beta1 > 0 else -math.inf
-        return "adamax", ("exp_avg", "exp_inf"), (1 - beta1, beta2, group["eps"], log1)
+        return "adamax", ("exp_avg", "exp_inf"), (1 - beta1, beta2, group["eps"], log(beta1))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from tensorlib._core import Tensor
-from tensorlib._dtypes import float32
-from tensorlib.ops import tensor
-from tensorlib.optim._each import Each, State, check, decayed, rate
+from tensorlib.optim._each import check
+from tensorlib.optim._fused import Fused
 
 __all__ = ["ASGD"]
 
 
-class ASGD(Each):
+class ASGD(Fused):
     """p <- (1 - lambd e_t) p - e_t g, with the running mean of p kept in ``ax``. Polyak & Juditsky 1992.
 
     e_t = lr / (1 + lambd lr t)^alpha; from step ``t0`` on ax <- ax + (p - ax) mu_t with mu_t = 1 / max(1, t - t0).
@@ -39,20 +38,10 @@ class ASGD(Each):
             "maximize": maximize, "differentiable": differentiable, "capturable": capturable,
         })  # fmt: skip
 
-    def _start(self, state: State, p: Tensor, group: dict[str, Any]) -> None:
-        state["eta"] = tensor(rate(group), dtype=float32)
-        state["mu"] = tensor(1.0, dtype=float32)
-        self._zeros(state, p, "ax")
+    _own = ("eta", "mu")
 
-    def _update(self, p: Tensor, g: Tensor, s: State, group: dict[str, Any]) -> None:
-        g = decayed(p, g, group)
-        t, eta, mu = s["step"].item(), s["eta"].item(), s["mu"].item()
-        p.mul_(1 - group["lambd"] * eta).add_(g, alpha=-eta)
-        if mu == 1:
-            s["ax"].copy_(p)
-        else:
-            s["ax"].add_(p.sub(s["ax"]).mul_(mu))
-        lr = rate(group)
-        # In float32 whatever the parameter's dtype is, as PyTorch has them.
-        s["eta"].copy_(tensor(lr / (1 + group["lambd"] * lr * t) ** group["alpha"], dtype=float32))
-        s["mu"].copy_(tensor(1 / max(1, t - group["t0"]), dtype=float32))
+    def _start(self, state: dict[str, Any], p: Tensor, group: dict[str, Any]) -> None:
+        state["step"], state["eta"], state["mu"] = 0.0, float(group["lr"]), 1.0
+
+    def _rule(self, group: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[float, ...]]:
+        return "asgd", ("ax",), (group["lambd"], group["alpha"], group["t0"])

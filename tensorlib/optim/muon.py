@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from tensorlib._core import Tensor
-from tensorlib.ops import addmm
-from tensorlib.optim._each import Each, State, rate
+from tensorlib._core import Tensor, modes
+from tensorlib.autograd import no_grad
+from tensorlib.errors import CaptureError
+from tensorlib.ops import baddbmm, zeros
+from tensorlib.ops import stack as stacked
+from tensorlib.ops.optim import sgd_
+from tensorlib.optim.optimizer import Optimizer, evaluate, rate_on
 
 __all__ = ["Muon"]
 
 
-class Muon(Each):
+class Muon(Optimizer):
     """b <- momentum b + (1 - momentum) g, made nearly orthogonal: p <- (1 - lr weight_decay) p - lr' orthogonal(b).
 
     For matrices only: the weights of hidden layers; everything else is AdamW's. ``orthogonal`` is ``ns_steps`` of the
     Newton-Schulz iteration X <- a X + b (X X^T) X + c (X X^T)^2 X in bfloat16, from X = b / |b|. ``nesterov``: of
     g + momentum (b - g). lr' = lr sqrt(max(1, rows/columns)), or with ``adjust_lr_fn="match_rms_adamw"``
     0.2 lr sqrt(max(rows, columns)). State: ``momentum_buffer``. Jordan et al. 2024. ValueError for options out of
-    range and for parameters that are not matrices.
+    range and for parameters that are not matrices. Matrices of one shape are stepped together, in batched products.
     """
 
     def __init__(
@@ -51,41 +56,87 @@ class Muon(Each):
                         f"Muon only supports 2D parameters whereas we found a parameter with size: {p.size()}"
                     )
 
-    _counts = _reads_count = False
+    def _prepare(self) -> None:
+        super()._prepare()
+        self._stacks: dict[Any, Stack] = {}
 
-    def _start(self, state: State, p: Tensor, group: dict[str, Any]) -> None:
-        self._zeros(state, p, "momentum_buffer")
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update; returns the closure's loss."""
+        loss = evaluate(closure)
+        with no_grad():
+            for number, group in enumerate(self.param_groups):
+                alike: dict[Any, list[Tensor]] = {}
+                for p in group["params"]:
+                    if p.grad is not None:
+                        _ = self.state[p]  # in the order of the parameters, whatever their shapes
+                        alike.setdefault((number, p.shape, p.dtype, p.device), []).append(p)
+                for key, params in alike.items():
+                    self._together(key, params, group)
+        return loss
 
-    def _update(self, p: Tensor, g: Tensor, s: State, group: dict[str, Any]) -> None:
-        momentum, lr = group["momentum"], rate(group)
-        buffer = s["momentum_buffer"].lerp_(g, 1 - momentum)
+    def _together(self, key: Any, params: list[Tensor], group: dict[str, Any]) -> None:
+        """The step of matrices of one shape."""
+        stack = self._stacks.get(key)
+        if stack is None or not stack.holds(params, self.state):
+            if modes.capture is not None and params[0].is_cuda:
+                raise CaptureError(
+                    "Muon.step: its state would be made while a graph is captured, and made anew by every replay: run "
+                    "one step, on a side stream, before the capture"
+                )
+            stack = self._stacks[key] = Stack(params, self.state)
+        momentum = group["momentum"]
+        grads: Any = stacked([p.grad for p in params])
+        buffer = stack.buffer.lerp_(grads, 1 - momentum)
         update = orthogonal(
-            g.lerp(buffer, momentum) if group["nesterov"] else buffer,
+            grads.lerp(buffer, momentum) if group["nesterov"] else buffer,
             group["ns_coefficients"], group["ns_steps"], group["eps"],
-        )  # fmt: skip
-        rows, columns = p.shape
+        ).to(buffer.dtype)  # fmt: skip
+        rows, columns = params[0].shape
         if group["adjust_lr_fn"] == "match_rms_adamw":
-            lr_here = 0.2 * lr * max(rows, columns) ** 0.5
+            factor = 0.2 * max(rows, columns) ** 0.5
         else:
-            lr_here = lr * max(1, rows / columns) ** 0.5
-        p.mul_(1 - lr * group["weight_decay"])
-        p.add_(update.to(p.dtype), alpha=-lr_here)
+            factor = max(1, rows / columns) ** 0.5
+        # p - factor lr (u + weight_decay / factor p), in one launch
+        sgd_(
+            params, list(update.unbind(0)), None, rate_on(group["lr"] * factor, buffer.device), None,
+            offsets=(0,) * len(params), momentum=0.0, dampening=0.0, weight_decay=group["weight_decay"] / factor,
+            nesterov=False, maximize=False,
+        )  # fmt: skip
+
+
+class Stack:
+    """The momentum of matrices of one shape, as one array (n, rows, columns), whose slices are in ``state``."""
+
+    def __init__(self, params: list[Tensor], state: Any) -> None:
+        self.params = list(params)
+        self.buffer = zeros(len(params), *params[0].shape, dtype=params[0].dtype, device=params[0].device)
+        self.views = list(self.buffer.unbind(0))
+        for p, view in zip(params, self.views, strict=True):
+            old = state[p].get("momentum_buffer")
+            if old is not None:
+                view.copy_(old)
+            state[p]["momentum_buffer"] = view
+
+    def holds(self, params: list[Tensor], state: Any) -> bool:
+        """Whether these are the parameters and their state still the slices."""
+        return len(params) == len(self.params) and all(
+            p is q and state[p].get("momentum_buffer") is view
+            for p, q, view in zip(params, self.params, self.views, strict=True)
+        )
 
 
 def orthogonal(x: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """A matrix (m, n) with x's singular vectors and all singular values near 1, in bfloat16."""
+    """Matrices (…, m, n) with x's singular vectors and all singular values near 1, in bfloat16."""
     if steps >= 100:
         raise ValueError("Number of steps must be less than 100 for computational efficiency")
-    if x.ndim != 2:
-        raise ValueError("Input tensor gradient must be a 2D matrix")
     if len(coefficients) != 3:
         raise ValueError("Coefficients must be a tuple of exactly 3 values")
     a, b, c = coefficients
-    tall = x.shape[0] > x.shape[1]
-    y = x.bfloat16()
-    y = y.T if tall else y
-    y = y.div(y.norm().clamp(min=eps))
+    tall = x.shape[-2] > x.shape[-1]
+    y: Any = x.bfloat16()
+    y = y.mT.contiguous() if tall else y
+    y = y.div(y.norm(dim=(-2, -1), keepdim=True).clamp(min=eps))
     for _ in range(steps):
-        gram = y @ y.T
-        y = addmm(y, addmm(gram, gram, gram, beta=b, alpha=c), y, beta=a)
-    return y.T if tall else y
+        gram = y @ y.mT
+        y = baddbmm(y, baddbmm(gram, gram, gram, beta=b, alpha=c), y, beta=a)
+    return y.mT if tall else y  # type: ignore[no-any-return]

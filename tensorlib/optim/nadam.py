@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tensorlib._core import Tensor
-from tensorlib._dtypes import float32
-from tensorlib.ops import tensor
-from tensorlib.optim._each import Each, State, check, check_betas, decayed_or_shrunk, rate
+from tensorlib.optim._each import check, check_betas
+from tensorlib.optim._fused import Fused, log
 
 __all__ = ["NAdam"]
 
 
-class NAdam(Each):
+class NAdam(Fused):
     """p <- p - lr ((1 - mu_t) g / (1 - M_t) + mu_(t+1) m / (1 - M_(t+1))) / (sqrt(v') + eps): Adam with a look ahead.
 
     mu_t = b1 (1 - 0.96^(t momentum_decay) / 2), M_t their product, v' = v / (1 - b2^t), m and v as Adam's. Dozat 2016.
@@ -45,19 +45,12 @@ class NAdam(Each):
             "capturable": capturable, "differentiable": differentiable,
         })  # fmt: skip
 
-    def _start(self, state: State, p: Tensor, group: dict[str, Any]) -> None:
-        state["mu_product"] = tensor(1.0, dtype=float32)
-        self._zeros(state, p, "exp_avg", "exp_avg_sq")
+    _own = ("mu_product",)
 
-    def _update(self, p: Tensor, g: Tensor, s: State, group: dict[str, Any]) -> None:
-        g = decayed_or_shrunk(p, g, group)
+    def _start(self, state: dict[str, Any], p: Tensor, group: dict[str, Any]) -> None:
+        state["step"], state["mu_product"] = 0.0, 1.0
+
+    def _rule(self, group: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[float, ...]]:
         beta1, beta2 = group["betas"]
-        lr, t, decay = rate(group), s["step"].item(), group["momentum_decay"]
-        mu, after = (beta1 * (1 - 0.5 * 0.96 ** (n * decay)) for n in (t, t + 1))
-        s["mu_product"] *= mu
-        product = s["mu_product"].item()
-        m = s["exp_avg"].lerp_(g, 1 - beta1)
-        v = s["exp_avg_sq"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
-        size = v.div(1 - beta2**t).sqrt_().add_(group["eps"])
-        p.addcdiv_(g, size, value=-lr * (1 - mu) / (1 - product))
-        p.addcdiv_(m, size, value=-lr * after / (1 - product * after))
+        numbers = (1 - beta1, beta2, 1 - beta2, group["eps"], beta1, group["momentum_decay"] * math.log(0.96))
+        return "nadam", ("exp_avg", "exp_avg_sq"), (*numbers, log(beta2))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from tensorlib._core import Tensor
-from tensorlib.optim._each import Each, State, check, check_betas, decayed_or_shrunk, rate
+from tensorlib.optim._each import check, check_betas
+from tensorlib.optim._fused import Fused, log
 
 __all__ = ["RAdam"]
 
 
-class RAdam(Each):
+class RAdam(Fused):
     """Adam whose step size is rectified while the variance of its first steps is not known. Liu et al. 2020, alg. 2.
 
     With r_inf = 2 / (1 - b2) - 1 and r_t = r_inf - 2 t b2^t / (1 - b2^t): p <- p - lr m' where r_t <= 5, else
@@ -43,20 +43,7 @@ class RAdam(Each):
             "differentiable": differentiable,
         })  # fmt: skip
 
-    def _start(self, state: State, p: Tensor, group: dict[str, Any]) -> None:
-        self._zeros(state, p, "exp_avg", "exp_avg_sq")
-
-    def _update(self, p: Tensor, g: Tensor, s: State, group: dict[str, Any]) -> None:
-        g = decayed_or_shrunk(p, g, group)
+    def _rule(self, group: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[float, ...]]:
         beta1, beta2 = group["betas"]
-        t = s["step"].item()
-        m = s["exp_avg"].lerp_(g, 1 - beta1)
-        v = s["exp_avg_sq"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
-        lr, known = rate(group) / (1 - beta1**t), 1 - beta2**t
-        limit = 2 / (1 - beta2) - 1
-        length = limit - 2 * t * beta2**t / known
-        if length > 5:
-            rectified = (length - 4) * (length - 2) * limit / ((limit - 4) * (limit - 2) * length)
-            p.addcdiv_(m, v.sqrt().add_(group["eps"]), value=-lr * math.sqrt(rectified * known))
-        else:
-            p.add_(m, alpha=-lr)
+        numbers = (1 - beta1, beta2, 1 - beta2, group["eps"], log(beta1), log(beta2), 2 / (1 - beta2) - 1)
+        return "radam", ("exp_avg", "exp_avg_sq"), numbers

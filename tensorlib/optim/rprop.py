@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from tensorlib._core import Tensor
-from tensorlib.ops import full_like, where
-from tensorlib.optim._each import Each, State, rate
+from tensorlib.ops import full_like, zeros_like
+from tensorlib.optim._fused import Fused
 
 __all__ = ["Rprop"]
 
 
-class Rprop(Each):
+class Rprop(Fused):
     """p <- p - sign(g) d, where d grows by etas[1] while g keeps its sign and shrinks by etas[0] when it flips.
 
     After a flip g counts as 0. d starts at ``lr`` and stays within ``step_sizes``. Riedmiller & Braun 1993.
@@ -37,19 +37,10 @@ class Rprop(Each):
             "differentiable": differentiable, "capturable": capturable,
         })  # fmt: skip
 
-    _reads_count = False
-
-    def _start(self, state: State, p: Tensor, group: dict[str, Any]) -> None:
-        self._zeros(state, p, "prev")
-        lr = rate(group)
+    def _start(self, state: dict[str, Any], p: Tensor, group: dict[str, Any]) -> None:
+        lr = float(group["lr"])
+        state["step"], state["prev"] = 0.0, zeros_like(p.detach())
         state["step_size"] = full_like(p.detach(), complex(lr, lr) if p.is_complex() else lr)
 
-    def _update(self, p: Tensor, g: Tensor, s: State, group: dict[str, Any]) -> None:
-        shrink, grow = group["etas"]
-        agreement = g * s["prev"]
-        flipped = agreement < 0
-        factor = where(flipped, shrink, where(agreement > 0, grow, 1.0))
-        size = s["step_size"].mul_(factor).clamp_(*group["step_sizes"])
-        g = where(flipped, 0.0, g)
-        p.addcmul_(g.sign(), size, value=-1)
-        s["prev"].copy_(g)
+    def _rule(self, group: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[float, ...]]:
+        return "rprop", ("prev", "step_size"), (*group["etas"], *group["step_sizes"])

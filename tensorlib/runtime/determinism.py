@@ -13,7 +13,10 @@ class Unordered(Exception):
 
 
 def atomic() -> None:
-    """Called by a host function before it adds floating-point numbers atomically."""
+    """Called by a host function before it adds floating-point numbers atomically.
+
+    For kernels of one's own: the library's have an ordered way where ``level`` is not "off".
+    """
     if level[0] == "error":
         raise Unordered
     if level[0] == "warn":

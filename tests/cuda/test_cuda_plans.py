@@ -24,6 +24,7 @@ from tensorlib._core import wrap
 from tensorlib.autograd import engine as autograd
 from tensorlib.errors import DriverError, DtypeError, TensorlibError
 from tensorlib.kernels import pointwise
+from tensorlib.kernels.segments import narrow_segment_kernel
 from tensorlib.op import Array, Op, registry
 from tensorlib.op import op as declare
 from tensorlib.runtime import abi, autotune, compiler, driver, engine, gpu, interpreter, launch, memory, recording
@@ -377,6 +378,38 @@ def test_who_listens_sees_every_call(machine: Simulation) -> None:
         assert len(plans(registry["matmul"])) > before
 
 
+def test_in_place_forms_are_one_kernel(machine: Simulation) -> None:
+    """It writes where it reads, with a plan too; an operand that lies across goes by way of a copy."""
+    there = tl.tensor([1.0, -2.0, 3.0, -4.0], device="cuda")
+    forms: list[tuple[Any, int]] = [
+        (lambda x, y: x.add_(y), 1), (lambda x, y: x.mul_(0.5), 1), (lambda x, y: x.relu_(), 1),
+        (lambda x, y: x.mul_(x), 1), (lambda x, y: x.div_(4), 1), (lambda x, y: x.clamp_(-1, 2), 1),
+        (lambda x, y: x[1:].sub_(x[:-1]), 2),
+    ]  # fmt: skip
+    for form, count in forms:
+        want = there.cpu()
+        form(want, there.cpu())
+        seen: list[Any] = []
+        x = there.clone()
+        launch.observers.append(seen.append)
+        try:
+            form(x, there)
+        finally:
+            launch.observers.clear()
+        assert len(seen) == count and host(x).tolist() == want.tolist()
+        for trained in (False, True) * 4:
+            x = there.clone().requires_grad_() * 1.0 if trained else there.clone()
+            x._version, at = [0], x.data_ptr()
+            form(x, there)
+            assert x.data_ptr() == at and x._version[0] == 1
+            assert host(x).tolist() == want.tolist()
+    x = tl.tensor([1, 2], device="cuda")
+    for _ in range(3):
+        with pytest.raises(DtypeError, match="can't be cast"):
+            x.add_(0.5)
+    assert x.tolist() == [1, 2]
+
+
 def test_settings(machine: Simulation) -> None:
     n, x = tl.tensor([4, 9], device="cuda"), tl.ones(3, device="cuda")
     again(lambda: tl.sqrt(n))
@@ -391,8 +424,9 @@ def test_settings(machine: Simulation) -> None:
     again(lambda: tl.zeros(3, device="cuda").scatter_add(0, index, x))
     tl.use_deterministic_algorithms(True)
     try:
-        with pytest.raises(RuntimeError, match="does not have a deterministic implementation"):
+        with launch.Coverage() as seen:  # the plan of atomics is not taken
             tl.zeros(3, device="cuda").scatter_add(0, index, x)
+        assert narrow_segment_kernel in seen.reached
     finally:
         tl.use_deterministic_algorithms(False)
     before = _array.poison(False)
@@ -526,8 +560,8 @@ def test_marked_numbers_where_a_kernel_would_be_compiled_for_them(machine: Simul
 
 def test_addresses_are_looked_at_nowhere_else() -> None:
     """A key knows an address modulo 16, and how far operands in one memory are apart: host functions use no more."""
-    known = {"embeddings.py", "grouped_matmul.py", "matmul.py", "optim.py", "pointwise.py", "prefix.py", "sorting.py",
-             "tables.py", "transfer.py"}  # fmt: skip
+    known = {"embeddings.py", "grouped_matmul.py", "loss.py", "matmul.py", "optim.py", "pointwise.py", "prefix.py",
+             "scattering.py", "sorting.py", "tables.py", "transfer.py"}  # fmt: skip
     folder = Path(pointwise.__file__).parent
     using = {p.name for p in folder.glob("*.py") if re.search(r"\.(ptr|data_ptr\(\))\b", p.read_text())}
     assert using <= known, f"{using - known}: look at what is done with an address, and whether a plan may repeat it"

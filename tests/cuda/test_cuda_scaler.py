@@ -106,7 +106,7 @@ def test_dampening_begins_with_the_first_step_that_counts(nvidia: Simulation) ->
 def test_gradients_by_hand_of_several_optimizers(sim: Simulation) -> None:
     p, q = (tl.ones(2, 3, device="cuda", dtype=kind, requires_grad=True) for kind in (tl.float32, tl.float64))
     scaler = tl.GradScaler("cuda", init_scale=4.0)
-    first, second = tl.optim.SGD([p, q], lr=1.0), tl.optim.Rprop([p])
+    first, second = tl.optim.SGD([p, q], lr=1.0), tl.optim.Muon([p])
     scaler.scale(p.sum() + q.sum()).backward()
     q.grad[1, 2] = float("inf")
     scaler.unscale_(first)
@@ -119,7 +119,7 @@ def test_gradients_by_hand_of_several_optimizers(sim: Simulation) -> None:
     scaler.update()
     assert scaler.get_scale() == 2.0
     scaler.scale(p.sum()).backward()
-    with pytest.raises(CaptureError, match="Rprop has the host read"), tl.cuda.graph(tl.cuda.CUDAGraph()):
+    with pytest.raises(CaptureError, match="Muon has the host read"), tl.cuda.graph(tl.cuda.CUDAGraph()):
         scaler.step(second)
 
 

@@ -16,6 +16,7 @@ NAMES: dict[str, str] = {
 
 #: Our name -> why PyTorch has nothing to compare with.
 NOT_IN_TORCH: dict[str, str] = {
+    "scaled_grouped_mm": "PyTorch has it for GPUs only: tests/ops/test_quantized_products.py",
     "poisson": "draws from another stream: tests/ops/test_special.py",
     "binomial": "draws from another stream: tests/ops/test_special.py",
     "_weight_int8pack_mm": (

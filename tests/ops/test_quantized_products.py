@@ -150,3 +150,53 @@ def test_what_does_not_fit_is_refused() -> None:
         tl._weight_int4pack_mm(x, tl.zeros(2, 2, 32, 1, dtype=tl.int32), 48, tl.ones(1, 16, 2))
     with pytest.raises(ShapeError, match="to be of dimension 2"):
         tl._int_mm(w, w[None])
+
+
+def test_scaled_products_by_recipe() -> None:
+    """Rows, blocks of 128 and groups against float64; what fits no recipe says so."""
+    f, kinds = tl.nn.functional, tl.nn.functional.ScalingType
+    rng = np.random.default_rng(7)
+
+    def float8(*shape: int) -> tl.Tensor:
+        return tl.tensor(rng.standard_normal(shape).astype(np.float32)).to(tl.float8_e4m3fn)
+
+    def scale(*shape: int) -> tl.Tensor:
+        return tl.tensor(rng.uniform(0.5, 2, shape).astype(np.float32))
+
+    def wide(x: tl.Tensor) -> np.ndarray:
+        return x.double().numpy()
+
+    def near(found: tl.Tensor, want: np.ndarray, bound: float = 2e-6) -> None:
+        assert found.shape == want.shape
+        assert np.abs(wide(found) - want).max() <= bound * np.abs(want).max()
+
+    a, b = float8(150, 260), float8(260, 140)
+    sa, sb = scale(150, 1), scale(1, 140)
+    want = wide(a) @ wide(b)
+    near(f.scaled_mm(a, b, sa, kinds.RowWise, sb, kinds.RowWise, output_dtype=tl.float32),
+         want * wide(sa) * wide(sb))  # fmt: skip
+    sa, sb, bias = scale(150, 3), scale(3, 2), scale(140)
+    left = wide(a) * np.repeat(wide(sa), 128, 1)[:, :260]
+    right = wide(b) * np.repeat(np.repeat(wide(sb), 128, 0)[:260], 128, 1)[:, :140]
+    near(f.scaled_mm(a, b, [sa], [kinds.BlockWise1x128], [sb], [kinds.BlockWise128x128], bias=bias,
+                     output_dtype=tl.float32), left @ right + wide(bias))  # fmt: skip
+    sb = scale(3, 140)
+    near(f.scaled_mm(a, b, sa, kinds.BlockWise1x128, sb, kinds.BlockWise1x128),
+         left @ (wide(b) * np.repeat(wide(sb), 128, 0)[:260]), 8e-3)  # fmt: skip
+    for scales in ((sa, kinds.BlockWise1x128, sa, kinds.BlockWise1x128), (sa, kinds.TensorWise, sb, kinds.TensorWise)):
+        with pytest.raises(ValueError, match="Invalid scaling configuration"):
+            f.scaled_mm(a, b, *scales)
+    with pytest.raises(NotImplementedError, match="blocks of 128"):
+        f.scaled_mm(a, b, sa, kinds.BlockWise1x32, sb, kinds.BlockWise1x32)
+    with pytest.raises(NotImplementedError, match="NO_SWIZZLE"):
+        f.scaled_mm(a, b, sa, kinds.RowWise, sb, kinds.RowWise, f.SwizzleType.SWIZZLE_32_4_4)
+
+    offs = tl.tensor([8, 8, 20], dtype=tl.int32)
+    x, w, sx, sw = float8(20, 32), float8(3, 32, 8), scale(20), scale(3, 8)
+    found = f.scaled_grouped_mm(x, w, sx, kinds.RowWise, sw, kinds.RowWise, offs=offs, output_dtype=tl.float32)
+    rows = wide(x) * wide(sx)[:, None]
+    near(found, np.concatenate([rows[:8] @ (wide(w)[0] * wide(sw)[0]), rows[8:] @ (wide(w)[2] * wide(sw)[2])]))
+    x, w, sx, sw = float8(8, 20), float8(20, 6), scale(24), scale(18)
+    found = f.scaled_grouped_mm(x, w, sx, kinds.RowWise, sw, kinds.RowWise, offs=offs, output_dtype=tl.float32)
+    parts = [wide(x)[:, i:j] @ wide(w)[i:j] for i, j in ((0, 8), (8, 8), (8, 20))]
+    near(found, np.stack(parts) * wide(sx).reshape(3, 8, 1) * wide(sw).reshape(3, 1, 6))
