@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from types import ModuleType
 
 import numpy as np
 
@@ -16,22 +15,20 @@ LEAST, LEAST_ALONE = 1 << 18, 1 << 20
 
 
 class _State:
-    """The module that shares products; None where it cannot."""
+    """Whether products can be the engine's: not where nothing compiles."""
 
-    module: ModuleType | None = None
-    tried = False
+    possible = True
 
 
-def _module() -> ModuleType | None:
-    if not _State.tried:
-        _State.tried = True
-        try:
-            found = engine.products()
-            if found.code() is not None:
-                _State.module = found
-        except engine.codegen().NoCompiler as error:
-            warnings.warn(f"{error}: products of the CPU are left to NumPy alone", stacklevel=2)
-    return _State.module
+def _shared(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, bias: np.ndarray | None) -> np.ndarray | None:
+    try:
+        module = engine.products()
+        found: np.ndarray | None = None if module.code() is None else module.matmul(a, b, out, bias)
+        return found
+    except engine.codegen().NoCompiler as error:
+        _State.possible = False
+        warnings.warn(f"{error}: products of the CPU are left to NumPy alone", stacklevel=2)
+        return None
 
 
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None, bias: np.ndarray | None = None) -> np.ndarray:
@@ -39,15 +36,13 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None, bias: np
     size = a.size * b.shape[-1]
     if size >= LEAST and min(a.ndim, b.ndim) > 1 and (size >= LEAST_ALONE or settings.get_num_threads() > 1):
         dtype = a.dtype
-        if dtype is b.dtype and dtype.char in "fd" and _native.least():
-            module = _module()
-            if module is not None:
-                added = bias if bias is None or (bias.shape == b.shape[-1:] and bias.flags.c_contiguous) else None
-                found: np.ndarray | None = module.matmul(a, b, out, added)
-                if found is not None:
-                    if added is not bias:
-                        found += bias
-                    return found
+        if dtype is b.dtype and dtype.char in "fd" and _State.possible and _native.least():
+            added = bias if bias is None or (bias.shape == b.shape[-1:] and bias.flags.c_contiguous) else None
+            found = _shared(a, b, out, added)
+            if found is not None:
+                if added is not bias:
+                    found += bias
+                return found
     product: np.ndarray = np.matmul(a, b, out=out)  # type: ignore[call-overload]
     if bias is not None:
         product += bias

@@ -193,6 +193,20 @@ def test_off_is_off(made, monkeypatch):
     assert (_products.matmul(a, a) == 64).all() and not made
 
 
+def test_without_a_compiler(made, monkeypatch):
+    """One warning, and NumPy's product from then on."""
+
+    def none(*args):
+        raise engine.codegen().NoCompiler("no compiler")
+
+    monkeypatch.setattr(products, "matmul", none)
+    monkeypatch.setattr(_products._State, "possible", True)
+    a = np.ones((64, 64), np.float32)
+    with pytest.warns(UserWarning, match="no compiler: products of the CPU are left to NumPy alone"):
+        assert (_products.matmul(a, a) == 64).all()
+    assert (_products.matmul(a, a) == 64).all()
+
+
 def test_threads_of_a_program_multiply_at_the_same_time(made):
     """One of them has BLAS to itself, the others NumPy's product: all are right, and BLAS has its threads again."""
     rng = np.random.default_rng(3)
