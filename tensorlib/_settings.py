@@ -28,16 +28,19 @@ def _library() -> Any:
 
 
 def get_num_threads() -> int:
-    """How many threads matrix products on the CPU and kernels on device "native" run on; other operators run on one."""
+    """How many threads matrix products of the CPU and kernels as machine code of the processor run on; NumPy's other
+    functions run on one.
+    """
     used = _library()
     return native.get_num_threads() if used is None else used.threads
 
 
 def set_num_threads(num: int) -> None:
-    """Set how many threads matrix products on the CPU and kernels on device "native" run on. ValueError below 1.
+    """Set how many threads matrix products of the CPU and kernels as machine code of the processor run on. ValueError
+    below 1.
 
     More than there can be is cut to what there can be: OpenBLAS takes as many as it was built for (64 in NumPy's
-    wheels), device "native" 1024. ``get_num_threads`` says what holds.
+    wheels), the native engine 1024. ``get_num_threads`` says what holds.
     """
     if not isinstance(num, int) or isinstance(num, bool):
         raise TypeError(f"set_num_threads expects an int, but got {type(num).__name__}")

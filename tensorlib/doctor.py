@@ -20,7 +20,7 @@ from tensorlib.report import checkout, last_run
 from tensorlib.runtime import cache, versions
 from tensorlib.runtime.engine import gpus
 from tensorlib.runtime.environment import EnvironmentVariableError
-from tensorlib.runtime.native import codegen, machine, settings
+from tensorlib.runtime.native import codegen, gemm, machine, settings
 
 _COLUMN = 12
 
@@ -92,9 +92,9 @@ def _native() -> str:
     made_for = machine.features()
     machine.refuse_other(made_for)
     off = "" if _engine.asked() else ", operators of the CPU by NumPy alone (TENSORLIB_NATIVE)"
-    bits = 32 * made_for.lanes
+    bits, own = 32 * made_for.lanes, "own matrix products, " if gemm.suits(made_for) else ""
     return (
-        f"{codegen.version()}: {made_for.architecture} {made_for.cpu}, vectors of {bits} bits, "
+        f"{codegen.version()}: {made_for.architecture} {made_for.cpu}, vectors of {bits} bits, {own}"
         f"{settings.get_num_threads()} threads{', every access checked' if settings.guarded() else ''}{off}"
     )
 
