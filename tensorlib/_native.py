@@ -48,8 +48,11 @@ MEASURED: dict[str, int] = {
         "softmax_grad", "log_softmax", "log_softmax_grad", "_layer_norm", "layer_norm_grad", "_rms_norm",
         "rms_norm_grad", "cumsum", "_cumsum_reversed",
     ), 16 * _K),
-    **dict.fromkeys(("_leaky_relu", "sgn", "exp", "sin", "cos", "batch_norm_grad"), 64 * _K),
-    **dict.fromkeys(("adam_", "embedding_grad"), 256 * _K),
+    **dict.fromkeys((
+        "_leaky_relu", "sgn", "exp", "sin", "cos", "batch_norm_grad", "relu_grad", "_hardtanh", "addcmul", "_clone",
+    ), 64 * _K),
+    **dict.fromkeys(("adam_", "embedding_grad", "_where"), 256 * _K),
+    **dict.fromkeys(("lerp", "clamp"), 1024 * _K),
 }  # fmt: skip
 
 
@@ -170,7 +173,8 @@ def _share(arrays: list[DeviceArray]) -> None:
 
 
 def _suits(op: Op, arrays: Sequence[Any], attrs: dict[str, Any]) -> bool:
-    """Whether the operands are of the kind that was measured: rows along the last dim, attention of many queries."""
+    """Whether the operands are of the kind that was measured: rows along the last dim, attention of many queries,
+    a copy that turns dims."""
     first: Any = next((x for x in arrays if type(x) is ndarray), None)
     if first is None:
         return True
@@ -178,6 +182,8 @@ def _suits(op: Op, arrays: Sequence[Any], attrs: dict[str, Any]) -> bool:
         return False
     if op.name == "_attention":
         return first.shape[-2] >= 16
+    if op.name == "_clone":
+        return not first.flags.c_contiguous
     if "cross_entropy" in op.name:  # with more dims the classes are not the last
         return all(x.ndim <= 2 for x in arrays if type(x) is ndarray)
     return True
