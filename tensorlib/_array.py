@@ -179,7 +179,7 @@ def empty(shape: Sequence[int], dtype: Any, device: Device = cpu) -> Any:
     if dtype.kind == "c":
         refuse_complex(device)
     engine = device.engine or engine_of(device)
-    if _poisoned:
+    if _poisoned and not device.compile_only:  # which has no memory
         ptr, owner = engine.upload(np.full(math.prod(shape), poison_value(dtype), dtype))
     else:
         ptr, owner = engine.allocate(math.prod(shape) * dtype.itemsize)
