@@ -30,7 +30,7 @@ parser.add_argument("--threads", type=int, default=1)
 parser.add_argument("--json", type=Path)
 parser.add_argument("--only", default="")
 parser.add_argument("--seconds", type=float, default=2.0, help="measuring time per entry and library")
-parser.add_argument("--library", help=argparse.SUPPRESS)  # what a process of the measurement is told
+parser.add_argument("--serve", help=argparse.SUPPRESS)  # what a process of the measurement is told
 args = parser.parse_args()
 for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ[name] = str(args.threads)
@@ -241,7 +241,7 @@ class Peer:
     """One library in a process of its own."""
 
     def __init__(self, name: str) -> None:
-        command = [sys.executable, __file__, "--threads", str(args.threads), "--library", name]
+        command = [sys.executable, __file__, "--threads", str(args.threads), "--serve", name]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.about: dict[str, Any] = json.loads(self._line())
 
@@ -298,7 +298,7 @@ def _time(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    if args.library:
-        serve(args.library)
+    if args.serve:
+        serve(args.serve)
     else:
         main()

@@ -238,8 +238,9 @@ _PUT_SAMPLES = each(
 def _index_put(input: Array, values: Array, indices: Arrays, dims: Any, accumulate: bool = False, wrap: bool = True):
     """input with ``values`` put (or added) where ``indices`` over ``dims`` point; values are broadcast.
 
-    Half types are summed in float32. Of several values put in one place any one may stay. On a GPU sums are atomic, in
-    no fixed order.
+    Half types are summed in float32. Of several values put in one place any one may stay. On a GPU rows and half types
+    are summed in order, single elements of float32 and float64 atomically, but where deterministic algorithms are asked
+    for.
     """
     out = np.array(input, order="C")
     _put_into(out, values, indices, dims, accumulate, wrap)
