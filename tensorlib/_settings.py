@@ -85,9 +85,9 @@ def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None
     """Reruns give the same bits, or an error names the operator that cannot (``warn_only``: a warning).
 
     Every operator of the library has such a form. On the CPU there is no other. On a GPU single float32 and float64
-    elements that meet in one place (``index_add``, ``scatter_add``, ``index_put(accumulate=True)``, gradients of indexing)
-    are otherwise added atomically, in no fixed order; here they are sorted first. The error is for
-    kernels of a user's own whose host function says that they add atomically.
+    elements that meet in one place (``index_add``, ``scatter_add``, ``index_put(accumulate=True)``, gradients of
+    indexing) are otherwise added atomically, in no fixed order; here they are sorted first. The error is for kernels of
+    a user's own whose host function says that they add atomically.
     """
     determinism.level[0] = "off" if not mode else "warn" if warn_only else "error"
 
