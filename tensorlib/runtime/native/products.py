@@ -14,7 +14,7 @@ import itertools
 import os
 import struct
 import threading
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -170,7 +170,7 @@ def _text(kind: str, wide: bool, own: bool) -> str:
 
 
 class _Code:
-    """BLAS's functions if NumPy has OpenBLAS, the code, linked when it is first asked for, and the one job."""
+    """BLAS's functions if NumPy has OpenBLAS, the code, linked when it is first asked for, and the jobs."""
 
     def __init__(self, blas: _blas.OpenBLAS | None) -> None:
         runtime, self.machine = pool.runtime(), machine.features()
@@ -182,10 +182,14 @@ class _Code:
             self.blas = {"f": blas.address("cblas_sgemm"), "d": blas.address("cblas_dgemm")}
         self.own = gemm.suits(self.machine)
         self._functions: dict[tuple[str, bool], tuple[int, linker.Loaded]] = {}
+        self.ffi = ffi
+        self.jobs: list[tuple[Any, Any, int]] = []  #: those that nobody is running
+
+    def new_job(self) -> tuple[Any, Any, int]:
+        """Memory of a job: as a pointer, as a buffer, and the address of its status."""
         status = -(-_JOB.size // 64) * 64
-        self.job = ffi.new("char[]", status + pool.STATUS)
-        self.memory = ffi.buffer(self.job)
-        self.status = int(ffi.cast("uintptr_t", self.job)) + status
+        job = self.ffi.new("char[]", status + pool.STATUS)
+        return job, self.ffi.buffer(job), int(self.ffi.cast("uintptr_t", job)) + status
 
     def function(self, kind: str, own: bool) -> int:
         """The address of one dtype's code: compiled once, then from the disk."""
@@ -215,7 +219,7 @@ def code() -> _Code | None:
 
 
 class _State:
-    """Which thread of the program has BLAS and the job, and how many threads BLAS is to have again after it."""
+    """Which thread of the program has BLAS, and how many threads BLAS is to have again after it."""
 
     lock = threading.Lock()
     threads: int | None = None
@@ -338,50 +342,54 @@ def plan(
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, bias: np.ndarray | None) -> np.ndarray | None:
     """a @ b + bias of float32 or float64 arrays of one dtype with two dims at least; bias (n,) is contiguous.
 
-    None where NumPy is to do it: `plan` says so, or another thread of the program is here.
+    None where NumPy is to do it: `plan` says so, or it is BLAS's and another thread of the program has it.
     """
     made = code()
-    if made is None or not _State.lock.acquire(blocking=False):
+    if made is None:
         return None
-    try:
-        threads = settings.get_num_threads()
-        given = made.get_threads() if made.blas else threads
-        threads = min(given, threads)
-        dtype, into = a.dtype, None if out is None else out.strides
-        how = plan(
-            a.shape, a.strides, b.shape, b.strides, into, dtype.itemsize, threads, made.own, bool(made.blas)
-        )  # fmt: skip
-        if how is None or (out is not None and out.shape != how.shape):
-            return None
-        if out is None:
-            out = np.empty(how.shape, dtype)
-        address, kind, programs, own = engine.address, dtype.char, how.programs, how.own
-        _JOB.pack_into(
-            made.memory, 0, made.function(kind, own), gemm.SCRATCH if own else 0, made.status, 1,
-            0, programs, programs, 1, 1, pool.scratch.grow(gemm.SCRATCH) if own else 0, 0 if own else made.blas[kind],
-            address(a.T if how.columns[0] else a), address(b.T if how.columns[1] else b), address(out),
-            0 if bias is None else address(bias), *how.sizes, *how.steps,
-        )  # fmt: skip
-        if own:
-            _run(made, how.shared)
-            return out
-        _State.threads = given
-        try:
-            made.set_threads(1)
-            _run(made, how.shared)
-        finally:
-            made.set_threads(given)
-            _State.threads = None
+    threads = settings.get_num_threads()
+    given = made.get_threads() if made.blas else threads
+    dtype, into, threads = a.dtype, None if out is None else out.strides, min(given, threads)
+    how = plan(a.shape, a.strides, b.shape, b.strides, into, dtype.itemsize, threads, made.own, bool(made.blas))
+    if how is None or (out is not None and out.shape != how.shape):
+        return None
+    if out is None:
+        out = np.empty(how.shape, dtype)
+    if how.own:  # on several threads of a program at the same time as well: the same bits, whoever has the pool
+        _run(made, how, a, b, out, bias)
         return out
+    if not _State.lock.acquire(blocking=False):
+        return None
+    _State.threads = given
+    try:
+        made.set_threads(1)
+        _run(made, how, a, b, out, bias)
     finally:
+        made.set_threads(given)
+        _State.threads = None
         _State.lock.release()
+    return out
 
 
-def _run(made: _Code, shared: bool) -> None:
-    if shared:
-        pool.runtime().share(pool.pool().address, made.job)
+def _run(made: _Code, how: Plan, a: np.ndarray, b: np.ndarray, out: np.ndarray, bias: np.ndarray | None) -> None:
+    """Fill a job and run it."""
+    try:
+        job = made.jobs.pop()
+    except IndexError:
+        job = made.new_job()
+    pointer, memory, status = job
+    address, kind, programs, own = engine.address, out.dtype.char, how.programs, how.own
+    _JOB.pack_into(
+        memory, 0, made.function(kind, own), gemm.SCRATCH if own else 0, status, 1,
+        0, programs, programs, 1, 1, pool.scratch.grow(gemm.SCRATCH) if own else 0, 0 if own else made.blas[kind],
+        address(a.T if how.columns[0] else a), address(b.T if how.columns[1] else b), address(out),
+        0 if bias is None else address(bias), *how.sizes, *how.steps,
+    )  # fmt: skip
+    if how.shared:
+        pool.runtime().share(pool.pool().address, pointer)
     else:
-        pool.runtime().inline(made.job)
+        pool.runtime().inline(pointer)
+    made.jobs.append(job)
 
 
 def _after_fork() -> None:
