@@ -259,6 +259,18 @@ def test_linear_adds_every_bias(made, bias):
     assert made.pop() is not None
 
 
+def test_the_first_products_of_several_threads():
+    """None of them has its code replaced by another's while it runs."""
+    program = (
+        "import threading\nimport numpy as np, tensorlib as T\nfrom tensorlib import _products\nT.set_num_threads(2)\n"
+        "a, r = np.ones((700, 700), np.float32), []\n"
+        "ts = [threading.Thread(target=lambda: r.append(_products.matmul(a, a))) for _ in range(6)]\n"
+        "[t.start() for t in ts]; [t.join() for t in ts]\nassert len(r) == 6 and all((x == 700).all() for x in r)\n"
+    )
+    for _ in range(3):
+        assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
 def test_a_process_ends_while_its_threads_look_for_work():
     program = (
         "import numpy as np, tensorlib as T\nfrom tensorlib import _products\nT.set_num_threads(3)\n"

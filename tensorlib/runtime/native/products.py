@@ -195,17 +195,22 @@ class _Code:
         """The address of one dtype's code: compiled once, then from the disk."""
         found = self._functions.get((kind, own))
         if found is None:
-            module, name = _text(kind, self.wide, own), f"products_{kind}"
-            key = fingerprint.digest("\0".join((module, self.machine.text, codegen.version())))
-            stored = cache.load(key)
-            if stored is None:
-                image = codegen.compile(module, self.machine)
-                cache.store(key, {"kernel": name, "target": "native"}, image)
-            else:
-                image = stored[1]
-            loaded = linker.load(image, name)
-            found = self._functions[kind, own] = loaded[name], loaded
+            with _State.making:  # once: code that another thread runs must not be replaced, and so go
+                found = self._functions.get((kind, own)) or self._load(kind, own)
+                self._functions[kind, own] = found
         return found[0]
+
+    def _load(self, kind: str, own: bool) -> tuple[int, linker.Loaded]:
+        module, name = _text(kind, self.wide, own), f"products_{kind}"
+        key = fingerprint.digest("\0".join((module, self.machine.text, codegen.version())))
+        stored = cache.load(key)
+        if stored is None:
+            image = codegen.compile(module, self.machine)
+            cache.store(key, {"kernel": name, "target": "native"}, image)
+        else:
+            image = stored[1]
+        loaded = linker.load(image, name)
+        return loaded[name], loaded
 
 
 @functools.cache
@@ -219,9 +224,10 @@ def code() -> _Code | None:
 
 
 class _State:
-    """Which thread of the program has BLAS, and how many threads BLAS is to have again after it."""
+    """Which thread of the program has BLAS, how many threads BLAS is to have again after it, and who compiles."""
 
     lock = threading.Lock()
+    making = threading.Lock()  #: code is compiled and linked by one thread at a time
     threads: int | None = None
 
 
@@ -393,8 +399,8 @@ def _run(made: _Code, how: Plan, a: np.ndarray, b: np.ndarray, out: np.ndarray, 
 
 
 def _after_fork() -> None:
-    """A child whose parent was here has neither the thread that was nor its lock."""
-    _State.lock = threading.Lock()
+    """A child whose parent was here has neither the thread that was nor its locks."""
+    _State.lock, _State.making = threading.Lock(), threading.Lock()
     if _State.threads is not None:
         made = code()
         if made is not None:
