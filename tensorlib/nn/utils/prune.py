@@ -207,7 +207,7 @@ class _Unstructured(_Amount):
     """Zeroes the elements of the lowest scores."""
 
     def _scores(self, t: Tensor) -> Tensor:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no _scores")
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """The default mask with zeros at the lowest scores."""
@@ -241,7 +241,7 @@ class _Structured(_Amount):
         self.dim = dim
 
     def _scores(self, t: Tensor) -> Tensor:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no _scores")
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """The default mask with zeros at the indices of the lowest scores."""

@@ -37,7 +37,7 @@ _FIELDS = (
     "outer.A", "outer.B", "outer.C", "inner.A", "inner.B", "inner.C",
     "rows", "columns", "parts", "across", "row.A", "column.B", "row.C", "column.C", "column.bias", "ta", "tb",
 )  # fmt: skip
-#: A job: its code, no scratch, the status, chunks of one program; the programs, no scratch; the arguments.
+#: A job: its code, bytes of scratch, the status, chunks of one program; the programs, scratch; the arguments.
 _JOB = struct.Struct(f"{pool.START.format}{pool.ARGUMENTS - pool.START.size}x{len(_FIELDS)}q")
 _ROW_MAJOR, _AS_IT_IS, _TRANSPOSED = 101, 111, 112  # cblas.h
 _KINDS = {"f": "float", "d": "double"}  # NumPy's characters of the dtypes: LLVM's names
