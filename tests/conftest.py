@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full-targets",
         action="store_true",
-        help="compile each operator for every target with every dtype, not each target with one dtype in turn (slow)",
+        help="compile each operator for every target with every dtype, not for a few in turn (slow)",
     )
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import tensorlib
+from tensorlib._device import TARGETS
 from tensorlib.op import SPACES, Op, declared, names_in
+from tensorlib.runtime import abi, compiler
 from tensorlib.testing import Check, checks, kernels
 
 ROOT = Path(__file__).parents[1]
@@ -25,11 +27,11 @@ LIBRARY = [made for made in declared() if made.__module__.startswith("tensorlib.
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "check" in metafunc.fixturenames:
-        full = metafunc.config.getoption("--full-targets")
+        targets = "all" if metafunc.config.getoption("--full-targets") else "turn"
         found = []
         for made in LIBRARY:
             values = None if made.name in NOT_IN_TORCH else EXPECTED
-            found.extend(checks(made, values=values, full_targets=full))
+            found.extend(checks(made, values=values, targets=targets))
         metafunc.parametrize("check", found, ids=repr)
 
 
@@ -47,6 +49,13 @@ def test_every_kernel_is_reached() -> None:
     }
     missing = [name for name in missing if name.removeprefix("tensorlib.kernels.") not in elsewhere]
     assert not missing, f"no sample of any operator launches {', '.join(missing)}: declare one that does"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_kernel_is_compiled_for_every_target(target: str) -> None:
+    """The operators' checks compile for a few targets each, in turn: what none of them compiles for this one."""
+    for request in kernels.left_out([m for m in LIBRARY if isinstance(m, Op)], target):
+        abi.check(compiler.compile_kernel(*request))
 
 
 def test_stored_values_belong_to_operators() -> None:

@@ -95,7 +95,7 @@ class Check(NamedTuple):
         return f"{self.op}-{self.name}"
 
 
-def checks(op: Any, *, values: Path | str | None = None, full_targets: bool = False) -> Iterator[Check]:
+def checks(op: Any, *, values: Path | str | None = None, targets: kernels.Extent = "each") -> Iterator[Check]:
     """The checks of a declared operator: the operator, its public function or its name.
 
     Which ones depends on the declaration: ``gradient`` needs a vjp, ``kernel`` and ``compile`` a kernel, ``inplace`` an
@@ -104,11 +104,13 @@ def checks(op: Any, *, values: Path | str | None = None, full_targets: bool = Fa
     from the arity. ``help(tensorlib.testing.derive)`` says what each one compares.
 
     ``values``: the folder with stored values of another library; without it the check ``expected`` is left out.
-    ``full_targets``: compile for every target with every dtype, not each target with one dtype in turn.
+    ``targets``: "each" compiles for each target with one dtype, in turn; "all" for each target with each dtype; "turn"
+    for one target of each family (NVIDIA, AMD with wavefronts of 64, of 32), others for another operator: for a library
+    whose kernels many operators launch, together with ``kernels.left_out``.
     """
     made = calls.declared(op)
     try:
-        everything = list(_checks(made, values, full_targets))
+        everything = list(_checks(made, values, targets))
     except Exception as error:  # samples that cannot be drawn are this operator's failure alone
         yield Check(made.name, "declaration", partial(_reraise, error))
         return
@@ -119,7 +121,7 @@ def _reraise(error: Exception) -> None:
     raise error
 
 
-def _checks(made: Declared, values: Path | str | None, full_targets: bool) -> Iterator[Check]:
+def _checks(made: Declared, values: Path | str | None, targets: kernels.Extent) -> Iterator[Check]:
     def check(name: str, run: Callable[..., None], *args: Any) -> Check:
         return Check(made.name, name, partial(run, made, *args))
 
@@ -158,7 +160,7 @@ def _checks(made: Declared, values: Path | str | None, full_targets: bool) -> It
         yield check("kernel", kernel_on)
         if codegen.available():
             yield check("native", _native)
-        yield check("compile", _compile, full_targets)
+        yield check("compile", _compile, targets)
     elif made.is_view:
         yield check("kernel", whole_on)
     if made.errors:
@@ -722,12 +724,11 @@ def whole_on(made: Declared, device: Device = kernels.INTERPRET) -> None:
             within(g, w, limit, what)
 
 
-def _compile(op: Op, full: bool) -> None:
-    """Every target, with the parameter block read back from the binary."""
-    chosen = kernels.representatives(op)
-    if not chosen:
+def _compile(op: Op, extent: kernels.Extent) -> None:
+    """The targets, with the parameter block read back from each binary."""
+    if not kernels.representatives(op):
         raise CheckError(f"{op.name}: no sample launches a kernel")
-    kernels.compile_for(op, list(kernels.product(op) if full else kernels.latin(op)), chosen, full)
+    kernels.compile_for(op, extent)
 
 
 # ------------------------------------------------------------------------------------------------- errors and writing

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import numpy as np
@@ -147,55 +147,53 @@ FAMILIES = tuple(
 )
 
 
-#: Kernels that many operators launch, each with functions of its own.
-SHARED = tuple(f"tensorlib.kernels.{name}" for name in ("pointwise", "reduction", "scan", "matmul"))
+#: How much the check ``compile`` compiles: one target of each family, others for another operator; each target, in one
+#: dtype; each target in each dtype.
+Extent = Literal["turn", "each", "all"]
 
 
-def _turn(op: Op) -> list[str]:
-    """One target of each family, others for another operator."""
-    start = zlib.crc32(op.name.encode())
-    return [family[start % len(family)] for family in FAMILIES]
-
-
-def latin(op: Op) -> Iterator[tuple[str, np.dtype[Any]]]:
-    """Each target once, the dtypes taking turns, beginning with another one for each operator.
-
-    Elementwise operators differ in a scalar function within one kernel: one target of each family in turn.
-    """
+def targets(op: Op, extent: Extent) -> Iterator[tuple[str, np.dtype[Any]]]:
+    """The targets an operator is compiled for, and the dtypes: they take turns but in "all"."""
+    if extent == "all":
+        yield from ((t, d) for t in TARGETS for d in dtypes(op) if d.kind != "c")
+        return
     takes = [d for d in KERNEL_DTYPES if d in dtypes(op)] or [usual(op)]
     start = zlib.crc32(op.name.encode())
-    for i, target in enumerate(_turn(op) if op.pointwise else TARGETS):
+    for i, target in enumerate(TARGETS if extent == "each" else (f[start % len(f)] for f in FAMILIES)):
         yield target, takes[(start + i) % len(takes)]
 
 
-def product(op: Op) -> Iterator[tuple[str, np.dtype[Any]]]:
-    """Each target with each dtype."""
-    for target in TARGETS:
-        for dtype in dtypes(op):
-            if dtype.kind != "c":
-                yield target, dtype
+def compile_for(op: Op, extent: Extent) -> None:
+    """Compile what the operator's representative calls launch, and hold the parameter block to each binary."""
+    for target, dtype in targets(op, extent):
+        for request in _requests(op, target, dtype):
+            abi.check(compiler.compile_kernel(*request))
 
 
-def compile_for(op: Op, targets: Sequence[tuple[str, Any]], chosen: Sequence[Case], full: bool = False) -> None:
-    """Compile what the calls launch, and hold the parameter block to each binary.
+def left_out(operators: Sequence[Op], target: str) -> list[compiler.Request]:
+    """One compilation of each Triton kernel that these operators launch on a target that is not the turn of any."""
+    found: dict[Jit, compiler.Request] = {}
+    compiled: set[Jit] = set()
+    for op in operators:
+        if op.kernel is not None:
+            turn = dict(targets(op, "turn"))
+            if target in turn:
+                compiled.update(request.kernel for request in _requests(op, target, turn[target]))
+            for request in _requests(op, target, usual(op)):
+                found.setdefault(request.kernel, request)
+    return [request for kernel, request in found.items() if kernel not in compiled]
 
-    What is ``SHARED`` and not the operator's own: for one target of each family in turn, unless ``full``. All operators
-    together compile it for every target.
-    """
-    everything = [target for target, _ in targets] if full else _turn(op)
-    for target, dtype in targets:
-        own = None if target in everything else op.kernel.__module__
-        for case in chosen:
-            if case is not chosen[0] and case.fixed and dtype != usual(op):
-                continue
-            if op.dynamic:
-                requests = list(_recorded(op, case, dtype, target))
-            else:
-                requests = ahead.collect(lambda: apply(op, case, dtype, Device(target)))  # noqa: B023
-            for request in requests:
-                module = request.kernel.__module__
-                if own is None or module == own or module not in SHARED:
-                    abi.check(compiler.compile_kernel(*request))
+
+def _requests(op: Op, target: str, dtype: Any) -> Iterator[compiler.Request]:
+    """What the representative calls compile for a target."""
+    chosen = representatives(op)
+    for case in chosen:
+        if case is not chosen[0] and case.fixed and dtype != usual(op):
+            continue
+        if op.dynamic:
+            yield from _recorded(op, case, dtype, target)
+        else:
+            yield from ahead.collect(lambda: apply(op, case, dtype, Device(target)))  # noqa: B023
 
 
 def _recorded(op: Op, case: Case, dtype: Any, target: str) -> Iterator[compiler.Request]:
@@ -242,7 +240,7 @@ def reached(operators: Sequence[Op]) -> set[Jit]:
                 else:
                     apply(op, case, dtype, INTERPRET)
             if not op.dynamic:
-                for target, dtype in latin(op):
+                for target, dtype in targets(op, "each"):
                     for case in representatives(op):
                         apply(op, case, dtype, Device(target))
         found |= seen.reached
