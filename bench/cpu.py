@@ -143,6 +143,11 @@ def operators(T: Any) -> dict[str, Callable[[], Any]]:
     tall = _tensor(T, 4096, 1024, grad=True)
     q, k, v = (_tensor(T, 8, 4, 64, 32, grad=True, seed=i) for i in range(3))
     image, kernel = _tensor(T, 64, 6, 14, 14, grad=True), _tensor(T, 16, 6, 5, 5, grad=True)
+    photo, filters = _tensor(T, 8, 64, 56, 56, grad=True), _tensor(T, 64, 64, 3, 3, grad=True)
+    deep, deep_filters = _tensor(T, 8, 256, 14, 14, grad=True), _tensor(T, 256, 256, 3, 3, grad=True)
+    sheet, stem = _tensor(T, 8, 3, 112, 112, grad=True), _tensor(T, 64, 3, 7, 7, grad=True)
+    each = _tensor(T, 64, 1, 3, 3, grad=True)
+    few_weights, few_shifts = _tensor(T, 64, grad=True), _tensor(T, 64, grad=True)
     logits = _tensor(T, 512, 256, grad=True)
     target = T.from_numpy(np.random.default_rng(0).integers(0, 256, 512))
     ids = T.from_numpy(np.random.default_rng(0).integers(0, 256, (8, 64)))
@@ -181,6 +186,22 @@ def operators(T: Any) -> dict[str, Callable[[], Any]]:
         "cross_entropy 512×256, both ways": both_ways(T, lambda t: F.cross_entropy(t, target), logits),
         "embedding 8×64 of 256×128, both ways": both_ways(T, lambda t: F.embedding(ids, t), table),
         "conv2d 64×6×14×14, 16 of 5×5, both ways": both_ways(T, F.conv2d, image, kernel),
+        "conv2d 8×64×56×56, 64 of 3×3, both ways": both_ways(T, lambda x, w: F.conv2d(x, w, padding=1), photo, filters),
+        "conv2d 8×256×14×14, 256 of 3×3, both ways": both_ways(
+            T, lambda x, w: F.conv2d(x, w, padding=1), deep, deep_filters
+        ),
+        "conv2d 8×3×112×112, 64 of 7×7, stride 2, both": both_ways(
+            T, lambda x, w: F.conv2d(x, w, stride=2, padding=3), sheet, stem
+        ),
+        "conv2d 8×64×56×56, each by 3×3, both ways": both_ways(
+            T, lambda x, w: F.conv2d(x, w, padding=1, groups=64), photo, each
+        ),
+        "batch_norm 8×64×56×56, both ways": both_ways(
+            T, lambda x, s, b: F.batch_norm(x, None, None, s, b, True), photo, few_weights, few_shifts
+        ),
+        "group_norm 8×64×56×56, both ways": both_ways(
+            T, lambda x, s, b: F.group_norm(x, 8, s, b), photo, few_weights, few_shifts
+        ),
         "max_pool2d 64×6×14×14, both ways": both_ways(T, lambda t: F.max_pool2d(t, 2), image),
     }  # fmt: skip
 
@@ -201,6 +222,12 @@ AMOUNTS: dict[str, tuple[float, float]] = {
     "cross_entropy 512×256, both ways": (3.0 * 512 * 256 * 4, 0.0),
     "embedding 8×64 of 256×128, both ways": (4.0 * 512 * 128 * 4, 0.0),
     "conv2d 64×6×14×14, 16 of 5×5, both ways": (0.0, 6.0 * 64 * 10 * 10 * 16 * 150),
+    "conv2d 8×64×56×56, 64 of 3×3, both ways": (0.0, 6.0 * 8 * 56 * 56 * 64 * 576),
+    "conv2d 8×256×14×14, 256 of 3×3, both ways": (0.0, 6.0 * 8 * 14 * 14 * 256 * 2304),
+    "conv2d 8×3×112×112, 64 of 7×7, stride 2, both": (0.0, 6.0 * 8 * 56 * 56 * 64 * 147),
+    "conv2d 8×64×56×56, each by 3×3, both ways": (0.0, 6.0 * 8 * 56 * 56 * 64 * 9),
+    "batch_norm 8×64×56×56, both ways": (20.0 * 8 * 64 * 56 * 56, 0.0),
+    "group_norm 8×64×56×56, both ways": (20.0 * 8 * 64 * 56 * 56, 0.0),
     "max_pool2d 64×6×14×14, both ways": (3.0 * 64 * 6 * 14 * 14 * 4, 0.0),
 }  # fmt: skip
 

@@ -146,10 +146,10 @@ def measure(seconds: float) -> dict[str, float]:
         }
         for name, call in calls.items():
             note(name, call)
-        engine.gpus_used[0] = False
+        engine.planning[0] = False
         for name in ("add", "add, with gradient", "matmul", "layer_norm, with gradient"):
             note(f"{name}, without plans", calls[name])
-        engine.gpus_used[0] = True
+        engine.planning[0] = True
     return found
 
 

@@ -2,8 +2,9 @@
 
     python bench/native.py [--threads 2] [--only NAME] [--seconds S] [--interpreter] [--json FILE]
 
-One process, all in turns, medians in milliseconds with one thread and with --threads. NumPy is tensorlib's device "cpu"
-without its native engine. The operators are the library's own, through their public functions; `rotary` and
+Each column in a process of its own (in one, the threads of one library would wait for work on the processors that the
+other one is using), by turns; medians in milliseconds with one thread and with --threads. NumPy is tensorlib's device
+"cpu" without its native engine. The operators are the library's own, through their public functions; `rotary` and
 `int8 matmul` are kernels as a user would write them. The ratio is native's time over PyTorch's, both with all threads:
 below 1 is faster. --interpreter runs each kernel once in Triton's interpreter, which takes minutes.
 """
@@ -11,9 +12,13 @@ below 1 is faster. --interpreter runs each kernel once in Triton's interpreter, 
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib
+import importlib.util
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -28,10 +33,10 @@ parser.add_argument("--seconds", type=float, default=0.7, help="measuring time o
 parser.add_argument("--best", action="store_true", help="the least time instead of the median: on a machine in use")
 parser.add_argument("--interpreter", action="store_true")
 parser.add_argument("--json", type=Path)
+parser.add_argument("--serve", help=argparse.SUPPRESS)  # the column that a process of the measurement is
 args = parser.parse_args()
 for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(name, str(args.threads))
-os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # else NumPy's threads spin on while the next one is measured
 
 import numpy as np  # noqa: E402
 import triton.language as tl  # noqa: E402
@@ -45,12 +50,13 @@ from tensorlib.runtime.versions import installed  # noqa: E402
 if tensorlib.backends.native.is_available():
     tensorlib.backends.native.enabled = False  # NumPy's column is NumPy's
 
-try:
-    import torch
-except ImportError:
-    torch = None
-
 Run = Callable[[], Any]
+_TURN = 0.03  # seconds of calls at a time, after half as long unmeasured
+_COLUMNS = {  # module, device, threads
+    "NumPy": ("tensorlib", "cpu", args.threads), "native 1T": ("tensorlib", "native", 1),
+    f"native {args.threads}T": ("tensorlib", "native", args.threads),
+    "torch 1T": ("torch", "cpu", 1), f"torch {args.threads}T": ("torch", "cpu", args.threads),
+}  # fmt: skip
 
 
 # -- kernels that are no operator of the library ----------------------------------------------------------------------
@@ -232,8 +238,8 @@ def int8_matmul(lib: Library) -> Run:
     if not lib.kernels:  # exact: 1024 products of at most 2^14
         return lambda: (a.astype(np.float32) @ b.astype(np.float32)).astype(np.int32)
     x, y, out = lib.on(a), lib.on(b), lib.T.empty(n, n, dtype=lib.T.int32, device=lib.where)
-    blocks = {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 256}
-    return lambda: launch(int8_kernel, (n // 128, n // 128), *map(array, (out, x, y)), n, n, **blocks)
+    blocks = {"BLOCK_M": 512, "BLOCK_N": 128, "BLOCK_K": 512}
+    return lambda: launch(int8_kernel, (n // 512, n // 128), *map(array, (out, x, y)), n, n, **blocks)
 
 
 def small_add(lib: Library) -> Run:
@@ -274,32 +280,71 @@ def array(t: Any) -> Any:
     return t._array
 
 
-def threads(module: Any, n: int) -> Run:
-    """What sets the number of threads."""
-    return lambda: module.set_num_threads(n)
+def serve(column: str) -> None:
+    """A process of the measurement: milliseconds of each row that is asked for, a line each."""
+    name, where, count = _COLUMNS[column]
+    module = importlib.import_module(name)
+    module.set_num_threads(count)
+    lib = Library(module, where)
 
-
-def measure(runs: dict[str, tuple[Run, Run]]) -> dict[str, float]:
-    """Milliseconds of each (before, run), in turns: the median, or the least."""
-    loops = {}
-    for name, (before, run) in runs.items():
-        before()
-        run()
-        run()
+    @functools.cache
+    def entry(title: str) -> tuple[Run, int]:
+        run = ROWS[title](lib)
+        for _ in range(5):  # code is compiled, plans are made
+            run()
         start = time.perf_counter()
         run()
-        loops[name] = max(1, int(0.02 / max(time.perf_counter() - start, 1e-7)))
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    stop = time.perf_counter() + args.seconds * len(runs)
+        return run, max(1, int(_TURN / max(time.perf_counter() - start, 1e-7)))
+
+    print(module.__version__, flush=True)
+    for line in sys.stdin:
+        run, loops = entry(line.rstrip("\n"))
+        ready = time.perf_counter() + _TURN / 2
+        while time.perf_counter() < ready:  # threads and processors slept, caches hold another process's numbers
+            run()
+        start = time.perf_counter()
+        for _ in range(loops):
+            run()
+        print((time.perf_counter() - start) / loops * 1e3, flush=True)
+
+
+class Peer:
+    """One column's process."""
+
+    def __init__(self, column: str) -> None:
+        command = [sys.executable, *("-W" + w for w in sys.warnoptions), __file__, "--threads", str(args.threads)]
+        environment = dict(os.environ, OMP_NUM_THREADS=str(_COLUMNS[column][2]))
+        environment["OPENBLAS_NUM_THREADS"] = environment["OMP_NUM_THREADS"]
+        environment["OPENBLAS_THREAD_TIMEOUT"] = "4"  # else NumPy's threads spin on while the next column is measured
+        self.process = subprocess.Popen(
+            [*command, "--serve", column], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.version = self._line()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"the process of one column has ended: {' '.join(map(str, self.process.args))}")  # type: ignore[arg-type]
+        return line.rstrip("\n")
+
+    def turn(self, title: str) -> float:
+        """Milliseconds of a row."""
+        assert self.process.stdin is not None
+        print(title, file=self.process.stdin, flush=True)
+        return float(self._line())
+
+
+def measure(title: str, peers: dict[str, Peer]) -> dict[str, float]:
+    """Milliseconds of a row in each column, in turns: the median, or the least."""
+    times: dict[str, list[float]] = {column: [] for column in peers}
+    for peer in peers.values():
+        peer.turn(title)
+    stop = time.perf_counter() + args.seconds * len(peers)
     while time.perf_counter() < stop or len(next(iter(times.values()))) < 3:
-        for name, (before, run) in runs.items():
-            before()
-            run()  # the caches hold another library's numbers
-            start = time.perf_counter()
-            for _ in range(loops[name]):
-                run()
-            times[name].append((time.perf_counter() - start) / loops[name] * 1e3)
-    return {name: (min if args.best else median)(t) for name, t in times.items()}
+        for column, peer in peers.items():
+            times[column].append(peer.turn(title))
+    return {column: (min if args.best else median)(t) for column, t in times.items()}
 
 
 def once(make: Callable[[Library], Run], lib: Library) -> float:
@@ -310,8 +355,8 @@ def once(make: Callable[[Library], Run], lib: Library) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def versions() -> dict[str, Any]:
-    """What was measured, and on what."""
+def versions(of: dict[str, str]) -> dict[str, Any]:
+    """What was measured, and on what; ``of``: the libraries' versions."""
     cpu = platform.processor()
     if sys.platform == "linux":
         cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), cpu)
@@ -321,35 +366,28 @@ def versions() -> dict[str, Any]:
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(), "numpy": np.__version__, "tensorlib": tensorlib.__version__,
         "triton": triton.version if triton else None, "compiler": codegen.version(),
-        "torch": torch.__version__ if torch else None,
+        "torch": of.get("torch"),
     }  # fmt: skip
 
 
 def main() -> None:
-    report = versions()
-    print(", ".join(f"{k} {v}" for k, v in report.items()))
     n = args.threads
-    columns = ["NumPy", "native 1T", f"native {n}T", *(["torch 1T", f"torch {n}T"] if torch else [])]
+    columns = [c for c, (name, _, _) in _COLUMNS.items() if importlib.util.find_spec(name)]
+    peers = {column: Peer(column) for column in columns}
+    report = versions({_COLUMNS[column][0]: peer.version for column, peer in peers.items()})
+    print(", ".join(f"{k} {v}" for k, v in report.items()))
+    ratio = f"torch {n}T" in peers
     columns += ["interpreter"] if args.interpreter else []
-    print(f"{'ms':42}" + "".join(f"{c:>13}" for c in columns) + ("   native/torch" if torch else ""))
+    print(f"{'ms':42}" + "".join(f"{c:>13}" for c in columns) + ("   native/torch" if ratio else ""))
     report["rows"] = {}
     for title, make in ROWS.items():
         if args.only not in title:
             continue
-        native = make(Library(tensorlib, "native"))
-        runs = {
-            "NumPy": (threads(tensorlib, n), make(Library(tensorlib, "cpu"))),
-            "native 1T": (threads(tensorlib, 1), native),
-            f"native {n}T": (threads(tensorlib, n), native),
-        }
-        if torch:
-            peer = make(Library(torch, "cpu"))
-            runs |= {"torch 1T": (threads(torch, 1), peer), f"torch {n}T": (threads(torch, n), peer)}
-        found = measure(runs)
+        found = measure(title, peers)
         if args.interpreter:
             found["interpreter"] = once(make, Library(tensorlib, "interpret"))
         line = f"{title:42}" + "".join(f"{found[c]:13.{2 if found[c] > 0.1 else 4}f}" for c in columns)
-        if torch:
+        if ratio:
             found["ratio"] = found[f"native {n}T"] / found[f"torch {n}T"]
             line += f"{found['ratio']:15.2f}"
         print(line, flush=True)
@@ -359,4 +397,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(args.serve) if args.serve else main()

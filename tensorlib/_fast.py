@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorlib._core import KINDS, Node, Tensor, listening, modes, new, next_seq
+from tensorlib._core import KINDS, Tensor, listening, modes, new, next_seq, node_class
 from tensorlib._dispatch import apply, keep, sync
 from tensorlib._native import state as native
 
@@ -59,6 +59,8 @@ def _unary(op: Op) -> Callable[[Any], Any]:
     to_bool = op.is_integral()
     kept = _named(op, (True,)) if op.vjps else ()
 
+    node_type = node_class(op)
+
     def fast(input: Any) -> Any:
         if type(input) in KINDS and not listening[0]:
             x = input._array
@@ -75,10 +77,10 @@ def _unary(op: Op) -> Callable[[Any], Any]:
                 t = new(Tensor)
                 t._array = r
                 t._index = 0
-                t._version = None
+                t._writes = None
                 t._view = None
                 if input._needs and modes.grad and not to_bool:
-                    node = new(Node)
+                    node = new(node_type)
                     node.rule = op
                     node.edges = (input if input._node is None else (input._node, input._index),)
                     node.saved = values = {}
@@ -102,14 +104,20 @@ def _unary(op: Op) -> Callable[[Any], Any]:
 
 
 def _binary(op: Op) -> Callable[[Any, Any], Any]:
-    ufunc, attrs = op.ufunc, _defaults(op)
+    ufunc, attrs, name = op.ufunc, _defaults(op), op.name
     to_bool = op.is_integral()
     kept = {w: _named(op, w) if op.vjps else () for w in ((True, False), (False, True), (True, True))}
+
+    node_type = node_class(op)
 
     def fast(input: Any, other: Any) -> Any:
         if type(input) in KINDS and not listening[0]:
             x = input._array
-            if type(x) is ndarray and ((d := x.dtype) is _F32 or d is _F64):
+            if (
+                type(x) is ndarray
+                and ((d := x.dtype) is _F32 or d is _F64)
+                and (name not in native.least or x.size < native.least[name])
+            ):
                 if input._view is not None:
                     sync(input)
                 needs = input._needs
@@ -137,10 +145,10 @@ def _binary(op: Op) -> Callable[[Any, Any], Any]:
                 t = new(Tensor)
                 t._array = r
                 t._index = 0
-                t._version = None
+                t._writes = None
                 t._view = None
                 if (needs or also) and modes.grad and not to_bool:
-                    node = new(Node)
+                    node = new(node_type)
                     node.rule = op
                     node.edges = (
                         None if not needs else input if input._node is None else (input._node, input._index),

@@ -28,6 +28,7 @@ from tensorlib._device import device as Device
 from tensorlib._plans import NO_PLAN
 from tensorlib.errors import DeviceError
 from tensorlib.runtime import engine, environment, tables
+from tensorlib.runtime.native import settings
 
 if TYPE_CHECKING:
     from tensorlib.op import Op
@@ -46,14 +47,20 @@ MEASURED: dict[str, int] = {
         "_normal", "_gelu", "gelu_grad",
         "_silu", "silu_grad", "sigmoid", "logsigmoid", "_mish", "_elu", "_hardswish", "erf", "log1p", "softmax",
         "softmax_grad", "log_softmax", "log_softmax_grad", "_layer_norm", "layer_norm_grad", "_rms_norm",
-        "rms_norm_grad", "cumsum", "_cumsum_reversed",
+        "rms_norm_grad", "cumsum", "_cumsum_reversed", "_batch_norm", "batch_norm_grad", "_group_norm",
+        "group_norm_grad", "xlogy",
     ), 16 * _K),
     **dict.fromkeys((
-        "_leaky_relu", "sgn", "exp", "sin", "cos", "batch_norm_grad", "relu_grad", "_hardtanh", "addcmul", "_clone",
+        "_leaky_relu", "sgn", "exp", "sin", "cos", "_smooth_abs", "relu_grad", "_hardtanh", "addcmul", "_clone",
     ), 64 * _K),
     **dict.fromkeys(("adam_", "embedding_grad", "_where"), 256 * _K),
     **dict.fromkeys(("lerp", "clamp"), 1024 * _K),
 }  # fmt: skip
+#: The same of two threads and more, besides: what waits for memory, and NumPy does on one thread. Both are exact.
+SHARED: dict[str, int] = dict.fromkeys(
+    ("add", "sub", "mul", "true_divide", "neg", "abs", "sqrt", "square", "maximum", "minimum", "_relu",
+     "eq", "ne", "lt", "le", "gt", "ge"), 256 * _K,
+)  # fmt: skip
 
 
 class _Unread(dict[str, int]):
@@ -70,6 +77,7 @@ class _State:
     def __init__(self) -> None:
         #: Elements from which each does, by its name; empty where none does. `_dispatch.execute` looks here.
         self.least: dict[str, int] = _Unread()
+        self.made: dict[str, int] | None = None  #: what `enable` made of it, for some number of threads
 
 
 state = _State()
@@ -88,6 +96,7 @@ def asked() -> bool:
 def enable(on: bool) -> None:
     """What ``backends.native.enabled = on`` does. Where it is not available nothing changes."""
     state.least = _table() if on and available() else {}
+    state.made = state.least if state.least else None
 
 
 def least() -> dict[str, int]:
@@ -97,6 +106,15 @@ def least() -> dict[str, int]:
     return state.least
 
 
+def _again() -> None:
+    """The table for another number of threads."""
+    if state.least is state.made:
+        enable(True)
+
+
+settings.threads_changed.append(_again)
+
+
 def _path() -> Any:
     folder = tables.folder()
     return None if folder is None else folder / "cpu-native.json"
@@ -104,9 +122,9 @@ def _path() -> Any:
 
 def _table() -> dict[str, int]:
     """The user's numbers if they are of this processor, else the library's. A damaged file is told of, not trusted."""
-    path = _path()
+    path, measured = _path(), MEASURED | SHARED if settings.get_num_threads() > 1 else dict(MEASURED)
     if path is None or not path.exists():
-        return dict(MEASURED)
+        return measured
     try:
         stored = json.loads(path.read_text())
         of, numbers = stored["processor"], {str(name): int(n) for name, n in stored["least"].items()}
@@ -116,8 +134,8 @@ def _table() -> dict[str, int]:
             f"run natively; `tensorlib tune --device cpu` measures yours again",
             stacklevel=2,
         )
-        return dict(MEASURED)
-    return numbers if of == processor() else dict(MEASURED)
+        return measured
+    return numbers if of == processor() else measured
 
 
 def processor() -> str:
@@ -255,7 +273,7 @@ def _by_host(
     if op.mutates:
         _share(wrapped)
     if begin is not None:
-        attrs = begin([*[x if type(x) is DeviceArray else None for x in operands], *results])
+        attrs = begin(operands, results)
     assert op.kernel is not None
     op.kernel(*results, *operands, **attrs)
     return outs

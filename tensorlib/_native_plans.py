@@ -1,16 +1,18 @@
-"""Plans of the CPU's native operators: one that ran before on such arrays is run again without its host function.
+"""Plans of native operators, the CPU's and those of device "native": one that ran before on such arrays is run again
+without its host function.
 
-What `_plans` is to a GPU, this is to NumPy's arrays. The key holds all that a host function decides by: shapes,
-strides, dtypes, addresses modulo 16, attributes. Two calls with a key are recorded (`runtime.recording`); where both
-did the same, code is generated that asks for the results' memory, packs the kernels' arguments and runs them. Only
-operators without writes into operands have plans: their results lie in new memory, so that nothing is shared that was
-not before.
+What `_plans` is to a GPU, this is to NumPy's arrays; arrays of device "native" have `_plans`' own, the code of which
+`NativeBuilder` writes. The key holds all that a host function decides by: shapes, strides, dtypes, addresses modulo 16,
+attributes. Two calls with a key are recorded (`runtime.recording`); where both did the same, code is generated that
+asks for the results' memory, packs the kernels' arguments and runs them. Of the CPU's only operators without writes to
+operands have plans: their results lie in new memory, so that nothing is shared that was not before.
 """
 
 from __future__ import annotations
 
+import ctypes
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -18,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib import _array
+from tensorlib._array import DeviceArray
 from tensorlib._device import device as Device
-from tensorlib._plans import ATTEMPTS, MOST, NO_PLAN, PATIENCE, Candidate, Refuse, frozen
+from tensorlib._plans import ATTEMPTS, MOST, NO_PLAN, PATIENCE, Builder, Candidate, Refuse, builders, frozen
 from tensorlib.kernels.pointwise import Host
 from tensorlib.runtime import autotune, compiler, determinism, engine, launch, precision
 from tensorlib.runtime.native import settings
@@ -33,6 +36,7 @@ from tensorlib.runtime.recording import (
     Operand,
     Place,
     Recording,
+    Table,
     Upload,
 )
 
@@ -67,8 +71,8 @@ settings.guard_changed.append(plans.clear)
 def run(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any, general: Callable[..., Any]) -> Any:
     """The operator's outputs by a plan; NO_PLAN where it has none and gets none; None where kernels cannot read arrays.
 
-    ``general(op, arrays, attrs, specs, begin)`` runs the host function with the attributes that ``begin(arrays)``
-    gives for the arrays that it will be called with: operands, then outputs.
+    ``general(op, arrays, attrs, specs, begin)`` runs the host function with the attributes that
+    ``begin(operands, outputs)`` gives; it may mark the operands that are numbers.
     """
     try:
         of = _operators[op]
@@ -79,12 +83,19 @@ def run(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any, genera
     if autotune.state.special and autotune.busy():
         return NO_PLAN
     native = engine.native()
-    pointers: list[int] = []
+    pointers: list[Any] = []  # of arrays; numbers
     parts: list[Any] = [op, _array._poisoned, autotune.state.generation, precision.float32[0], *specs]
     for x in arrays:
         if type(x) is ndarray:
-            if not x.ndim and op.pointwise:
-                return NO_PLAN
+            if not x.ndim and op.pointwise:  # a number that promotion made an array
+                number = x.item()
+                if type(number) is float and of.marks:
+                    pointers.append(number)
+                    parts.append(float)
+                else:
+                    pointers.append(0)
+                    parts += (type(number), repr(number))
+                continue
             ptr = native.address(x)
             pointers.append(ptr)
             parts += (x.shape, x.strides, x.dtype, ptr & 15)
@@ -132,10 +143,14 @@ def _missed(
     recordings: list[Recording] = []
     passed = dict(attrs)
 
-    def begin(operands: list[Any]) -> dict[str, Any]:
+    def begin(operands: list[Any], outputs: list[Any]) -> dict[str, Any]:
         """Record what follows on these arrays; the attributes to call with, those marked that may change."""
-        recording = Recording(device, operands)
+        given = [x if type(x) is DeviceArray else None for x in operands]
+        recording = Recording(device, [*given, *outputs])
         recordings.append(recording)
+        for i, x in enumerate(operands):
+            if of.marks and type(x) is float:
+                operands[i] = MarkedFloat(x).marked(recording, i, x)
         for name, v in attrs.items():
             if name in _DRAWS:
                 passed[name] = MarkedInt(v).marked(recording, name, v)
@@ -182,7 +197,7 @@ def _compiled(source: str) -> Any:
 
 def _built(steps: list[Any], operands: int, specs: Any) -> FunctionType:
     """``plan(pointers, attrs)``, which gives the outputs. Operands from ``operands`` on are the outputs."""
-    native, pool = engine.native(), engine.native().pool
+    native = engine.native()
     launches = [step for step in steps if type(step) is Launched]
     written = {step.block: np.frombuffer(step.data, np.uint8) for step in steps if type(step) is Upload}
     sizes = {step.block: step.nbytes for step in steps if type(step) is Allocate}
@@ -191,10 +206,11 @@ def _built(steps: list[Any], operands: int, specs: Any) -> FunctionType:
     jobs = [_form(step).job for step in launches]
 
     def made() -> tuple[Any, ...]:
-        """New memory for a call: of each launch its arguments, as a buffer and a pointer; the blocks that are kept."""
+        """New memory for a call: of each launch its arguments, as a buffer and a pointer, and its status; the blocks
+        that are kept."""
         parts: list[Any] = []
         for job in jobs:
-            parts += job.buffer()[:2]
+            parts += job.buffer()
         for nbytes in sizes.values() if kept else ():
             parts += block(nbytes)
         return tuple(parts)
@@ -206,14 +222,14 @@ def _built(steps: list[Any], operands: int, specs: Any) -> FunctionType:
 
     scope: dict[str, Any] = {
         "empty": np.empty if not _array._poisoned else _array.empty, "address": native.address, "free": [],
-        "made": made, "block": block, "share": pool.run, "inline": pool.runtime().inline, "scratch": pool.scratch,
+        "made": made, "block": block, "NO_PLAN": NO_PLAN,
     }  # fmt: skip
     scope |= {"pop": scope["free"].pop, "push": scope["free"].append}
     lines = ["def plan(p, attrs):"]
     for i, (shape, dtype) in enumerate(specs):
         scope |= {f"shape{i}": shape, f"dtype{i}": dtype}
         lines += [f"    o{i} = empty(shape{i}, dtype{i})", f"    q{i} = address(o{i})"]
-    names = [name for k in range(len(jobs)) for name in (f"v{k}", f"j{k}")]
+    names = [name for k in range(len(jobs)) for name in (f"v{k}", f"j{k}", f"s{k}")]
     names += [name for b in sizes for name in (f"r{b}", f"b{b}")] if kept else []
     lines += ["    try: memory = pop()", "    except IndexError: memory = made()", f"    {', '.join(names)}, = memory"]
     if not kept:
@@ -222,31 +238,99 @@ def _built(steps: list[Any], operands: int, specs: Any) -> FunctionType:
     for b, data in written.items():  # at each call, for the kernels may write to it
         scope[f"data{b}"] = data
         lines.append(f"    r{b}[:] = data{b}")
+
+    def place(origin: Any) -> str:
+        name = f"b{origin.block}" if type(origin) is Place else f"p[{origin.index}]"
+        if type(origin) is Operand and origin.index >= operands:
+            name = f"q{origin.index - operands}"
+        return f"{name} + {origin.offset}" if origin.offset else name
+
+    def number(place: Any) -> str:
+        return f"p[{place}]" if type(place) is int else f"attrs[{place!r}]"
+
     for k, (step, job) in enumerate(zip(launches, jobs, strict=True)):
-        x, y, z = step.grid
-        total, values = x * y * z, []
-        for i, (letter, origin) in enumerate(step.values):
-            if type(origin) is Constant:
-                scope[f"c{k}_{i}"] = struct.unpack("<" + letter, origin.data)[0]
-                values.append(f"c{k}_{i}")
-            elif type(origin) is Number:
-                values.append(f"attrs[{origin.origin!r}]")
-            else:
-                name = f"b{origin.block}" if type(origin) is Place else f"p[{origin.index}]"
-                if type(origin) is Operand and origin.index >= operands:
-                    name = f"q{origin.index - operands}"
-                values.append(f"{name} + {origin.offset}" if origin.offset else name)
-        own = f"scratch.address if scratch.size >= {job.scratch} else scratch.grow({job.scratch})"
-        scope[f"pack{k}"] = job.pack
-        lines += [
-            f"    pack{k}(v{k}, {pool.HEAD.size}, 0, {total}, {x}, {y}, {z}, {own if job.scratch else '0'}"
-            f"{''.join(', ' + v for v in values)})",
-            f"    inline(j{k})" if total < job.small else f"    share(j{k}, {total}, {job.cost!r})",
-        ]
+        parts = _launch(k, step, job, scope, place, number, "NO_PLAN")
+        lines += [f"    {line}" for line in parts]
     lines += ["    push(memory)", f"    return ({''.join(f'o{i}, ' for i in range(len(specs)))})"]
     exec(_compiled("\n".join(lines)), scope)
     plan: FunctionType = scope["plan"]
     return plan
+
+
+def _launch(
+    k: int, step: Launched, job: Any, scope: dict[str, Any], place: Callable[[Any], str],
+    number: Callable[[Any], str], general: str,
+) -> Iterator[str]:  # fmt: skip
+    """Lines that pack the k-th launch's arguments into its job's memory, v<k>, and run it; names go into the scope.
+
+    ``place(origin)``, ``number(origin)``: the expressions of an address, of a number that may change. ``general``: that
+    of the call by the general way, which tells of an error that a kernel reports.
+    """
+    native = engine.native()
+    pool, (x, y, z), values = native.pool, step.grid, list[str]()
+    total = x * y * z
+    for i, (letter, origin) in enumerate(step.values):
+        if type(origin) is Constant:
+            scope[f"c{k}_{i}"] = struct.unpack("<" + letter, origin.data)[0]
+            values.append(f"c{k}_{i}")
+        elif type(origin) is Number:  # what float32 does not hold is an infinity, and an error to `struct`
+            values.append(f"single({number(origin.origin)}).value" if letter == "f" else number(origin.origin))
+        else:
+            values.append(place(origin))
+    own = f"scratch.address if scratch.size >= {job.scratch} else scratch.grow({job.scratch})"
+    scope |= {
+        f"pack{k}": job.pack, "share": pool.run, "inline": pool.runtime().inline, "scratch": pool.scratch,
+        "single": ctypes.c_float, "ZERO": b"\0", "ZEROS": bytes(native.STATUS.size),
+    }  # fmt: skip
+    yield (
+        f"pack{k}(v{k}, {pool.HEAD.size}, 0, {total}, {x}, {y}, {z}, {own if job.scratch else '0'}"
+        f"{''.join(', ' + v for v in values)})"
+    )
+    yield f"inline(j{k})" if total < job.small else f"share(j{k}, {total})"
+    if step.loaded.reports:
+        yield f"if s{k}[0] != ZERO:"
+        yield f"    s{k}[:] = ZEROS"
+        yield f"    push(memory); return {general}"
+
+
+class NativeBuilder(Builder):
+    """The code of one plan of device "native"."""
+
+    def work(self) -> list[str]:
+        """Memory, uploads and launches, in the order of the recording."""
+        jobs, last, lines = [_form(step).job for step in self.launches], self.last_uses(), list[str]()
+        free: list[Any] = []
+        self.scope |= {"tables": self.tables, "allocate": self.engine.allocate}
+
+        def made() -> tuple[Any, ...]:
+            """New memory for the jobs of a call: of each its arguments, as a buffer and a pointer, and its status."""
+            return tuple(part for job in jobs for part in job.buffer())
+
+        if jobs:
+            self.scope |= {"pop": free.pop, "push": free.append, "made": made}
+            names = ", ".join(f"v{k}, j{k}, s{k}" for k in range(len(jobs)))
+            lines += ["try: memory = pop()", "except IndexError: memory = made()", f"{names}, = memory"]
+        k = 0
+        for at, step in enumerate(self.steps):
+            if type(step) is Allocate:
+                lines.append(f"b{step.block} = allocate({step.nbytes})[1]")
+            elif type(step) is Upload:  # at each call, for the kernels may write to it
+                self.scope[f"data{step.block}"] = np.frombuffer(step.data, np.uint8)
+                lines.append(f"b{step.block} = upload(data{step.block})[1]")
+            else:
+                general = "general(op, operands, attrs)"
+                lines += _launch(k, step, jobs[k], self.scope, self._place, self.number, general)
+                k += 1
+            gone = [f"b{b}" for b, end in last.items() if end == at]
+            lines += [f"del {', '.join(gone)}"] * bool(gone)
+        return [*lines, "push(memory)"] if jobs else lines
+
+    def _place(self, origin: Any) -> str:
+        """The expression of an address; a table's is the same at each call."""
+        return f"{self.tables[origin.index].ptr + origin.offset}" if type(origin) is Table else self.address(origin)
+
+
+builders["native"] = NativeBuilder
 
 
 def _form(step: Launched) -> Any:

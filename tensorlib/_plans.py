@@ -1,4 +1,5 @@
 """Plans: an operator on a GPU that was applied to such operands before is done again without its host function.
+Device "native" has them too: `_native_plans` has what is special there.
 
 What an operator's host code does depends on the layout of the operands and on the attributes, not on the numbers. So
 the first call with a key (`_Finder`) is recorded (`runtime.recording`), and so is the second; where both did the same,
@@ -23,14 +24,14 @@ import numpy as np
 
 from tensorlib import _array
 from tensorlib._array import DeviceArray
-from tensorlib._core import KINDS, Node, Tensor, listening, modes, new, next_seq, observers, version_of, wrap
+from tensorlib._core import KINDS, Tensor, listening, modes, new, next_seq, node_class, observers, version_of, wrap
 from tensorlib._device import device as Device
 from tensorlib._dtypes import dtype as Dtype
 from tensorlib._promotion import Rule, default_dtype
 from tensorlib.errors import DeviceError, DriverError, OutOfMemoryError
 from tensorlib.kernels.pointwise import Host
 from tensorlib.runtime import autotune, compiler, determinism, launch, precision
-from tensorlib.runtime.engine import gpus_used, resolve
+from tensorlib.runtime.engine import planning, resolve
 from tensorlib.runtime.recording import (
     Allocate,
     Constant,
@@ -134,6 +135,7 @@ class _Finder:
         self.draws = frozenset(_RANDOM) if op.random or {p.name for p in op.attrs} >= set(_RANDOM) else frozenset()
         self.floats = frozenset(p.name for p in op.attrs) if self.marks else frozenset()
         self.lonely = 0  # keys recorded once since one was recorded again
+        self.refused = 0  # calls with keys that get no plan, while none got one: a long key takes time
         self.many = op.variadic or len(op.tensors) > 5
         self.find: Callable[..., Any] = self._many if self.many else self._compiled()
 
@@ -207,7 +209,7 @@ class _Finder:
 
     def _many(self, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
         """The same for an operator with sequences of tensors, or with many."""
-        if _blocked():
+        if self.refused > PATIENCE or _blocked():
             return NO_PLAN
         grad, device = modes.grad, None
         parts: list[Any] = []
@@ -264,12 +266,14 @@ class _Finder:
         thread = engine.thread
         if seen is not None:
             if seen.reason:
+                self.refused += 1
                 return self.general(self.op, operands, attrs)
         elif self.lonely >= PATIENCE:
             self.lonely += 1
             if self.lonely & 15:
                 return self.general(self.op, operands, attrs)
-        if thread.recording is not None or engine.local.capture is not None:
+        local = getattr(engine, "local", None)  # of a GPU: its streams and captures
+        if thread.recording is not None or (local is not None and local.capture is not None):
             return self.general(self.op, operands, attrs)
         flat = self.flatten(operands)
         recording = Recording(engine, [x._array if isinstance(x, Tensor) else None for x in flat])
@@ -300,6 +304,8 @@ class _Finder:
                     recording.refuse("a result in memory of others")
                     break
                 outs.append((place, out.shape, out.strides, out.dtype))
+        if recording.reports and self.op.mutates:  # the general way tells of the error, and would write once more
+            recording.refuse("a kernel that writes to an operand and may report an error")
         did = (recording.steps, outs, recording.tables)
         attempts = 0 if seen is None else seen.attempts + 1
         if recording.refused or attempts > ATTEMPTS:
@@ -310,9 +316,10 @@ class _Finder:
             self.lonely += seen is None
             engine.plans[key] = Candidate(did, "", attempts)
             return
-        self.lonely = 0
+        self.lonely, self.refused = 0, -MOST  # it has plans
         try:
-            engine.plans[key] = _Builder(self, engine, recording, outs, done, flat).build()
+            builder = builders.get(engine.target, Builder)
+            engine.plans[key] = builder(self, engine, recording, outs, done, flat).build()
         except OutOfMemoryError:
             engine.plans[key] = Candidate(None, "no memory for what it would hold", attempts)
 
@@ -356,7 +363,7 @@ def _compiled(source: str) -> Any:
     return compiler.compile_source(source, "<plan>")
 
 
-class _Builder:
+class Builder:
     """Writes the code of one plan: everything that tells it from another of its structure is a name in its scope."""
 
     def __init__(
@@ -368,18 +375,16 @@ class _Builder:
         self.counts, self.attrs, self.flat = done.counts, done.attrs, flat
         self.launches = [step for step in steps if type(step) is Launched]
         self.scope: dict[str, Any] = {
-            "op": self.op, "new": new, "Tensor": Tensor, "Node": Node, "DeviceArray": DeviceArray, "next_seq": next_seq,
-            "version_of": version_of, "gpu": engine, "thread": engine.thread, "local": engine.local,
-            "upload": engine.upload, "allocate": engine.memory.allocate, "share": engine.memory.record_stream,
-            "recent": engine.launchers.recent.append, "finish": finder.finish, "flatten": finder.flatten,
-            "device": engine.device,
+            "op": self.op, "new": new, "Tensor": Tensor, "Node": node_class(self.op), "DeviceArray": DeviceArray,
+            "next_seq": next_seq, "version_of": version_of, "upload": engine.upload, "finish": finder.finish,
+            "flatten": finder.flatten, "device": engine.device, "general": finder.general,
         }  # fmt: skip
         self.used: set[int] = set()  # operands whose arrays the code names
         self.lines: list[str] = []
 
     def build(self) -> FunctionType:
         """The function ``plan(operands, attrs)``."""
-        body = self._work()
+        body = self.work()
         tail = self._results()
         head = ["def plan(operands, attrs):"]
         if self.finder.many:
@@ -393,9 +398,14 @@ class _Builder:
         return plan
 
     # -- the work
-    def _work(self) -> list[str]:
+    def work(self) -> list[str]:
         """Memory, uploads and launches, in the order of the recording."""
         lines: list[str] = []
+        engine = self.engine
+        self.scope |= {
+            "gpu": engine, "thread": engine.thread, "local": engine.local, "allocate": engine.memory.allocate,
+            "share": engine.memory.record_stream, "recent": engine.launchers.recent.append,
+        }  # fmt: skip
         if self.steps:
             lines += ["if thread.active is not gpu: gpu.activate()", "stream = local.stream"]
         if self.tables:
@@ -406,7 +416,7 @@ class _Builder:
                 "    for table in tables: share(table, stream)",
                 "if local.capture is not None: local.capture.keep.append(tables)",
             ]
-        last = self._last_uses()
+        last = self.last_uses()
         block = None
         if self.launches:
             block = self.engine.launchers.parameters(
@@ -439,7 +449,7 @@ class _Builder:
             lines.append("push(memory)")
         return lines
 
-    def _last_uses(self) -> dict[int, int]:
+    def last_uses(self) -> dict[int, int]:
         """For each block that is no result's, the step after which it may be given back."""
         kept = {place.block for place, *_ in self.outs}
         last: dict[int, int] = {}
@@ -453,13 +463,20 @@ class _Builder:
                     last[place.block] = at
         return last
 
-    def _address(self, origin: Any) -> str:
+    def address(self, origin: Any) -> str:
+        """The expression of an address."""
         if type(origin) is Operand:
             self.used.add(origin.index)
             name = f"a{origin.index}.ptr"
         else:
             name = f"b{origin.block}.ptr"
         return f"{name} + {origin.offset}" if origin.offset else name
+
+    def number(self, place: Any) -> str:
+        """The expression of a number that may change: an operand's or an attribute's."""
+        if type(place) is not int:
+            return f"attrs[{place!r}]"
+        return f"flat[{place}]" if self.finder.many else f"x{place}"
 
     def _fill(self, block: Any) -> None:
         """Everything that is the same at each call is written into the blocks of parameters once."""
@@ -489,12 +506,9 @@ class _Builder:
         expressions: list[str] = [e for e in prepared.values]
         for _, origin in step.values:
             if type(origin) is Number:
-                place = origin.origin
-                expressions.append(f"x{place}" if type(place) is int else f"attrs[{place!r}]")
-                if type(place) is int and self.finder.many:
-                    expressions[-1] = f"flat[{place}]"
+                expressions.append(self.number(origin.origin))
             else:
-                expressions.append("" if type(origin) in (Constant, Table) else self._address(origin))
+                expressions.append("" if type(origin) in (Constant, Table) else self.address(origin))
         expressions += [f"s{k}.ptr" if scratch else "", ""]
         if scratch:
             self.scope[f"m{k}"] = x * y * z * loaded.compiled.num_ctas * scratch
@@ -558,7 +572,7 @@ class _Builder:
             self.scope |= {f"shape{i}": shape, f"strides{i}": strides, f"dtype{i}": dtype}
             lines += [
                 f"o{i} = new(DeviceArray)",
-                f"o{i}.ptr = {self._address(place)}",
+                f"o{i}.ptr = {self.address(place)}",
                 f"o{i}.shape = shape{i}",
                 f"o{i}.strides = strides{i}",
                 f"o{i}.dtype = dtype{i}",
@@ -578,7 +592,7 @@ class _Builder:
         needs = tuple([isinstance(x, Tensor) and x._needs and modes.grad for x in self.flat])
         lines += ["t = new(Tensor)", "t._array = o0", "t._index = 0", "t._view = None"]
         if not any(needs) or not op.differentiable or self.outs[0][3].kind in "iub":
-            return [*lines, "t._version = t._node = None", "t._needs = False", "return t"]
+            return [*lines, "t._writes = t._node = None", "t._needs = False", "return t"]
         edges = "".join(
             f"x{i} if x{i}._node is None else (x{i}._node, x{i}._index), " if need else "None, "
             for i, need in enumerate(needs)
@@ -603,18 +617,18 @@ class _Builder:
     def _kept(self, needs: tuple[bool, ...]) -> tuple[str, list[str]]:
         """What the Node keeps, as `record` and `results` of the general way keep it; and what must be done before."""
         op, items, before = self.op, [], {}
-        version = "t._version = None"
+        version = "t._writes = None"
         for name, source, index in op.keeps(needs):
             if source == "output":
                 at = op.output_names[name]
                 if at == 0:
-                    version = "v = t._version = [0]"
+                    version = "v = t._writes = [0]"
                 items.append(f"{name!r}: (o0, v, 0)" if at == 0 else f"{name!r}: (o{at}, [0], 0)")
                 continue
             x = self.flat[index]
             if source == "input" and isinstance(x, Tensor):
                 self.used.add(index)
-                before[index] = f"v{index} = x{index}._version"
+                before[index] = f"v{index} = x{index}._writes"
                 items.append(f"{name!r}: (a{index}, v{index}, v{index}[0])")
             elif source == "input":
                 items.append(f"{name!r}: x{index}")
@@ -623,7 +637,7 @@ class _Builder:
                 items.append(f"{name!r}: kept_{name}")
         lines = [version]
         for index, line in before.items():
-            lines += [line, f"if v{index} is None: v{index} = x{index}._version = [0]"]
+            lines += [line, f"if v{index} is None: v{index} = x{index}._writes = [0]"]
         return ", ".join(items), lines
 
     def _brought_back(self, needs: tuple[bool, ...]) -> Any:
@@ -639,6 +653,10 @@ class _Builder:
         ):
             return None
         return tuple([None if a is None else (a.shape if op.broadcasts else None, a.dtype) for a in arrays])
+
+
+#: What writes the plans of a device that is no GPU, by its target.
+builders: dict[str, type[Builder]] = {}
 
 
 class Planner:
@@ -677,7 +695,7 @@ class Planner:
         find = _Finder(made, made.general, *self._parts[1:], marks=True).find
 
         def call(*values: Any) -> None:
-            if not gpus_used[0] or find([wrap(v) if type(v) is DeviceArray else v for v in values], {}) is NO_PLAN:
+            if not planning[0] or find([wrap(v) if type(v) is DeviceArray else v for v in values], {}) is NO_PLAN:
                 function(*values)
 
         return call

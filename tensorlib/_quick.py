@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib._array import DeviceArray
-from tensorlib._core import KINDS, Node, Tensor, View, listening, modes, new, next_seq, wrap
+from tensorlib._core import KINDS, Tensor, View, listening, modes, new, next_seq, node_class, wrap
 from tensorlib._device import cpu
 from tensorlib._dispatch import (
     NUMBERS,
@@ -57,7 +57,7 @@ def compiled(op: Op) -> Callable[..., Any] | None:
     """
     draws = {"seed", "offset"} <= {p.name for p in op.params}  # vmap may have the offset stand for several
     mixed = op.variadic and op.promoted is not None
-    if not op.tensors or op.tensors[0].kind == "optional" or op.dynamic or draws or mixed:
+    if all(p.kind == "optional" for p in op.tensors) or op.dynamic or draws or mixed:
         return None
     if op.mutates and (op.promote is not None or op.spec is not None or op.styled or not op.complex):
         return None
@@ -68,7 +68,7 @@ def compiled(op: Op) -> Callable[..., Any] | None:
         "_count": _count, "_cpu": cpu, "_default_dtype": default_dtype, "_execute": execute, "_F32": _F32, "_F64": _F64,
         "_flatten": flatten, "_frozen": frozen, "_ints": _ints, "_keep": keep, "_KINDS": KINDS,
         "_listening": listening, "_many": _many, "_memo": memo, "_modes": modes, "_native": native,
-        "_ndarray": ndarray, "_new": new, "_new_tuple": tuple.__new__, "_next_seq": next_seq, "_Node": Node,
+        "_ndarray": ndarray, "_new": new, "_new_tuple": tuple.__new__, "_next_seq": next_seq, "_Node": node_class(op),
         "_NUMBERS": frozenset(NUMBERS), "_op": op, "_plain": _PLAIN, "_record": record, "_Refuse": Refuse,
         "_result_type": op.result_type, "_results": results, "_sync": sync, "_Tensor": Tensor, "_typed": _typed,
         "_View": View, "_viewed": viewed, "_wrap": wrap,
@@ -122,7 +122,7 @@ def _source(op: Op) -> str:
                 lines += [f"    if type(_a{i}) is not _ndarray and _a{i} is not None:",
                           "        if _d is not _F32 and _d is not _F64: return None",
                           f"        _a{i} = _asarray(_a{i}, _d)"]  # fmt: skip
-    if op.lifts:
+    if op.lifts:  # whose first operand is never optional
         lines += ["    if not _a0.ndim: return None"]
     for p in op.attrs:
         if p.style == "scalar":
@@ -171,7 +171,7 @@ def _source(op: Op) -> str:
         "    _t = _new(_Tensor)",
         "    _t._array = _r",
         "    _t._index = 0",
-        "    _t._version = _t._view = _t._node = None",
+        "    _t._writes = _t._view = _t._node = None",
         "    _t._needs = False",
         f"    if ({needs}) and _rule is not None and _modes.grad:",
     ]
@@ -380,9 +380,9 @@ def _writing_source(op: Op) -> str:
 
 def _count(t: Tensor) -> None:
     """A write."""
-    counter = t._version
+    counter = t._writes
     if counter is None:
-        t._version = [1]
+        t._writes = [1]
     else:
         counter[0] += 1
 
@@ -426,9 +426,9 @@ def _view_source(op: Op) -> str:
         "    _t._index = 0",
         "    _t._node = None",
         "    _t._needs = False",
-        f"    _counter = {input}._version",
-        f"    if _counter is None: _counter = {input}._version = [0]",
-        "    _t._version = _counter",
+        f"    _counter = {input}._writes",
+        f"    if _counter is None: _counter = {input}._writes = [0]",
+        "    _t._writes = _counter",
         f"    _attrs = {{{', '.join(f'{p.name!r}: {p.name}' for p in attrs)}}}",
         "    _t._view = _made = _new(_View)",
         "    if _outer is None:",

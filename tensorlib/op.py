@@ -33,6 +33,7 @@ from tensorlib._arguments import Arguments, Kind, guard, outside
 from tensorlib._autocast import POLICIES, aware
 from tensorlib._core import Tensor
 from tensorlib._dispatch import apply, apply_view, dtype_name, refuse_complex
+from tensorlib._overrides import hand_over, implementing
 from tensorlib._promotion import (
     ACCUMULATE,
     COMPARE,
@@ -463,11 +464,20 @@ class Conjugated(Op):
 # --------------------------------------------------------------------------------------------- the public function
 
 
+#: What the handler of a generated function asks of objects that are no tensors.
+_FOREIGN = {"_implementing": implementing, "_hand_over": hand_over}
+
+
 def _public(op: Op) -> Callable[..., Any]:
     """The function users call. Its code is compiled when it is first called: most are not in any one program."""
     function = _late(op.name, lambda: _compile(op))
     function.__doc__ = op.__doc__
     function.__module__ = "tensorlib"
+    if "function" not in op.where:  # where pickle finds it
+        for space in ("functional", "linalg", "fft", "special"):
+            if space in op.where:
+                function.__module__ = f"tensorlib.{'nn.' if space == 'functional' else ''}{space}"
+                function.__qualname__ = op.name.removeprefix(f"{space}_")
     function.__wrapped__ = op.reference  # whose signature it shows
     if op.random:
         shown = list(op.signature.parameters.values())[:-2]
@@ -484,6 +494,11 @@ def _late(name: str, make: Callable[[], Any]) -> Any:
     return function
 
 
+def is_public(function: FunctionType) -> bool:
+    """Whether it is the public function of an operator or a composite."""
+    return function.__globals__.get("_late") is function
+
+
 def _first_call(*args: Any, **kwargs: Any) -> Any:
     return _ready(_late)(*args, **kwargs)
 
@@ -494,6 +509,24 @@ def _ready(function: Any) -> Any:
     function.__defaults__, function.__kwdefaults__ = made.__defaults__, made.__kwdefaults__
     function.__code__ = made.__code__  # last: other threads may be calling it
     return function
+
+
+#: {operator: the number that PyTorch's oldest programs give before the tensors}: ``x.add_(0.1, y)``, by keyword now.
+OLD_FORMS = {"add": "alpha", "sub": "alpha", "addcmul": "value", "addcdiv": "value"}
+
+
+def old_form(name: str, args: Sequence[Any]) -> tuple[Sequence[Any], Any]:
+    """(the tensors, the number) of a call in an operator's old form; TypeError where it is none."""
+    tensors = [a for i, a in enumerate(args) if i != 1]
+    if len(tensors) != len(registry[name].tensors) or isinstance(args[1], Tensor) or not isinstance(args[-1], Tensor):
+        expected = len(registry[name].tensors)
+        raise TypeError(f"{name}() takes {expected} positional arguments but {len(args)} were given")
+    warnings.warn(
+        f"{name}: the form with the number before the tensors is deprecated: give it by keyword, {OLD_FORMS[name]}=",
+        UserWarning,
+        stacklevel=outside(),
+    )
+    return tensors, args[1]
 
 
 def _compile(op: Op) -> Any:
@@ -512,10 +545,15 @@ def _compile(op: Op) -> Any:
 
     keyword = [spelled(p) for p in params if p.keyword_only]
     keyword += ["out=None"] * has_out + ["generator=None"] * op.random
-    header = [*(spelled(p) for p in params if not p.keyword_only), *(["*", *keyword] if keyword else []), "**_names"]
+    old = OLD_FORMS.get(op.name)
+    star = "*_old" if old else "*"
+    header = [*(spelled(p) for p in params if not p.keyword_only), *([star, *keyword] if keyword else []), "**_names"]
 
     arguments = _arguments(op.name, op.signature, [p.name for p in params], op.where, op.pointwise)
     lines = [f"def operator({', '.join(header)}):", "  try:"]
+    if old:
+        lines += ["    if _old:", f"        _args, {old} = _old_form(_op.name, ({', '.join(tensors)}, *_old))",
+                  f"        return operator(*_args, {old}={old}, out=out, **_names)"]  # fmt: skip
     if op.fast is not None:  # every attribute has its default, every tensor is given
         plain = ["not _names", *(f"{n} is _d_{n}" for n in attrs), *["out is None"] * has_out]
         plain += [f"{n} is not _missing" for n in tensors if aliased]
@@ -543,11 +581,12 @@ def _compile(op: Op) -> Any:
     lines.append(f"    result = _apply(_op, {'operands[0]' if op.is_view else 'operands'}, attrs)")
     into_out = "    return result if out is None else _into(_op.name, out, result)"
     lines.append(into_out if has_out else "    return result")
-    lines += guard([p.name for p in params])
+    lines += guard([p.name for p in params], bool(op.where))
 
     scope = {"_op": op, "_apply": apply_view if op.is_view else apply, "_other_names": _other_names, "_into": into,
+             "_old_form": old_form,
              "_missing": MISSING, "_arguments": arguments, "_draw": random.draw, "_fast": op.fast,
-             "_quick": quick,
+             "_quick": quick, **_FOREIGN,
              **{f"_d_{name}": default for name, default in defaults.items()}}  # fmt: skip
     exec(_compiled("\n".join(lines)), scope)
     return scope["operator"]
@@ -727,6 +766,8 @@ def _guarded(function: Callable[..., Any], where: frozenset[str], alias: Sequenc
     shown = alias[0].rpartition(".")[2] if name.startswith("_") and alias else name
     public: Any = wraps(function)(_late(name, lambda: _compile_guarded(function, where, shown)))
     public.__qualname__ = shown
+    if shown != name and alias[0].startswith("functional."):
+        public.__module__ = "tensorlib.nn.functional"  # where pickle finds it
     return public  # type: ignore[no-any-return]
 
 
@@ -769,7 +810,7 @@ def _compile_guarded(function: Callable[..., Any], where: frozenset[str], name: 
     if quick := arguments.quick():
         lines += [f"    if not ({quick}):", f"        _arguments.refuse({{{values}}})"]
     shown = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
-    lines += [f"    return _function({', '.join(passed)})", *guard(shown)]
+    lines += [f"    return _function({', '.join(passed)})", *guard(shown, bool(where))]
 
     def given(values: dict[str, Any]) -> dict[str, Any]:
         return {n: v for n, v in values.items() if v is not defaults[n]}
@@ -778,7 +819,7 @@ def _compile_guarded(function: Callable[..., Any], where: frozenset[str], name: 
         return {numpys.get(n, n): v for n, v in others.items()}
 
     scope = {"_function": function, "_arguments": arguments, "_missing": MISSING, "_given": given, "_renamed": renamed,
-             **{f"_d_{n}": default for n, default in defaults.items()}}  # fmt: skip
+             **_FOREIGN, **{f"_d_{n}": default for n, default in defaults.items()}}  # fmt: skip
     exec(_compiled("\n".join(lines)), scope)
     return scope["operator"]
 

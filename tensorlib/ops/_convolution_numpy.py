@@ -1,10 +1,11 @@
 """Convolution in NumPy: few copies, then matrix products.
 
-Two ways. *By rows*: the input is laid out once for each kernel column, as (row, channel, kernel column, image, column);
-the patches of one output row are then KH consecutive rows of that layout, a matrix without a copy, and each output row
-is one product. It copies KW times the input where patches copy KH * KW times; dilated rows are those of
-interleaved images. *By patches* (im2col) for what does not fit, such as too few columns for a good product; a 1 x 1
-kernel needs no copy at all.
+From some size on it is the native engine's (runtime/native/direct), where that is on and has code for the processor.
+Else there are two ways. *By rows*: the input is laid out once for each kernel column, as (row, channel, kernel
+column, image, column); the patches of one output row are then KH consecutive rows of that layout, a matrix without a
+copy, and each output row is one product. It copies KW times the input where patches copy KH * KW times; dilated rows
+are those of interleaved images. *By patches* (im2col) for what does not fit, such as too few columns for a good
+product; a 1 x 1 kernel needs no copy at all.
 
 Three dims become two: the planes under the kernel of each output plane are the channels of one image.
 """
@@ -24,6 +25,7 @@ from tensorlib.errors import ArgumentError, ShapeError
 _MIN_COLUMNS, _MIN_COLUMNS_FEW, _FEW = 192, 64, 16
 _IMAGES_LAST = 5  # times as many images as columns, from which images are laid out next to each other
 _PIECE = 1 << 15  # elements worked on at a time where each is read several times
+_PLANE = 1024  # elements of a plane from which a 1 x 1 kernel is not faster by a product
 _CHUNK = 1 << 20  # elements of the partial weight gradients held at once
 
 
@@ -485,8 +487,21 @@ def grad_weight(g: np.ndarray, x: np.ndarray, s: Geometry) -> np.ndarray:
     return product.reshape(s.O, s.C // s.G, *(s.KD, s.KH, s.KW)[3 - s.dims :])
 
 
+def _engine(s: Geometry, *arrays: np.ndarray | None, sums: bool = False) -> Any:
+    """The native engine's convolutions where these are one of them, else None. ``sums``: for a weight's gradient."""
+    if not (s.N and s.H and s.W) or (_pointwise(s) and (sums or s.OH * s.OW < _PLANE)):
+        return None
+    return _products.convolutions(s.N * s.O * (s.C // s.G) * s.KH * s.KW * s.OH * s.OW, *arrays)
+
+
 def _convolve(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, s: Geometry) -> np.ndarray:
     """(N, C, H, W) -> (N, G, O / G, OH, OW), which may be a view."""
+    native = _engine(s, x, weight, bias)
+    if native is not None:
+        added = None if bias is None else np.ascontiguousarray(bias)
+        found = native.forward(np.ascontiguousarray(x), np.ascontiguousarray(weight), added, s)
+        if found is not None:
+            return found.reshape(s.N, s.G, s.O // s.G, s.OH, s.OW)  # type: ignore[no-any-return]
     if _depthwise(s):
         return _depthwise_convolve(x, weight, bias, s)
     t = _dilated(s)
@@ -520,6 +535,11 @@ def _convolve(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, s: Geo
 
 def _grad_weight(g: np.ndarray, x: np.ndarray, s: Geometry) -> np.ndarray:
     """(O, C / G, KH, KW), or the same elements in that order."""
+    native = _engine(s, g, x, sums=True)
+    if native is not None:
+        found = native.weight(np.ascontiguousarray(g), np.ascontiguousarray(x), s)
+        if found is not None:
+            return found  # type: ignore[no-any-return]
     if _depthwise(s):
         return _depthwise_grad_weight(g, x, s)
     t = _dilated(s)
@@ -539,6 +559,11 @@ def _grad_weight(g: np.ndarray, x: np.ndarray, s: Geometry) -> np.ndarray:
 
 def _grad_input(g: np.ndarray, weight: np.ndarray, s: Geometry) -> np.ndarray:
     """(N, C, H, W)."""
+    native = _engine(s, g, weight)
+    if native is not None:
+        found = native.backward(np.ascontiguousarray(g), np.ascontiguousarray(weight), s)
+        if found is not None:
+            return found  # type: ignore[no-any-return]
     if _depthwise(s):
         return _depthwise_grad_input(g, weight, s)
     t = _dilated(s)

@@ -17,6 +17,7 @@ from tensorlib._samples import Draw, Sample, between, draw, each, fails, ints, s
 from tensorlib.errors import ArgumentError, AutogradError, DimError, DtypeError, ShapeError
 from tensorlib.kernels import loss as kernels
 from tensorlib.op import Array, Scalar, composite, op, pointwise
+from tensorlib.ops import _few_numpy as few
 from tensorlib.ops._pointwise_numpy import in_blocks
 from tensorlib.ops._reduction import _ones
 from tensorlib.ops.activation import logsigmoid
@@ -403,7 +404,8 @@ def _matrix(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return x[None], target.reshape(1)
     if x.ndim == 2:
         return x, target
-    return x.reshape(*x.shape[:2], -1), target.reshape(target.shape[0], -1)
+    places = math.prod(x.shape[2:])
+    return x.reshape(*x.shape[:2], places), target.reshape(target.shape[0], places)
 
 
 def _at(t: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -539,6 +541,10 @@ def _cross_entropy(
     ``log_probabilities``: input is log softmax already. On the CPU a target out of range is a DimError; on a device
     the loss is NaN, because reading the target would stall it.
     """
+    if weight is None and not (label_smoothing or z_loss):
+        found = few.cross_entropy(input, target, ignore_index, reduction, log_probabilities)
+        if found is not None:
+            return found
     x, t = _matrix(input, target)
     C, acc = x.shape[1], x.dtype
     t, w, ignored = _row_weights(t, weight, ignore_index, C, acc)

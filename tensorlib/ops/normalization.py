@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib._core import Tensor, modes
+from tensorlib._core import Tensor, listening, modes, version_of
 from tensorlib._dtypes import HALF, OF_NUMPY, finfo
 from tensorlib._promotion import PROMOTE, category
 from tensorlib._samples import between, draw, each, fails, ints, strided, transposed
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError
 from tensorlib.kernels import normalization as kernels
 from tensorlib.op import Array, Ints, composite, op
+from tensorlib.ops import _few_numpy as few
 from tensorlib.ops._reduction import _ones, column_sums, row_sums
+from tensorlib.ops.arithmetic import addcmul
+from tensorlib.ops.create import ones, zeros
 from tensorlib.ops.joining import pad
 from tensorlib.ops.norms import vector_norm
 from tensorlib.ops.pooling import avg_pool2d
@@ -144,6 +147,9 @@ _LAYERS = each(
 )
 def _layer_norm(input: Array, weight: Array | None, bias: Array | None, normalized_shape: Ints, eps: Any):
     """(input - mean) / √(var + eps) · weight + bias over the last dims."""
+    found = few.layer_norm(input, weight, bias, len(normalized_shape), eps)
+    if found is not None:
+        return found
     out, mean, rstd = normalize_rows(_rows(input, normalized_shape), eps)
     if weight is not None:
         out *= _like(weight, out).reshape(-1)
@@ -519,15 +525,30 @@ def batch_norm(
         raise ArgumentError(
             f"batch_norm: Expected more than 1 value per channel when training, got input size {tuple(x.shape)}"
         )
+    if n == 0 and x.ndim > 1:  # no values, no statistics: the running ones stay as they are
+        like = {"dtype": input.dtype, "device": input.device}  # type: ignore[attr-defined]
+        return _batch_norm_eval(input, zeros(x.shape[1], **like), ones(x.shape[1], **like), weight, bias, eps)
     out, mean, var = _batch_norm(input, weight, bias, eps)
     grad, modes.grad = modes.grad, False
     try:
-        for running, batch in ((running_mean, mean), (running_var, var * (n / max(n - 1, 1)))):
+        for running, batch, factor in ((running_mean, mean, 1.0), (running_var, var, n / max(n - 1, 1))):
             if running is not None:
-                running.mul_(1 - momentum).add_(batch.to(running.dtype), alpha=momentum)  # type: ignore[attr-defined]
+                _move(running, batch, 1 - momentum, momentum * factor)
     finally:
         modes.grad = grad
     return out  # type: ignore[no-any-return]
+
+
+def _move(running: Any, batch: Any, keep: float, alpha: float) -> None:
+    """running = keep running + alpha batch, in place."""
+    to, new = running._array, batch._array
+    plain = type(to) is np.ndarray and type(new) is np.ndarray and to.dtype is new.dtype and to.shape == new.shape
+    if plain and type(running) is Tensor and running._view is None and not running._needs and not listening[0]:
+        to *= keep
+        to += new * alpha
+        version_of(running)[0] += 1
+        return
+    running.mul_(keep).add_(batch.to(running.dtype), alpha=alpha)
 
 
 def _batch_norm_eval(input: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: float) -> Tensor:
@@ -537,7 +558,7 @@ def _batch_norm_eval(input: Any, mean: Any, var: Any, weight: Any, bias: Any, ep
     shift = -mean * scale
     shift = shift if bias is None else shift + bias
     shape = (1, -1, *(1,) * (input.ndim - 2))
-    return (input * scale.reshape(shape) + shift.reshape(shape)).to(input.dtype)  # type: ignore[no-any-return]
+    return addcmul(shift.reshape(shape), input, scale.reshape(shape)).to(input.dtype)  # type: ignore[no-any-return]
 
 
 # ---------------------------------------------------------------------------------------------- group, instance norm

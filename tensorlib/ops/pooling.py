@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tensorlib import _products
 from tensorlib._array import DeviceArray, as_strided
-from tensorlib._core import Tensor
+from tensorlib._core import Tensor, wrap
 from tensorlib._dtypes import HALF, OF_NUMPY
 from tensorlib._promotion import PROMOTE
 from tensorlib._samples import distinct, draw, each, fails, ints, strided, transposed, values
@@ -19,13 +20,11 @@ from tensorlib.kernels import pooling as kernels
 from tensorlib.op import Array, Ints, composite, op
 from tensorlib.ops._out import takes_out
 from tensorlib.ops.activation import relu
-from tensorlib.ops.create import arange, tensor, zeros
-from tensorlib.ops.interpolation import _resample
-from tensorlib.ops.joining import cat
-from tensorlib.ops.random import rand
+from tensorlib.ops.create import arange
 
 _PIECE = 1 << 18  # elements worked on at a time where each is read several times
-_SMALL = 1 << 14  # elements of a matrix of windows up to which a product with it is faster than sums
+_FEW = 4096  # elements up to which windows laid one behind the other take less than a call for each of their elements
+_LARGE = 9  # elements of a window, apart from the others, from which its gradient is not written one element at a time
 _INT64, _INT32, _UINT8 = np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.uint8)
 
 
@@ -66,6 +65,8 @@ _COUNTS = ("", "one int", "two ints", "three ints")
 
 def _each(name: str, what: str, value: Any, dims: int) -> tuple[int, ...]:
     """An int, one int or ``dims`` ints as ``dims`` ints."""
+    if type(value) is int:
+        return (value,) * dims
     value = tuple(value) if hasattr(value, "__iter__") and not isinstance(value, bytes) else (value,)
     if not all(hasattr(v, "__index__") for v in value):
         raise TypeError(f"{name}(): argument '{what}' must be tuple of ints, got {value}")
@@ -175,6 +176,7 @@ def _taps(s: Windows) -> list[Any]:
     return found
 
 
+@lru_cache(maxsize=256)
 def _number_dtype(kernel: tuple[int, ...]) -> np.dtype[Any]:
     return _UINT8 if prod(kernel) <= 256 else _INT32
 
@@ -213,8 +215,43 @@ def _largest(x: np.ndarray, s: Windows, best: np.ndarray, number: np.ndarray, na
         _largest(x, s, best, number, True)
 
 
+def _laid(x: np.ndarray, s: Windows) -> np.ndarray | None:
+    """(planes, …, elements of a window): the windows of few elements one behind the other. None of others."""
+    if x.size > _FEW or s.extent != s.size or not x.flags.c_contiguous or not x.size:
+        return None
+    plane, *steps = x.strides
+    strides = (plane, *map(int.__mul__, s.stride, steps), *map(int.__mul__, s.dilation, steps))
+    windows = np.ndarray((len(x), *s.out, *s.kernel), x.dtype, x, 0, strides)
+    return windows.reshape(len(x), *s.out, -1)
+
+
+@lru_cache(maxsize=64)
+def _firsts(shape: tuple[int, ...]) -> np.ndarray:
+    """Where each window begins that `_laid` gives."""
+    return np.arange(0, prod(shape), shape[-1]).reshape(shape[:-1])
+
+
+def _largest_of_few(x: np.ndarray, s: Windows) -> tuple[np.ndarray, np.ndarray] | None:
+    """The largest element of each window and its number. None where there are many, or a NaN: the last one wins."""
+    laid = _laid(x, s)
+    if laid is None:
+        return None
+    number = laid.argmax(-1)
+    best = laid.reshape(-1).take(_firsts(laid.shape) + number)
+    if best.dtype.kind == "f" and np.isnan(best.max()):
+        return None
+    return best.reshape(s.output_shape), number.astype(_number_dtype(s.kernel)).reshape(s.output_shape)
+
+
 def _spread(g: np.ndarray, number: np.ndarray, s: Windows, out: np.ndarray) -> None:
     """out = the gradient of the input: each of g at the element its window chose."""
+    if s.apart and prod(s.kernel) >= _LARGE:
+        total = np.zeros((len(out), *s.extent), out.dtype)
+        corner, places = _places(s)
+        first = np.arange(0, total.size, prod(s.extent)).reshape(-1, *(1,) * s.dims)
+        total.reshape(-1)[places.take(number) + (corner + first)] = g
+        out[...] = _inside(total, s)
+        return
     total = _blank(s, out)
     # Multiplying the bits by 0 or 1 keeps infinities from becoming NaN, and is much faster than a masked copy.
     bits = np.dtype(f"i{g.dtype.itemsize}")
@@ -229,6 +266,14 @@ def _spread(g: np.ndarray, number: np.ndarray, s: Windows, out: np.ndarray) -> N
         out[...] = _inside(total, s)
 
 
+@lru_cache(maxsize=64)
+def _places(s: Windows) -> tuple[np.ndarray, np.ndarray]:
+    """(…): where each window begins in a plane with padding; and how far from there each of its elements is."""
+    at, steps = np.arange(prod(s.extent)).reshape(s.extent), zip(s.out, s.stride, strict=True)
+    corner = at[tuple([slice(0, (out - 1) * step + 1, step) for out, step in steps])]
+    return corner, at[tuple([slice(k) for k in s.kernel])].reshape(-1)
+
+
 def _blank(s: Windows, out: np.ndarray) -> np.ndarray:
     """Where to add up a gradient: ``out`` itself or an array with padding; zeros unless all of it is written."""
     total = out if s.extent == s.size else np.empty((len(out), *s.extent), out.dtype)
@@ -238,6 +283,11 @@ def _blank(s: Windows, out: np.ndarray) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------------------- maximum
+
+
+def _engine(size: int, s: Windows, x: np.ndarray) -> Any:
+    """The native engine's maxima for so many elements, where it has such windows, else None."""
+    return _products.maxima(size, x) if s.dims < 3 and prod(s.kernel) <= 256 and x.size else None
 
 
 def _max_windows(shape: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Windows:
@@ -303,6 +353,14 @@ def _max_pool(
     """The largest element of each window, and its number in the window, counted row by row."""
     s = _max_windows(input.shape, kernel_size, stride, padding, dilation, ceil_mode)
     x = _planes(input, s)
+    found = _largest_of_few(x, s)
+    if found is not None:
+        return found
+    native = _engine(x.size, s, x)
+    if native is not None:
+        found = native.forward(np.ascontiguousarray(x), s, _first(s, _UINT8))
+        if found is not None:
+            return found[0].reshape(s.output_shape), found[1].reshape(s.output_shape)
     best, number = (np.empty((len(x), *s.out), dtype) for dtype in (x.dtype, _number_dtype(s.kernel)))
     for part in _pieces(s):
         _largest(x[part], s, best[part], number[part])
@@ -363,6 +421,11 @@ def _max_pool_grad(
     """Σ grad_output of the windows that chose each element of an input of input_size."""
     s = _max_windows(input_size, kernel_size, stride, padding, dilation, ceil_mode)
     g, number = (a.reshape(s.N * s.C, *s.out) for a in (grad_output, chosen))
+    native = None if s.apart and prod(s.kernel) >= _LARGE else _engine(len(g) * prod(s.size), s, g)
+    if native is not None and number.dtype == _UINT8:
+        found = native.backward(np.ascontiguousarray(g), np.ascontiguousarray(number), s)
+        if found is not None:
+            return found.reshape(input_size)
     out = np.empty((len(g), *s.size), g.dtype)
     for part in _pieces(s):
         _spread(g[part], number[part], s, out[part])
@@ -443,12 +506,25 @@ def _max(
     if not return_indices:
         return out
     s = windows(name, shape, kernel, steps, pad, spread, bool(ceil_mode))
+    if type(chosen._array) is np.ndarray:
+        corner, offsets = _corners(s)
+        return out, wrap(offsets.take(chosen._array) + corner)
 
     def place(dim: int, number: Any) -> Any:
         first = arange(s.out[dim], device=input.device) * s.stride[dim] - s.padding[dim]
         return _along(first, dim, dims) + number * s.dilation[dim]
 
     return out, _positions(chosen, s.kernel, s.size, place)
+
+
+@lru_cache(maxsize=64)
+def _corners(s: Windows) -> tuple[np.ndarray, np.ndarray]:
+    """(…): where in a plane each window begins, perhaps before it; and how far from there each of its elements is."""
+    corner, offsets = np.zeros((), np.int64), np.zeros((), np.int64)
+    for out, n, k, step, pad, spread in zip(s.out, s.size, s.kernel, s.stride, s.padding, s.dilation, strict=True):
+        corner = corner[..., None] * n + np.arange(out) * step - pad
+        offsets = offsets[..., None] * n + np.arange(k) * spread
+    return corner, offsets.reshape(-1)
 
 
 def _along(x: Any, dim: int, dims: int) -> Any:
@@ -691,8 +767,12 @@ def _avg_pool(
     """Σ over each window / its size, or the elements of it that are not padding, or a number given."""
     s = _avg_windows(input.shape, kernel_size, stride, padding, ceil_mode, divisor_override)
     x = _planes(input, s)
-    out = np.empty((len(x), *s.out), x.dtype)
     divisor = _divisor(s, count_include_pad, divisor_override, x.dtype)
+    if x.dtype.kind == "f":
+        laid = _laid(x, s)
+        if laid is not None:
+            return np.divide(np.add.reduce(laid, -1), divisor).reshape(s.output_shape)
+    out = np.empty((len(x), *s.out), x.dtype)
     for part in _pieces(s):
         total = _sums(_padded(x[part], s, 0), s)
         if total.dtype.kind == "f":
@@ -773,6 +853,12 @@ def _avg_pool_grad(
     g = grad_output.reshape(s.N * s.C, *s.out)
     out = np.empty((len(g), *s.size), g.dtype)
     divisor = _divisor(s, count_include_pad, divisor_override, g.dtype)
+    if s.whole and s.extent == s.size and prod(s.kernel) >= _LARGE:
+        share = g / divisor
+        for dim, k in enumerate(s.kernel[1:], 2):
+            share = np.repeat(share, k, axis=dim)
+        out.reshape(len(g), s.out[0], s.kernel[0], -1)[...] = share.reshape(len(g), s.out[0], 1, -1)
+        return out.reshape(input_size)
     for part in _pieces(s):
         total, share = _blank(s, out[part]), g[part] / divisor
         for tap in _taps(s):
@@ -903,502 +989,3 @@ def lp_pool3d(
 ) -> Tensor:
     """(Σ over the window of input^p)^(1/p), p = ``norm_type``. (n, c, d, h, w) -> (n, c, d', h', w'), n or not."""
     return _lp(3, input, norm_type, kernel_size, stride, ceil_mode)  # type: ignore[no-any-return]
-
-
-# ---------------------------------------------------------------------------------------------------- windows that fit
-
-
-def _sizes(output_size: Any, dims: int) -> tuple[int | None, ...]:
-    return (output_size,) * dims if output_size is None or isinstance(output_size, int) else tuple(output_size)
-
-
-def _adapted(name: str, dims: int, input: Any, output_size: Any) -> tuple[int, ...]:
-    """The output's size, with None as the input's own."""
-    array = _tensor(name, input)
-    shape = array.shape
-    if len(shape) not in (dims + 1, dims + 2):
-        raise ShapeError(f"{name}(): Expected {dims + 1}D or {dims + 2}D tensor, but got {list(shape)}")
-    if 0 in shape[-dims - 1 :]:
-        raise ShapeError(
-            f"{name}(): Expected input to have non-zero size for non-batch dimensions, but input has sizes "
-            f"{list(shape)}"
-        )
-    if array.dtype.kind != "f" and array.dtype not in HALF:
-        raise DtypeError(f"{name}: not implemented for {OF_NUMPY[array.dtype]}: convert it, as in input.float()")
-    sizes = _sizes(output_size, dims)
-    if len(sizes) != dims:
-        raise ShapeError(f"{name}: output_size must be {dims}, got {sizes}")
-    out = tuple(n if size is None else size for size, n in zip(sizes, shape[-dims:], strict=True))
-    if min(out) < 0:
-        raise ArgumentError(f"{name}: elements of output_size must be greater than or equal to 0 but received {sizes}")
-    return out
-
-
-@lru_cache(maxsize=64)
-def _adaptive(n: int, out: int) -> tuple[np.ndarray, np.ndarray]:
-    """First element of each of ``out`` windows, and one past its last: floor(i n / out), ceil((i + 1) n / out)."""
-    i = np.arange(out)
-    return i * n // max(out, 1), -(-(i + 1) * n // max(out, 1))
-
-
-@lru_cache(maxsize=64)
-def _members(n: int, out: int, dtype: np.dtype[Any]) -> np.ndarray:
-    """(n, out): 1 where the element is in the window."""
-    start, end = _adaptive(n, out)
-    at = np.arange(n)[:, None]
-    return ((at >= start) & (at < end)).astype(dtype)
-
-
-def _range_sums(x: np.ndarray, axis: int, out: int) -> np.ndarray:
-    """Sums over ``out`` windows along an axis: a product, or one element of each window at a time."""
-    n = x.shape[axis]
-    if n * out <= _SMALL:
-        members = _members(n, out, x.dtype)
-        if axis == x.ndim - 1:
-            total = x @ members
-        else:
-            total = np.matmul(members.T, x.reshape(*x.shape[: axis + 1], -1)).reshape(_with(x.shape, axis, out))
-        if np.isfinite(np.add.reduce(total, axis=None)):  # else an infinity may have met a zero
-            return total
-    start, end = _adaptive(n, out)
-    total = x.take(start, axis)
-    for i in range(1, int((end - start).max())):
-        v = x.take(np.minimum(start + i, n - 1), axis)
-        inside = start + i < end
-        if not inside.all():
-            v[(*(slice(None),) * axis, ~inside)] = 0
-        total += v
-    return total
-
-
-def _with(shape: tuple[int, ...], axis: int, n: int) -> tuple[int, ...]:
-    return (*shape[:axis], n, *shape[axis + 1 :])
-
-
-def _counts(n: int, out: int, axis: int, ndim: int, dtype: Any) -> np.ndarray:
-    start, end = _adaptive(n, out)
-    return (end - start).astype(dtype).reshape(-1, *(1,) * (ndim - 1 - axis))
-
-
-def _adaptive_spec(input: Any, output_size: Any, adjoint: bool) -> Any:
-    return (*input.shape[: -len(output_size)], *output_size), input.dtype
-
-
-def _adaptive_kernel(out: Any, input: Any, output_size: Any, adjoint: bool) -> None:
-    dims = len(output_size)
-    kernels.adaptive_avg_pool(_five(out, dims), _five(input, dims), adjoint)
-
-
-@op(
-    on="",
-    spec=_adaptive_spec,
-    promote=PROMOTE,
-    kernel=_adaptive_kernel,
-    vjp=lambda g, input_shape, output_size, adjoint: _adaptive_avg_pool(
-        g, input_shape[len(input_shape) - len(output_size) :], not adjoint
-    ),
-    samples=each(
-        draw((2, 3, 6, 8), (3, 5)), draw((2, 7, 5), (3, 2)), draw((2, 3, 4), (6, 5)), draw((2, 3, 9), (4,)),
-        draw((1, 2, 4, 5, 3), (2, 3, 5)), draw((2, 3, 3, 5), (6, 8), True), draw((2, 3, 2), (7, 5), True),
-        draw((2, 6, 5), (3, 4), True), draw((1, 2, 2, 3, 5), (4, 5, 3), True), draw((0, 2, 4, 4), (3, 3)),
-        draw(transposed(2, 5, 6), (2, 4)),
-    ),
-    bench=[draw((32, 512, 20, 20), (7, 7))],
-    bytes=lambda input: input.nbytes,
-)  # fmt: skip
-def _adaptive_avg_pool(input: Array, output_size: Ints, adjoint: Any = False):
-    """The means of windows from floor(i n / n') up to ceil((i + 1) n / n'); or the adjoint of that, from n' to n.
-
-    Element h is in windows floor(h n' / n) up to ceil((h + 1) n' / n), so that the adjoint is sums over windows again.
-    """
-    shape = (*input.shape[: -len(output_size)], *output_size)
-    if not input.size or 0 in shape:
-        return np.zeros(shape, input.dtype)
-    x = input
-    for axis in range(input.ndim - 1, input.ndim - 1 - len(output_size), -1):
-        n, out = x.shape[axis], shape[axis]
-        if n == out:
-            continue
-        if adjoint:
-            x = _range_sums(x / _counts(out, n, axis, x.ndim, x.dtype), axis, out)
-        else:
-            x = _range_sums(x, axis, out)
-            x /= _counts(n, out, axis, x.ndim, x.dtype)
-    return x.copy() if x is input else x
-
-
-def _adaptive_avg(dims: int, input: Any, output_size: Any) -> Any:
-    name = f"adaptive_avg_pool{dims}d"
-    if _sizes(output_size, dims) == (1,) * dims and _tensor(name, input).ndim >= dims:
-        return input.mean(tuple(range(-dims, 0)), keepdim=True)  # of any shape, as in PyTorch
-    out = _adapted(name, dims, input, output_size)
-    size = input._array.shape[-dims:]
-    if min(out) > 0 and all(n % o == 0 for n, o in zip(size, out, strict=True)):
-        kernel = tuple(n // o for n, o in zip(size, out, strict=True))
-        return _avg_pool(input, kernel, None, (0,) * dims)
-    return _adaptive_avg_pool(input, out)
-
-
-@composite(on="function functional", samples=each(draw((2, 3, 9), 4), draw((3, 8), (2,)), draw((2, 2, 5), 1)))
-def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
-    """Means over ``output_size`` windows, from floor(i l / l') up to ceil((i + 1) l / l'). (n, c, l) or (c, l)."""
-    return _adaptive_avg(1, input, output_size)  # type: ignore[no-any-return]
-
-
-@composite(
-    on="functional",
-    samples=each(draw((2, 3, 6, 8), output_size=(3, 4)), draw((2, 7, 5), output_size=(3, 2)), draw((2, 3, 5, 4), 1),
-                 draw((1, 2, 4, 5), output_size=(6, None)),
-                 draw((0, 2, 4, 4), 2)),
-)  # fmt: skip
-def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
-    """Means over ``output_size`` windows, from floor(i h / h') up to ceil((i + 1) h / h'). None keeps a side as it is.
-
-    input (n, c, h, w) or (c, h, w) -> (n, c, h', w'). Half types are summed in float32.
-    """
-    return _adaptive_avg(2, input, output_size)  # type: ignore[no-any-return]
-
-
-@composite(
-    on="functional",
-    samples=each(draw((1, 2, 4, 6, 5), output_size=(2, 3, 5)), draw((2, 5, 4, 3), (3, None, 2)),
-                 draw((1, 2, 2, 3, 4), 1)),
-)  # fmt: skip
-def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
-    """Means over ``output_size`` windows, from floor(i d / d') up to ceil((i + 1) d / d'). None keeps a side as it is.
-
-    input (n, c, d, h, w) or (c, d, h, w) -> (n, c, d', h', w'). Half types are summed in float32.
-    """
-    return _adaptive_avg(3, input, output_size)  # type: ignore[no-any-return]
-
-
-@lru_cache(maxsize=64)
-def _repeated(n: int, out: int) -> np.ndarray:
-    """(out, longest window): the elements of each window, its last one repeated."""
-    start, end = _adaptive(n, out)
-    return np.minimum(start[:, None] + np.arange((end - start).max()), end[:, None] - 1)  # type: ignore[no-any-return]
-
-
-def _adaptive_max(dims: int, input: Any, output_size: Any, return_indices: bool) -> Any:
-    out_size = _adapted(f"adaptive_max_pool{dims}d", dims, input, output_size)
-    shape = input._array.shape
-    size = shape[-dims:]
-    if 0 in out_size:
-        empty = input.new_empty((*shape[:-dims], *out_size))
-        return (empty, empty.to(_INT64)) if return_indices else empty
-    if all(n % o == 0 for n, o in zip(size, out_size, strict=True)):
-        kernel = tuple(n // o for n, o in zip(size, out_size, strict=True))
-        return _max(dims, input, kernel, None, 0, 1, False, return_indices)
-    # Windows differ in size: each is laid out at the largest's, its last row and column repeated.
-    tables, laid = [_repeated(n, o) for n, o in zip(size, out_size, strict=True)], input
-    for dim, table in enumerate(tables):
-        if table.size != size[dim] or table.shape[1] > 1:
-            if input.dtype.is_floating_point:
-                rule = (size[dim], table.size, "windows", float(len(table)), False)
-                laid = _resample(laid, dim - dims, rule, False)
-            else:
-                laid = laid.index_select(dim - dims, tensor(table.reshape(-1), device=input.device))
-    kernel = tuple(table.shape[1] for table in tables)
-    out, chosen = _max_pool(laid, kernel, None, (0,) * dims, (1,) * dims)
-    if not return_indices:
-        return out
-
-    def place(dim: int, number: Any) -> Any:
-        first = _along(arange(out_size[dim], device=input.device) * kernel[dim], dim, dims)
-        return tensor(tables[dim].reshape(-1), device=input.device)[first + number]
-
-    return out, _positions(chosen, kernel, size, place)
-
-
-@composite(on="functional", samples=each(draw(distinct(2, 3, 9), 4), draw(distinct(3, 8), (2,), True)))
-def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """Maxima over ``output_size`` windows, from floor(i l / l') up to ceil((i + 1) l / l'). (n, c, l) or (c, l)."""
-    return _adaptive_max(1, input, output_size, return_indices)
-
-
-@composite(
-    on="functional",
-    samples=each(
-        draw(distinct(2, 3, 6, 8), output_size=(3, 4)),
-        draw(distinct(2, 7, 5), output_size=(3, 2), return_indices=True), draw(distinct(2, 3, 5, 4), 1),
-        draw(distinct(1, 2, 4, 5), output_size=(6, None), return_indices=True),
-        draw(distinct(1, 2, 6, 4), output_size=(3, 2), return_indices=True),
-    ),
-)  # fmt: skip
-def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """Maxima over ``output_size`` windows, from floor(i h / h') up to ceil((i + 1) h / h'). None keeps a side as it is.
-
-    input (n, c, h, w) or (c, h, w) -> (n, c, h', w'); with ``return_indices`` also the int64 positions of the maxima in
-    each plane.
-    """
-    return _adaptive_max(2, input, output_size, return_indices)
-
-
-@composite(
-    on="functional",
-    samples=each(draw(distinct(1, 2, 4, 6, 5), (2, 3, 5)), draw(distinct(2, 5, 4, 3), (3, None, 2), True)),
-)  # fmt: skip
-def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """Maxima over ``output_size`` windows, from floor(i d / d') up to ceil((i + 1) d / d'). None keeps a side as it is.
-
-    input (n, c, d, h, w) or (c, d, h, w) -> (n, c, d', h', w'); with ``return_indices`` also the int64 positions.
-    """
-    return _adaptive_max(3, input, output_size, return_indices)
-
-
-@composite(on="functional", alias=("function.adaptive_max_pool1d",), samples=each(draw(distinct(2, 9), 4)))
-def adaptive_max_pool1d_with_indices(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """The maxima and their int64 positions, ``return_indices`` or not: see ``nn.functional.adaptive_max_pool1d``."""
-    return _adaptive_max(1, input, output_size, True)
-
-
-@composite(on="functional", samples=each(draw(distinct(2, 7, 5), (3, 2))))
-def adaptive_max_pool2d_with_indices(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """The maxima and their int64 positions, ``return_indices`` or not: see ``adaptive_max_pool2d``."""
-    return _adaptive_max(2, input, output_size, True)
-
-
-@composite(on="functional", samples=each(draw(distinct(2, 4, 3, 5), 2)))
-def adaptive_max_pool3d_with_indices(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """The maxima and their int64 positions, ``return_indices`` or not: see ``adaptive_max_pool3d``."""
-    return _adaptive_max(3, input, output_size, True)
-
-
-# -------------------------------------------------------------------------------------------- windows placed by chance
-
-
-def _fractional(
-    dims: int,
-    input: Any,
-    kernel_size: Any,
-    output_size: Any,
-    output_ratio: Any,
-    return_indices: bool,
-    samples: Any,
-) -> Any:
-    name = f"fractional_max_pool{dims}d"
-    array = _tensor(name, input)
-    shape = array.shape
-    if output_size is None and output_ratio is None:
-        raise ValueError(f"{name} requires specifying either an output_size or an output_ratio")
-    if len(shape) not in (dims + 1, dims + 2) or 0 in shape[-dims - 1 :]:
-        raise ShapeError(
-            f"{name}: Expected {dims + 1}D or {dims + 2}D tensor with non-zero size for non-batch dimensions, but got "
-            f"{list(shape)}"
-        )
-    if array.dtype.kind != "f" and array.dtype not in HALF:
-        raise DtypeError(f"{name}: not implemented for {OF_NUMPY[array.dtype]}: convert it, as in input.float()")
-    size, kernel = shape[-dims:], _each(name, "kernel_size", kernel_size, dims)
-    if output_size is None:
-        ratios = (output_ratio,) * dims if isinstance(output_ratio, (int, float)) else tuple(output_ratio)
-        output_size = [int(n * r) for n, r in zip(size, ratios, strict=True)]
-    out_size = _each(name, "output_size", output_size, dims)
-    for n, o, k in zip(size, out_size, kernel, strict=True):
-        if k < 1 or o < 1 or o + k - 1 > n - (dims == 3):  # of three dims PyTorch asks one more
-            raise ShapeError(
-                f"{name}: pool size {kernel} too large relative to input size {size}: expected output_size + "
-                f"kernel_size - 1 within the input, with output_size={out_size}"
-            )
-    images = input if len(shape) == dims + 2 else input.unsqueeze(0)
-    N, C = images._array.shape[:2]
-    if samples is None:
-        samples = rand(N, C, dims, dtype=input.dtype, device=input.device)
-    elif samples._array.shape != (N, C, dims):
-        raise ShapeError(f"{name}: _random_samples has shape {samples._array.shape}: expected {(N, C, dims)}")
-    tables, laid = [], images
-    for dim, (n, o, k) in enumerate(zip(size, out_size, kernel, strict=True)):
-        # PyTorch takes the samples of two dims in the order width, height, of three in the order of the dims.
-        u = samples[..., 1 - dim if dims == 2 else dim].unsqueeze(-1)
-        first = _fractions(u, n, o, k, input)
-        table = (first.unsqueeze(-1) + arange(k, device=input.device)).reshape(N, C, o * k)
-        tables.append(table)
-        index = table.reshape(N, C, *(o * k if d == dim else 1 for d in range(dims)))
-        laid = laid.gather(dim - dims, index.expand(*(o * k if d == dim + 2 else m for d, m in enumerate(laid.shape))))
-    out, chosen = _max_pool(laid, kernel, None, (0,) * dims, (1,) * dims)
-    batched = len(shape) == dims + 2
-    if not return_indices:
-        return out if batched else out.squeeze(0)
-
-    def place(dim: int, number: Any) -> Any:
-        at = _along(arange(out_size[dim], device=input.device) * kernel[dim], dim, dims) + number
-        return tables[dim].gather(-1, at.reshape(N, C, -1)).reshape(number.shape)
-
-    positions = _positions(chosen, kernel, size, place)
-    return (out, positions) if batched else (out.squeeze(0), positions.squeeze(0))
-
-
-def _fractions(u: Any, n: int, out: int, kernel: int, like: Any) -> Any:
-    """(n, c, out): where windows begin: floor((i + u) a) - floor(u a), a = (n - kernel) / (out - 1); n - kernel."""
-    last = u.to(_INT64) * 0 + (n - kernel)
-    if out == 1:
-        return last
-    i = arange(out - 1, dtype=like.dtype, device=like.device)
-    alpha = (i[:1] + (n - kernel)) / (out - 1)  # rounded to the input's dtype, as PyTorch does
-    first = ((i + u) * alpha).to(_INT64) - (u * alpha).to(_INT64)
-    return cat([first, last], -1)
-
-
-_FRACTIONAL = each(
-    draw(distinct(1, 2, 7, 6), 2, (3, 4), _random_samples=values([[[0.25, 0.5], [0.75, 0.125]]])),
-    draw(distinct(2, 9, 8), (3, 2), None, (0.5, 0.6), return_indices=True,
-         _random_samples=values([[[0.3, 0.9], [0.0, 0.6]]])),
-    draw(distinct(1, 1, 5, 5), 3, 1, _random_samples=values([[[0.3, 0.9]]])),
-)  # fmt: skip
-_FRACTIONAL3 = each(
-    draw(distinct(1, 2, 5, 6, 4), 2, (3, 4, 2), _random_samples=values([[[0.25, 0.5, 0.1], [0.75, 0.125, 0.9]]])),
-    draw(distinct(1, 6, 5, 7), (3, 2, 2), None, (0.5, 0.7, 0.6), return_indices=True,
-         _random_samples=values([[[0.3, 0.9, 0.6]]])),
-)  # fmt: skip
-
-
-@composite(on="functional", samples=_FRACTIONAL)
-def fractional_max_pool2d(
-    input: Tensor,
-    kernel_size: Any,
-    output_size: Any = None,
-    output_ratio: Any = None,
-    return_indices: bool = False,
-    _random_samples: Tensor | None = None,
-) -> Any:
-    """Maxima over ``output_size`` windows of kernel_size, begun at floor((i + u) a) - floor(u a), u random.
-
-    a = (h - kernel) / (h' - 1), the last window at the end. input (n, c, h, w) or (c, h, w) -> (n, c, h', w'), with
-    ``return_indices`` also the int64 positions. ``output_ratio`` (of the input's size) may stand for ``output_size``.
-    ``_random_samples`` (n, c, 2): the u of width and height, uniform by default. Graham 2014, "Fractional Max-Pooling".
-    """
-    return _fractional(2, input, kernel_size, output_size, output_ratio, return_indices, _random_samples)
-
-
-@composite(on="functional", samples=_FRACTIONAL3)
-def fractional_max_pool3d(
-    input: Tensor,
-    kernel_size: Any,
-    output_size: Any = None,
-    output_ratio: Any = None,
-    return_indices: bool = False,
-    _random_samples: Tensor | None = None,
-) -> Any:
-    """Maxima over ``output_size`` windows of kernel_size, begun at floor((i + u) a) - floor(u a), u random.
-
-    input (n, c, d, h, w) or (c, d, h, w) -> (n, c, d', h', w'). ``_random_samples`` (n, c, 3): the u of depth, height
-    and width. As ``fractional_max_pool2d`` otherwise.
-    """
-    return _fractional(3, input, kernel_size, output_size, output_ratio, return_indices, _random_samples)
-
-
-@composite(on="functional", samples=_FRACTIONAL)
-def fractional_max_pool2d_with_indices(
-    input: Tensor,
-    kernel_size: Any,
-    output_size: Any = None,
-    output_ratio: Any = None,
-    return_indices: bool = False,
-    _random_samples: Tensor | None = None,
-) -> Any:
-    """The maxima and their int64 positions, ``return_indices`` or not: see ``fractional_max_pool2d``."""
-    return _fractional(2, input, kernel_size, output_size, output_ratio, True, _random_samples)
-
-
-@composite(on="functional", samples=_FRACTIONAL3)
-def fractional_max_pool3d_with_indices(
-    input: Tensor,
-    kernel_size: Any,
-    output_size: Any = None,
-    output_ratio: Any = None,
-    return_indices: bool = False,
-    _random_samples: Tensor | None = None,
-) -> Any:
-    """The maxima and their int64 positions, ``return_indices`` or not: see ``fractional_max_pool3d``."""
-    return _fractional(3, input, kernel_size, output_size, output_ratio, True, _random_samples)
-
-
-# ----------------------------------------------------------------------------------------------- the inverse of maximum
-
-
-def _unpool(
-    dims: int, input: Any, indices: Any, kernel_size: Any, stride: Any, padding: Any, output_size: Any
-) -> Any:
-    name = f"max_unpool{dims}d"
-    array, where = _tensor(name, input), _tensor(name, indices)
-    shape, kernel = array.shape, _each(name, "kernel_size", kernel_size, dims)
-    steps = kernel if stride is None else _each(name, "stride", stride, dims)
-    pad = _each(name, "padding", padding, dims)
-    default = [
-        (n - 1) * s + k - 2 * p for n, s, k, p in zip(shape[len(shape) - dims :], steps, kernel, pad, strict=False)
-    ]
-    size = default if output_size is None else list(output_size)
-    if output_size is not None:
-        size = size[2:] if len(size) == dims + 2 else size
-        if len(size) != dims:
-            raise ValueError(
-                f"output_size should be a sequence containing {dims} or {dims + 2} elements, but it has a length of "
-                f"'{len(size)}'"
-            )
-        for d, (n, m, s) in enumerate(zip(size, default, steps, strict=True)):
-            if not m - s < n < m + s:
-                raise ValueError(f'invalid output_size "{size}" (dim {d} must be between {m - s} and {m + s})')
-    if where.dtype != _INT64:
-        raise DtypeError(f"{name}: elements in indices should be type int64 but got: {OF_NUMPY[where.dtype]}")
-    if len(shape) not in (dims + 1, dims + 2) or 0 in shape[-dims - 1 :]:
-        raise ShapeError(
-            f"{name}: Expected a {dims + 1}D or {dims + 2}D tensor with non-zero size for non-batch dimensions, but "
-            f"got {list(shape)}"
-        )
-    if shape != where.shape:
-        raise ShapeError(
-            f"{name}: Expected shape of indices to be same as that of the input tensor ({list(shape)}) but got indices "
-            f"tensor with shape: {list(where.shape)}"
-        )
-    if min(size) < 1:
-        raise ShapeError(f"{name}: got input of size {list(shape)}: expected an output with elements, got {size}")
-    lead = shape[:-dims]
-    flat = zeros((*lead, prod(size)), dtype=input.dtype, device=input.device)
-    filled = flat.scatter(-1, indices.reshape(*lead, prod(shape[-dims:])), input.reshape(*lead, prod(shape[-dims:])))
-    return filled.reshape(*lead, *size)
-
-
-@composite(
-    complex=False,
-    on="functional",
-    samples=each(draw((1, 2, 3), values([[[0, 2, 5], [1, 3, 4]]], "int64"), 2),
-                 draw((1, 3), values([[1, 2, 5]], "int64"), 3, 2, 1, output_size=(6,))),
-)  # fmt: skip
-def max_unpool1d(
-    input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, output_size: Any = None
-) -> Tensor:
-    """out[indices] = input, zero elsewhere: what ``max_pool1d`` chose, back at its place. As ``max_unpool2d``."""
-    return _unpool(1, input, indices, kernel_size, stride, padding, output_size)  # type: ignore[no-any-return]
-
-
-@composite(
-    complex=False,
-    on="functional",
-    samples=each(draw((1, 2, 2, 2), values([[[[0, 3], [8, 10]], [[5, 2], [13, 15]]]], "int64"), 2),
-                 draw((1, 2, 2), values([[[0, 3], [12, 19]]], "int64"), (2, 2), output_size=(4, 5))),
-)  # fmt: skip
-def max_unpool2d(
-    input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, output_size: Any = None
-) -> Tensor:
-    """out[n, c].flatten()[indices] = input, zero elsewhere: what ``max_pool2d`` chose, back at its place.
-
-    input and int64 indices (n, c, h', w') or (c, h', w') -> (n, c, h, w), h = (h' - 1) stride - 2 padding + kernel or,
-    within a stride of it, as ``output_size`` says. Where positions repeat, one of the elements is written. ShapeError
-    or ValueError for sizes that do not fit, DimError for positions beyond the output.
-    """
-    return _unpool(2, input, indices, kernel_size, stride, padding, output_size)  # type: ignore[no-any-return]
-
-
-@composite(
-    complex=False,
-    on="functional",
-    samples=each(draw((1, 1, 1, 2, 2), values([[[[[0, 3], [24, 15]]]]], "int64"), 2),
-                 draw((1, 1, 1, 2), values([[[[9, 3]]]], "int64"), (2, 1, 3), output_size=(1, 2, 2, 1, 6))),
-)  # fmt: skip
-def max_unpool3d(
-    input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, output_size: Any = None
-) -> Tensor:
-    """out[n, c].flatten()[indices] = input, zero elsewhere: what ``max_pool3d`` chose, back at its place.
-
-    input and int64 indices (n, c, d', h', w') or (c, d', h', w') -> (n, c, d, h, w). As ``max_unpool2d`` otherwise.
-    """
-    return _unpool(3, input, indices, kernel_size, stride, padding, output_size)  # type: ignore[no-any-return]

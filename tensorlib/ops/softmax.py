@@ -15,6 +15,7 @@ from tensorlib._samples import draw, each, fails, ints, strided, transposed, val
 from tensorlib.errors import DimError, DtypeError
 from tensorlib.kernels import softmax as kernels
 from tensorlib.op import Array, Dim, composite, op
+from tensorlib.ops import _few_numpy as few
 from tensorlib.ops._pointwise_numpy import in_row_blocks
 from tensorlib.ops._reduction import _F32, _F64, _converted, add_reduce, extremum_reduce
 
@@ -116,6 +117,23 @@ def log_softmax_grad(grad: Array, output: Array, dim: Dim):
     return np.subtract(grad, e, out=e)
 
 
+@in_row_blocks
+def _softmax(input: np.ndarray, dim: int, dtype: Any = None) -> np.ndarray:
+    """exp(input) / Σ exp(input)."""
+    e = _shifted(_converted(input, _dtype("softmax", input, dtype)), dim)
+    np.exp(e, out=e)
+    total = add_reduce(e, (dim,), True)
+    return np.multiply(e, np.reciprocal(total, out=total), out=e)
+
+
+@in_row_blocks
+def _log_softmax(input: np.ndarray, dim: int, dtype: Any = None) -> np.ndarray:
+    """input - log Σ exp(input)."""
+    x = _shifted(_converted(input, _dtype("log_softmax", input, dtype)), dim)
+    total = add_reduce(np.exp(x), (dim,), True)
+    return np.subtract(x, np.log(total, out=total), out=x)
+
+
 @op(
     spec=_spec("softmax"),
     kernel=_kernel(False),
@@ -128,7 +146,6 @@ def log_softmax_grad(grad: Array, output: Array, dim: Dim):
     bench=_BENCH,
     bytes=lambda input, dim: 2 * input.nbytes,
 )
-@in_row_blocks
 def softmax(input: Array, dim: Dim, dtype: Any = None):
     """exp(input) / Σ exp(input) along ``dim``, without overflow. Any shape -> the same.
 
@@ -136,10 +153,8 @@ def softmax(input: Array, dim: Dim, dtype: Any = None):
     first. A row of -inf alone is NaN. DimError for a dim out of range, DtypeError for integers without ``dtype``.
     Milakov & Gimelshein 2018.
     """
-    e = _shifted(_converted(input, _dtype("softmax", input, dtype)), dim)
-    np.exp(e, out=e)
-    total = add_reduce(e, (dim,), True)
-    return np.multiply(e, np.reciprocal(total, out=total), out=e)
+    found = few.softmax(input, dim) if dtype is None else None
+    return _softmax(input, dim=dim, dtype=dtype) if found is None else found
 
 
 @op(
@@ -154,16 +169,14 @@ def softmax(input: Array, dim: Dim, dtype: Any = None):
     bench=_BENCH,
     bytes=lambda input, dim: 2 * input.nbytes,
 )
-@in_row_blocks
 def log_softmax(input: Array, dim: Dim, dtype: Any = None):
     """input - log Σ exp(input) along ``dim``, without overflow. Any shape -> the same.
 
     Floating point; half types compute in float32 and are rounded once; with ``dtype`` the input is converted to it
     first. A row of -inf alone is NaN. DimError for a dim out of range, DtypeError for integers without ``dtype``.
     """
-    x = _shifted(_converted(input, _dtype("log_softmax", input, dtype)), dim)
-    total = add_reduce(np.exp(x), (dim,), True)
-    return np.subtract(x, np.log(total, out=total), out=x)
+    found = few.log_softmax(input, dim) if dtype is None else None
+    return _log_softmax(input, dim=dim, dtype=dtype) if found is None else found
 
 
 # ----------------------------------------------------------------------------- nn.functional: dim may be left out

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Protocol
 
@@ -86,8 +87,19 @@ class CompileOnly(memory.NoMemory):
         abi.check(compiler.compile_kernel(kernel, keys, constants, target, num_warps, num_stages, options))
 
 
-#: Whether this process has used a GPU.
-gpus_used = [False]
+class Meta(memory.NoMemory):
+    """Nothing computes there: what a launch would write has no numbers."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__()
+        self.device = device
+
+    def launch(self, kernel: Jit, grid: tuple[int, ...], args: tuple[Any, ...], *_: Any) -> None:
+        """Nothing."""
+
+
+#: Whether this process has used a device that keeps plans of operators: a GPU, or "native".
+planning = [False]
 
 
 @cache
@@ -109,6 +121,18 @@ def products() -> Any:
 
 
 @cache
+def convolutions() -> Any:
+    """The module of convolutions on the native engine's threads, loaded when it is first asked for."""
+    return importlib.import_module("tensorlib.runtime.native.convolutions")
+
+
+@cache
+def maxima() -> Any:
+    """The module of maxima of windows on the native engine's threads, loaded when it is first asked for."""
+    return importlib.import_module("tensorlib.runtime.native.maxima")
+
+
+@cache
 def codegen() -> Any:
     """The module of the processor's compiler, loaded when it is first asked for."""
     return importlib.import_module("tensorlib.runtime.native.codegen")
@@ -127,7 +151,8 @@ def engine_of(device: Device) -> Engine:
         if device.type == "native":
             found = native().Native(device)
         else:
-            found = CompileOnly(device) if device.compile_only else Interpreter(device)
+            kinds: dict[str, Callable[[Device], Engine]] = {"meta": Meta, "interpret": Interpreter}
+            found = kinds.get(device.type, CompileOnly)(device)
         device.engine = found
     return found
 

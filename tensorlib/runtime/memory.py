@@ -33,12 +33,13 @@ class HostBlock:
         self.start = 0  # until there is memory: without, `__del__` runs too
         fence = _Fence.bytes
         raw = np.empty(nbytes + ALIGNMENT + 2 * fence, np.uint8)
-        offset = fence + -(raw.ctypes.data + fence) % ALIGNMENT
+        first = raw.ctypes.data
+        offset = fence + -(first + fence) % ALIGNMENT
         if fence:
             raw[...] = _Fence.POST
             _Fence.blocks.append((raw, offset, offset + nbytes))
         self.bytes = raw[offset : offset + nbytes]
-        self.start = raw.ctypes.data + offset
+        self.start = first + offset
         with _Live.lock:
             _Live.ends[self.start] = self.start + nbytes
             _Live.table = None

@@ -148,13 +148,34 @@ def test_memory_that_two_arguments_share_is_seen():
     assert (first.start, first.nbytes) == (memory.ctypes.data, 60)
 
 
+def usual() -> dict[str, int]:
+    """The library's own numbers, for as many threads as there are."""
+    return _native.MEASURED | (_native.SHARED if tl.get_num_threads() > 1 else {})
+
+
+def test_numbers_of_threads():
+    """What NumPy does on one thread is shared from two on, with the same bits; nothing else changes with them."""
+    x, y = (tl.randn(512, 512) for _ in range(2))
+    before, found = tl.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            tl.set_num_threads(count)
+            assert ("add" in _native.least()) == (count == 2) and "_gelu" in _native.least()
+            found.append([(x + y).numpy(), (x * 2.5).numpy(), (x / y).numpy(), (-x).numpy(), (x > 0.3).numpy(),
+                          tl.maximum(x, y).numpy(), tl.relu(x).numpy(), (x.T - y).numpy()])  # fmt: skip
+    finally:
+        tl.set_num_threads(before)
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b, strict=True)
+
+
 def test_the_switches(native):
     assert tl.backends.native.is_available() and "erf" in _native.least()
     with tl.backends.native.flags(enabled=False):
         tl.erf(tl.ones(100))
         assert native == [] and not _native.least()
-    assert _native.least() == _native.MEASURED  # the user's file is in an empty folder
-    unknown = _native.MEASURED.keys() - registry.keys()
+    assert _native.least() == usual()  # the user's file is in an empty folder
+    unknown = (_native.MEASURED | _native.SHARED).keys() - registry.keys()
     assert not unknown
 
 
@@ -165,12 +186,12 @@ def test_numbers_of_the_users_own(native):
     assert _native.least() == {"erf": 10}
     path.write_text('{"processor": "another", "least": {"erf": 1}}')
     _native.enable(True)
-    assert _native.least() == _native.MEASURED
+    assert _native.least() == usual()
     for damage in ("", "[]", '{"least": 3}'):
         path.write_text(damage)
         with pytest.warns(UserWarning, match=r"cpu-native.json cannot be read .*tensorlib tune --device cpu"):
             _native.enable(True)
-        assert _native.least() == _native.MEASURED
+        assert _native.least() == usual()
 
 
 def test_measuring(native):

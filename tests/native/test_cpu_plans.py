@@ -250,3 +250,116 @@ def test_much_memory_of_a_calls_own_is_asked_for_anew(monkeypatch):
         grads.append(w.grad.numpy())
     for g in grads[1:]:
         np.testing.assert_array_equal(g, grads[0])
+
+
+def test_numbers_are_passed_on():
+    """One plan for all numbers that an operand may be; what float32 does not hold is an infinity."""
+    x = T.from_numpy(X.copy())
+    for number in (1.5, -2.0, 0.0, -0.0, float("inf"), float("nan"), 1e300):
+        with np.errstate(all="ignore"):
+            np.testing.assert_array_equal((x * number).numpy(), X * np.float32(number))
+    assert len(planned("mul")) == 1
+    count = T.from_numpy(np.arange(2000))
+    for number in (3, 5, 3, 5, 3, 5):  # a whole number may choose another kernel
+        np.testing.assert_array_equal((count * number).numpy(), np.arange(2000) * number)
+
+
+# -- device "native": `_plans`, with NativeBuilder's code --------------------------------------------------------------
+
+
+def plans_of(name: str) -> list[Any]:
+    kept = T.device("native").engine.plans
+    return [plan for key, plan in kept.items() if getattr(key[0], "name", "") == name and type(plan) is FunctionType]
+
+
+@pytest.fixture
+def device():
+    """Device "native" without plans."""
+    T.zeros(1, device="native")
+    T.device("native").engine.plans.clear()
+    yield "native"
+    T.device("native").engine.plans.clear()
+
+
+def test_operators_of_the_device_have_plans(device):
+    rng = np.random.default_rng(4)
+
+    def both(numbers: np.ndarray, where: str) -> list[np.ndarray]:
+        x = T.from_numpy(numbers).to(where).requires_grad_()
+        y = F.layer_norm(F.gelu(x * 2.5), (70,)) + x.T.contiguous().T
+        (y.softmax(-1) * y).sum().backward()
+        return [y.detach().cpu().numpy(), x.grad.cpu().numpy()]
+
+    for _ in range(5):
+        numbers = rng.standard_normal(X.shape).astype(np.float32)
+        for a, b in zip(both(numbers, device), both(numbers, "cpu"), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+    assert all(plans_of(name) for name in ("_gelu", "gelu_grad", "_layer_norm", "layer_norm_grad", "softmax", "mul"))
+
+
+def test_writes_of_the_device(device):
+    """In place, over memory that operands share, and in a count of writes that autograd sees."""
+    x = T.from_numpy(X.copy()).to(device)
+    for i in range(1, 6):
+        x.add_(1.0)
+        np.testing.assert_allclose(x.cpu().numpy(), X + i, rtol=1e-5, atol=1e-5)
+    for _ in range(5):
+        y = T.arange(100.0, device=device)
+        y[1:].copy_(y[:-1].clone())
+        y[:50].add_(y[:50])
+        want = np.concatenate([[0.0], np.arange(99.0)])
+        want[:50] *= 2
+        np.testing.assert_array_equal(y.cpu().numpy(), want)
+    w = T.ones(8, device=device, requires_grad=True)
+    for _ in range(4):
+        v = w * 1.0
+        kept = v.exp()
+        kept.add_(1.0)
+        with pytest.raises(RuntimeError, match="inplace operation"):
+            kept.sum().backward()
+
+
+def test_an_error_that_a_kernel_reports(device):
+    """The plan finds it, and the general way tells of it; the next call is well."""
+    table = T.from_numpy(X.copy()).to(device)
+    good = T.from_numpy(np.array([0, 3, 5])).to(device)
+    bad = T.from_numpy(np.array([0, 3, 500])).to(device)
+    for _ in range(5):
+        np.testing.assert_array_equal(F.embedding(good, table).cpu().numpy(), X[[0, 3, 5]])
+    assert plans_of("_embedding")
+    for _ in range(2):
+        with pytest.raises(T.errors.KernelError, match="out of bounds"):
+            F.embedding(bad, table)
+        np.testing.assert_array_equal(F.embedding(good, table).cpu().numpy(), X[[0, 3, 5]])
+
+
+def test_random_numbers_and_optimizers_of_the_device(device):
+    def run(where: str) -> list[np.ndarray]:
+        T.manual_seed(5)
+        p = T.from_numpy(X.copy()).to(where).requires_grad_()
+        optimizer, out = T.optim.AdamW([p], lr=0.1), []
+        for _ in range(6):
+            optimizer.zero_grad()
+            noise = T.randn(*X.shape, device=where)
+            F.dropout(p * noise, 0.3).square().sum().backward()
+            optimizer.step()
+            out += [noise.cpu().numpy(), p.detach().cpu().numpy().copy()]
+        return out
+
+    for a, b in zip(run(device), run("cpu"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_the_devices_plans_go_with_threads_and_guard(device):
+    x = T.from_numpy(X.copy()).to(device)
+    for _ in range(4):
+        F.gelu(x)
+    assert plans_of("_gelu")
+    before = T.get_num_threads()
+    T.set_num_threads(before + 1)
+    T.set_num_threads(before)
+    assert not plans_of("_gelu")
+    with T.backends.native.flags(guard=True):
+        for _ in range(4):
+            F.gelu(x)
+        assert not plans_of("_gelu")

@@ -47,6 +47,10 @@ def single(step: int) -> np.ndarray:
     return np.concatenate([EDGES, np.arange(7, 2**32, step, dtype=np.uint64).astype(np.uint32).view(np.float32)])
 
 
+#: what has a form of its own for processors with tables in registers: those that are given to `elementary.function`
+FORMS = {"erf": (machine.host(), None)}
+
+
 def build(name: str, element: str, lanes: int, features: machine.Features):
     return compiled.over_arrays(elementary.function(name, element, lanes, features), lanes, features)
 
@@ -56,8 +60,9 @@ def test_single(name: str) -> None:
     """400,000 float32 over the whole range of bit patterns stay within the stated error; edges are exact."""
     features = machine.host()
     x = single(10007)
-    found = build(name, "float", features.lanes, features)(x)
-    error, where = compiled.ulps(found, EXACT[name](x.astype(np.float64)))
+    exact = EXACT[name](x.astype(np.float64))
+    forms = [elementary.function(name, "float", features.lanes, known) for known in FORMS.get(name, (features,))]
+    error, where = max(compiled.ulps(compiled.over_arrays(f, features.lanes, features)(x), exact) for f in forms)
     stated, _ = elementary.ERRORS.get(name, (0.5, 0.5))
     assert error <= stated, f"{name}: {error:.3f} ulp: expected {stated}: {where} of {x[int(where.split()[1][:-1])]!r}"
     assert stated <= error * 1.5 + 0.1 or not error, f"{name}: {error:.3f} ulp: the table states {stated}"
@@ -118,7 +123,7 @@ def test_two_operands(name: str, element: str) -> None:
 @pytest.mark.parametrize("name", sorted(elementary.NAMES))
 @pytest.mark.parametrize("element", ["float", "double"])
 def test_widths_agree(name: str, element: str) -> None:
-    """Every width gives the same bits, and the code for any processor those of the code for this one."""
+    """Every width gives the same bits, and the code for any processor those of the code for this one, but for FORMS."""
     features = machine.host()
     rng = np.random.default_rng(7)
     x = np.concatenate([EDGES, rng.standard_normal(500) * 3, np.exp(rng.uniform(-80, 80, 500))])
@@ -126,7 +131,7 @@ def test_widths_agree(name: str, element: str) -> None:
     expected = build(name, element, 1, features)(*operands)
     bits = f"u{expected.itemsize}"
     for lanes in (2, 4, 8, 16):
-        for known in (features, None):
+        for known in (features,) if name in FORMS else (features, None):
             function = elementary.function(name, element, lanes, known)
             found = compiled.over_arrays(function, lanes, features)(*operands)
             same = (found.view(bits) == expected.view(bits)) | (np.isnan(found) & np.isnan(expected))

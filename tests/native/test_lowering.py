@@ -1086,3 +1086,45 @@ def test_constants_are_spelled_exactly():
     assert llvm.constant(0.1, "bfloat") == "0xR3DCD"
     assert llvm.constant(-1, "i8") == llvm.constant(255, "i8") == "-1"
     assert llvm.constant(True, "i1") == "1"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_the_next_program_reads_is_asked_for(known: bool) -> None:
+    """Rows of a program's own, once: not what numbers in memory say, nor what all programs read."""
+    row = "%p" if known else "%i"
+    text = kernel(
+        "%x: !tt.ptr<f32>, %w: !tt.ptr<f32>, %at: !tt.ptr<i32>, %out: !tt.ptr<f32>",
+        f"""
+    %c = arith.constant 1024 : i32
+    %p = tt.get_program_id x : i32
+    %place = tt.addptr %at, %p : !tt.ptr<i32>, i32
+    %i = tt.load %place : !tt.ptr<i32>
+    %start = arith.muli {row}, %c : i32
+    %lane = tt.make_range {{end = 1024 : i32, start = 0 : i32}} : tensor<1024xi32>
+    %first = tt.splat %start : i32 -> tensor<1024xi32>
+    %n = arith.addi %first, %lane : tensor<1024xi32>
+    %xs = tt.splat %x : !tt.ptr<f32> -> tensor<1024x!tt.ptr<f32>>
+    %ws = tt.splat %w : !tt.ptr<f32> -> tensor<1024x!tt.ptr<f32>>
+    %xp = tt.addptr %xs, %n : tensor<1024x!tt.ptr<f32>>, tensor<1024xi32>
+    %wp = tt.addptr %ws, %lane : tensor<1024x!tt.ptr<f32>>, tensor<1024xi32>
+    %a = tt.load %xp : tensor<1024x!tt.ptr<f32>>
+    %b = tt.load %wp : tensor<1024x!tt.ptr<f32>>
+    %s = "tt.reduce"(%a) <{{axis = 0 : i32}}> ({{
+    ^bb0(%l: f32, %r: f32):
+      %sum = arith.addf %l, %r : f32
+      tt.reduce.return %sum : f32
+    }}) : (tensor<1024xf32>) -> f32
+    %t = tt.splat %s : f32 -> tensor<1024xf32>
+    %d = arith.subf %a, %t : tensor<1024xf32>
+    %e = arith.mulf %d, %b : tensor<1024xf32>
+    %os = tt.splat %out : !tt.ptr<f32> -> tensor<1024x!tt.ptr<f32>>
+    %op = tt.addptr %os, %n : tensor<1024x!tt.ptr<f32>>, tensor<1024xi32>
+    tt.store %op, %e : tensor<1024x!tt.ptr<f32>>""",
+    )
+    x, w = np.arange(2048, dtype=np.float32) % 7, np.arange(1024, dtype=np.float32)
+    out, at = np.zeros(2048, np.float32), np.array([0, 1], np.int32)
+    launch(text, x, w, at, out, grid=(2,))
+    rows = x.reshape(2, 1024)
+    np.testing.assert_allclose(out.reshape(2, 1024), (rows - rows.sum(1, keepdims=True)) * w, rtol=1e-5)
+    program, _ = _compiled(text, 16, False, False)
+    assert program.text.count("call void @llvm.prefetch") == known

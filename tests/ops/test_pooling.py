@@ -5,6 +5,7 @@ import pytest
 
 import tensorlib as tl
 from tensorlib.nn import functional as F
+from tensorlib.ops import pooling
 
 NAN, INF = float("nan"), float("inf")
 
@@ -48,6 +49,31 @@ def test_averages_beside_padding_as_pytorch_counts_them():
     assert F.avg_pool2d(x, 2, 2, 1, True, False).tolist() == [[[0, 1.5, 3.5], [7.5, 9, 11], [17.5, 19, 21]]]
     assert F.avg_pool2d(x, 2, 2, 1, True, True).tolist() == [[[0, 0.75, 1.75], [3.75, 9, 11], [8.75, 19, 21]]]
     assert F.avg_pool2d(tl.tensor([[[-7, 2], [-3, 1]]]), 2).tolist() == [[[-1]]]  # integers are cut towards zero
+
+
+@pytest.mark.parametrize("arguments", [
+    (3, None, 0, False), (4, 5, 0, False), (3, 4, 1, False), ((5, 2), (5, 3), 0, False), (3, 3, 1, True),
+    (2, 1, 0, False), ((5, 17), None, 0, False),
+])  # fmt: skip
+def test_few_elements_and_large_windows_take_ways_of_their_own(arguments, monkeypatch):
+    """They give what all others give, bit for bit where nothing is summed."""
+    results = []
+    for own in (True, False):
+        if not own:
+            monkeypatch.setattr(pooling, "_FEW", 0)
+            monkeypatch.setattr(pooling, "_LARGE", 1 << 30)
+        x = tl.tensor(np.random.default_rng(0).standard_normal((2, 3, 15, 17)), requires_grad=True)
+        kernel, stride, padding, ceil = arguments
+        out, where = F.max_pool2d(x, kernel, stride, padding, 1, ceil, return_indices=True)
+        assert tl.equal(out.flatten(2), x.flatten(2).gather(-1, where.flatten(2)))
+        means = F.avg_pool2d(x, kernel, stride, padding, ceil)
+        (g,) = tl.autograd.grad(out, [x], tl.arange(out.numel(), dtype=tl.float64).reshape(out.shape))
+        (h,) = tl.autograd.grad(means, [x], tl.arange(out.numel(), dtype=tl.float64).reshape(out.shape))
+        results.append([out, where, g, means, h])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-13, atol=1e-13)
+    for a, b in zip(results[0][:3], results[1][:3], strict=True):
+        np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())
 
 
 def test_windows_that_adapt():

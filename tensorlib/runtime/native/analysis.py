@@ -133,8 +133,11 @@ class Analysis:
             for argument in block.arguments:
                 self._find_roots(argument)
         self._bases: dict[ttir.Value, frozenset[int] | None] = {}
+        self._of_program: dict[ttir.Value, bool | None] = {}
         self._strides: dict[tuple[ttir.Value, int], int | None] = {}
         for operation in self.operations:  # in the order of the text, so that no search goes deep
+            for result in operation.results:
+                self.of_program(result)
             if operation.name in ("arith.addi", "arith.subi", "arith.muli", "tt.addptr"):
                 for dim in range(len(shape_of(operation.result))):
                     self.stride(operation.result, dim)
@@ -241,6 +244,21 @@ class Analysis:
                     return [operation.regions[0].block.terminator.operands[1 + at]]
                 return None
         return sources or None
+
+    def of_program(self, value: ttir.Value) -> bool | None:
+        """Whether a value follows from the program's number: None where it follows from numbers in memory as well."""
+        if value not in self._of_program:
+            operation = value.operation
+            found: bool | None = False
+            if operation is not None and operation.name == "tt.get_program_id":
+                found = True
+            elif operation is not None and not is_pointer(value) and operation.name in ("tt.load", *WRITES):
+                found = None
+            elif operation is not None:
+                known = [self.of_program(x) for x in operation.operands]
+                found = None if None in known else True in known
+            self._of_program[value] = found
+        return self._of_program[value]
 
     def writes_in(self, operations: Iterable[ttir.Operation]) -> list[ttir.Operation]:
         """Those that write memory."""

@@ -28,12 +28,12 @@ from tensorlib._version import __version__
 from tensorlib.errors import KernelError, UnsupportedError
 from tensorlib.runtime import abi, cache, compiler, fingerprint, memory, quick
 from tensorlib.runtime.compiler import Jit, Key, Request
+from tensorlib.runtime.engine import planning
 from tensorlib.runtime.launch import operator
 from tensorlib.runtime.native import codegen, linker, machine, pool, settings
 
 _SMALL = 8_000.0  # ns that a whole grid is said to take, without waiting for memory: less does not wake other threads
-_CHUNK = 2_000.0  # ns that a thread takes from the grid at least
-_STATUS = struct.Struct("<7q")
+STATUS = struct.Struct("<7q")
 _ffi = cffi.FFI()
 _cast, _from_buffer, _ADDRESS = _ffi.cast, _ffi.from_buffer, _ffi.typeof("uintptr_t")
 _ASSERTION = 2  # the state of a launch that failed one; 1 is an access out of bounds
@@ -222,7 +222,11 @@ class Native(memory.HostMemory):
         self.device = device
         self.launchers = Launchers(self)
         self.thread = _Thread()
-        settings.guard_changed.append(self.launchers.forget)
+        #: What the layers above keep for this device and drop with its kernels: calls that were prepared, by their key.
+        self.plans: dict[Any, Any] = {}
+        settings.guard_changed += (self.launchers.forget, self.plans.clear)
+        settings.threads_changed.append(self.plans.clear)
+        planning[0] = True
 
     def allocate(self, nbytes: int) -> tuple[int, Any]:
         """Address and owner of nbytes of host memory."""
@@ -286,8 +290,9 @@ class Launchers(quick.Launchers):
         """Tell the thread's recording, if there is one."""
         recording = self.engine.thread.recording
         if recording is not None:
-            if found.reports:
-                recording.refuse("a kernel that may report an error")
+            if found.guard or found.prints:
+                recording.refuse("a kernel that prints, or whose accesses are checked")
+            recording.reports |= found.reports
             recording.launched(self.engine, found, grid, args, operator[0])
 
 
@@ -311,7 +316,8 @@ class Loaded:
             raise KernelError(f"{kernel.__name__}: {error}") from error
         self.address = self._code[self.program.symbol]
         self._other: Loaded | None = None
-        self._print = _printer(self) if any(m.kind == "print" for m in self.program.messages) else None
+        self.prints = any(m.kind == "print" for m in self.program.messages)
+        self._print = _printer(self) if self.prints else None
         self.reports = guard or bool(self.program.messages)  #: whether a launch may end with an error
         self.job = Job.of(self)
         self.run: Callable[[tuple[int, ...], tuple[Any, ...]], None]
@@ -340,7 +346,7 @@ class Loaded:
 
     def failed(self, status: Any, grid: tuple[int, ...], args: tuple[Any, ...]) -> KernelError:
         """The error that a program left in the status."""
-        state, which, offset, x, y, z, access = _STATUS.unpack_from(status)
+        state, which, offset, x, y, z, access = STATUS.unpack_from(status)
         name = f"{operator[0]}: " if operator[0] else ""
         where = f"{name}{self.kernel.__name__}: program {(x, y, z)[: len(grid)]} of grid {tuple(grid)}"
         if state == _ASSERTION:
@@ -392,7 +398,6 @@ class Job(NamedTuple):
     buffer: Callable[[], Any]  #: new memory for a job: as a buffer, as a pointer, and its status as a buffer
     pack: Callable[..., None]  #: writes the grid, the calling thread's scratch and the arguments
     scratch: int  #: bytes a thread
-    cost: float  #: nanoseconds of one program, about
     small: int  #: programs fewer than which run on the calling thread
 
     @classmethod
@@ -408,13 +413,13 @@ class Job(NamedTuple):
         def buffer() -> Any:
             job = ffi.new("char[]", status_at + pool.STATUS)
             data, address = ffi.buffer(job), int(ffi.cast("uintptr_t", job))
-            chunk = max(1, int(_CHUNK / cost))
+            chunk = pool.first_chunk(cost)
             pool.HEAD.pack_into(data, 0, loaded.address, program.scratch, address + status_at, chunk)
             if loaded._print is not None:
                 struct.pack_into("<Q", data, status_at + _PRINT_SLOT, int(ffi.cast("uintptr_t", loaded._print)))
-            return data, job, ffi.buffer(job + status_at, _STATUS.size)
+            return data, job, ffi.buffer(job + status_at, STATUS.size)
 
-        return cls(buffer, packed.pack_into, program.scratch, cost, int(_SMALL / cost) + 1)
+        return cls(buffer, packed.pack_into, program.scratch, int(_SMALL / cost) + 1)
 
 
 def address(array: np.ndarray) -> int:
@@ -471,7 +476,7 @@ def _run(loaded: Loaded) -> tuple[Any, Any]:
         f"    pack(memory[0], {pool.HEAD.size}, 0, total, x, y, z, {own if program.scratch else '0'}"
         f"{''.join(', ' + v for v in values)})",
         f"    if total < {job.small}: inline(memory[1])",
-        f"    else: share(memory[1], total, {job.cost!r})",
+        "    else: share(memory[1], total)",
     ]
     if loaded.reports:
         lines += [
@@ -491,7 +496,7 @@ def _run(loaded: Loaded) -> tuple[Any, Any]:
     scope: dict[str, Any] = {
         "pop": free.pop, "push": free.append, "buffer": job.buffer, "pack": job.pack, "inline": runtime.inline,
         "share": pool.run, "scratch": pool.scratch, "aliased": loaded.aliased, "failed": loaded.failed,
-        "uint16": np.uint16, "no_grid": struct.error("no grid"), "zero": b"\0", "zeros": bytes(_STATUS.size),
+        "uint16": np.uint16, "no_grid": struct.error("no grid"), "zero": b"\0", "zeros": bytes(STATUS.size),
     }  # fmt: skip
     exec(compiler.compile_source("\n".join(lines), f"<launch {loaded.kernel.__name__}>"), scope)
     return scope["run"], scope["arrays"]

@@ -21,7 +21,7 @@ from tensorlib.runtime.native.analysis import (
 )
 from tensorlib.runtime.native.bounds import Inside
 from tensorlib.runtime.native.machine import Features
-from tensorlib.runtime.native.tiles import TRUE, Affine, Code, Number, Pointers, Uniform, Value, integer, number
+from tensorlib.runtime.native.tiles import TRUE, Affine, Code, Number, Pointers, Uniform, Value, Vector, integer, number
 
 Index = tuple[Number, ...]
 
@@ -61,6 +61,10 @@ def volume(shape: Sequence[int]) -> int:
     return total
 
 
+_FORESEEN = 2 << 10, 64 << 10  # bytes of a tile, of which those of the next program are asked for in advance
+_PAGE = 4 << 10
+
+
 class Tiles:
     """Evaluation of tiles, and the state it needs: which are in buffers, which scalars are known."""
 
@@ -80,6 +84,8 @@ class Tiles:
         self.cost = 0.0  #: of one program: vector instructions, roughly
         self.trips = 1.0  #: how often what is generated now runs
         self.inside: Inside | None = None  #: what holds in the nest that is generated now
+        self.nests = 0  #: that were begun; the forms of one count once
+        self._readers: dict[ttir.Operation, list[int]] = {}  # of a load, the nests that evaluate it
         self._memo: list[dict[tuple[ttir.Value, tuple[str, ...]], Value]] = []
 
     # -- statements that are held back: `groups` does it ---------------------------------------------------------------
@@ -289,7 +295,22 @@ class Tiles:
         replacement = None if other is None else self.to_memory(other)
         mask = self.checked(operation, pointers, mask)
         found = memory.load(self.code, pointers, llvm.in_memory(type), mask, replacement)
+        self._foresee(operation, pointers, found)
         return self.from_memory(found, type)
+
+    def _foresee(self, operation: ttir.Operation, pointers: Pointers, found: Number) -> None:
+        """Asks for what the next program reads, which mostly lies behind it: processors foresee it within a page only.
+        What is read a second time is in the cache, so that memory has time for the next one then."""
+        size = volume(shape_of(operation.result)) * llvm.SIZES[found.type]
+        if self.trips != 1 or not _FORESEEN[0] <= size <= _FORESEEN[1] or not isinstance(found, Vector):
+            return
+        readers = self._readers.setdefault(operation, [])
+        if self.nests not in readers:
+            readers.append(self.nests)
+        again = self.analysis.roots[operation.result].bit_count() > 1
+        wide = self.code.lanes * llvm.SIZES[found.type] >= memory.LINE
+        if wide and readers.index(self.nests) == again and self.analysis.of_program(operation.operands[0]):
+            memory.prefetch(self.code, pointers, max(size, _PAGE))
 
     def checked(self, operation: ttir.Operation, pointers: Pointers, mask: Number | None) -> Number | None:
         """The mask of an access; in guard mode, without the lanes that are out of bounds, which are reported."""

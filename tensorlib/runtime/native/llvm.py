@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 import struct
 from collections.abc import Iterable
 
@@ -25,6 +26,7 @@ SIZES = {
 }  # fmt: skip
 BITS = {name: 8 * size for name, size in SIZES.items()} | {"i1": 1}
 FLOATS = frozenset({"half", "bfloat", "float", "double"})
+_CALLED = re.compile(r"\bcall [^@]*(@tl[\w.$]+)\(")
 _SUFFIXES = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64", "ptr": "p0"}
 
 
@@ -142,6 +144,15 @@ class Module:
         self.functions.setdefault(symbol, text)
         self.declarations.update(declarations)
         return symbol
+
+    def length(self, lines: Iterable[str]) -> int:
+        """How many instructions on vectors some lines are, with those of helper functions that they call."""
+        found = 0
+        for line in lines:
+            called = _CALLED.search(line)
+            body = self.functions.get(called[1]) if called else None
+            found += sum("<" in inner for inner in body.split("\n")) if body else "<" in line
+        return found
 
     def text(self) -> str:
         """Declarations, then functions."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 from tensorlib.runtime.native import llvm
 from tensorlib.runtime.native.tiles import Affine, Code, Number, Pointers, Uniform, Value, Vector, integer, number
 
+LINE = 64  #: bytes of the cache's, and of the widest vector
+
 #: what masked intrinsics move instead of 16-bit floats
 _AS_INTEGER = {"half": "i16", "bfloat": "i16"}
 
@@ -46,6 +48,16 @@ def load(
     text = code.effect(level, f"call {vector} @{intrinsic}(ptr {place.text}, i32 {align}, "
                               f"{truth} {masks.text}, {vector} {passed.text})")  # fmt: skip
     return _as(code, Vector(text, moved, level), type)
+
+
+def prefetch(code: Code, pointers: Pointers, distance: int) -> None:
+    """Asks for the line so many bytes behind contiguous lanes. It may lie outside of any memory."""
+    base, offset = pointers.base, pointers.offset
+    if isinstance(base, Uniform) and isinstance(offset, Affine) and offset.stride.constant == 1:
+        place = code.scalar(Pointers(base, offset.base, pointers.element))
+        code.module.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        there = code.effect(place.level, f"getelementptr i8, ptr {place.text}, i64 {distance}")
+        code.emit(place.level, f"call void @llvm.prefetch.p0(ptr {there}, i32 0, i32 2, i32 1)")
 
 
 def _gather(code: Code, places: Vector, type: str, mask: Number | None, other: Number, level: int) -> Vector:

@@ -142,7 +142,6 @@ class Nests(Tiles):
         self._memo.append({})
         opened: list[tuple[str, int, int]] = []
         level = level_after = 0
-        self.cost += self.trips * volume(shape) / lanes * 2
         for dim in order:
             if dim == innermost:
                 level_after = level
@@ -164,8 +163,11 @@ class Nests(Tiles):
             indices.append(tuple(moved))
         self.innermost_index = index[innermost] if shape else zero
         self.level_after = level_after
+        before = len(code.levels[level])
         for n, at in enumerate(indices):
             self._either(at, level, lambda at=at, n=n: body(at, level, n))  # type: ignore[misc]
+        each = max(2.0, code.module.length(code.levels[level][before:]) / 4 / unroll)
+        self.cost += self.trips * volume(shape) / lanes * each
         while len(opened) > level_after:
             self._close_loop(*opened.pop())
         if after is not None:
@@ -255,6 +257,7 @@ class Nests(Tiles):
     def versions(self, values: Sequence[ttir.Value], masks: Sequence[ttir.Value], emit: Callable[[], None]) -> None:
         """A nest, twice where a test beforehand can make one of the two simpler (see `bounds`)."""
         code = self.code
+        self.nests += 1
         if self._divisions and self.machine.lanes >= 16:
             emit()
             return

@@ -1,8 +1,11 @@
 """Threads that share a grid's programs, as machine code: none of them ever holds the interpreter's lock.
 
 A job is a block of memory (`JOB`): the kernel's function, the programs, and the arguments. Its threads take chunks of
-programs in rising order from one counter, the calling thread among them. One job has the threads at a time: a launch
-from another thread while they are busy runs on its own thread, and so does a small one, which `engine` decides.
+programs in rising order from one counter, the calling thread among them. What a program takes is not known before, for
+a loop's count may be an argument: each thread measures its chunks, and takes more or fewer programs the next time, few
+towards the end. After some ms they all stop, so that Python can look for signals, and go on. One job has the threads at
+a time: a launch from another thread while they are busy runs on its own thread, and so does a small one, which `engine`
+decides.
 
 The threads are started when first needed, and a forked child starts its own. Signals are not theirs to take.
 """
@@ -15,7 +18,6 @@ import os
 import signal
 import struct
 import threading
-import time
 from typing import Any
 
 import cffi
@@ -24,15 +26,15 @@ import numpy as np
 from tensorlib.runtime import cache, fingerprint
 from tensorlib.runtime.native import codegen, linker, machine, settings
 
-#: A job's constant part: the address of `symbol_grid`, bytes of scratch a thread, the status, the least chunk.
+#: A job's constant part: the address of `symbol_grid`, bytes of scratch a thread, the status, the first chunk.
 HEAD = struct.Struct("<QQQQ")
 #: What each launch writes after it: first and last program, the grid's three sizes, the calling thread's scratch.
 RANGE = "qqIII4xQ"
 START = struct.Struct(HEAD.format + RANGE)
 _FIRST = HEAD.size
 _RANGE = struct.Struct("<qq")
-_LEAST = struct.Struct("<Q")
-_STATUS_AT, _LEAST_AT = 16, 24
+_STATUS = struct.Struct("<Q")
+_STATUS_AT = 16
 ARGUMENTS = 128  #: where the kernel's arguments begin
 STATUS = 128  #: bytes of the status that follows them
 
@@ -41,14 +43,14 @@ STATUS = 128  #: bytes of the status that follows them
 # and most operators of a training step are shorter apart than that; without the calls a third thread on two processors
 # made a product take 30 ms.
 _SPINS, _YIELDS = 600, 6_000
-_LATEST = 0.02  # seconds that a part of a job should take: between two Python looks for signals
-_GROWTH = 256  # times as many programs at most as in the part before: later programs may take longer than earlier ones
-_ALONE = 2_000.0  # ns that a program is said to take whose first two are run before other threads are woken
+_LATEST = 20_000_000  # ns after which threads stop for Python to look for signals
+_SHORT, _LONG = 30_000, 120_000  # ns that a chunk should take: twice as many programs are taken next, or half as many
+_FIRST_CHUNK = 64  # programs at most, whatever a kernel's time was said to be
 _STACK = 16 << 20
 
 # Offsets in a pool's memory. The system's mutex and conditions take at most 64 bytes each on Linux and macOS.
-_MUTEX, _WORK, _DONE, _GENERATION, _RUNNING, _STOP, _JOB, _WORKERS, _BUSY, _CHUNK, _COUNTER, _SIZE = (
-    0, 64, 128, 192, 256, 264, 272, 280, 320, 328, 384, 448,
+_MUTEX, _WORK, _DONE, _GENERATION, _RUNNING, _STOP, _JOB, _WORKERS, _BUSY, _MOST, _END, _HALT, _COUNTER, _SIZE = (
+    0, 64, 128, 192, 256, 264, 272, 280, 320, 328, 336, 344, 384, 448,
 )  # fmt: skip
 
 _TEXT = """
@@ -65,6 +67,7 @@ declare i32 @sched_yield()
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @posix_memalign(ptr, i64, i64)
 declare void @free(ptr)
+declare i32 @clock_gettime(i32, ptr)
 declare i64 @llvm.umax.i64(i64, i64)
 declare i64 @llvm.umin.i64(i64, i64)
 {pause}
@@ -96,64 +99,138 @@ define void @tensorlib_inline(ptr %job) nounwind {{
   ret void
 }}
 
-; Chunks of a job until there are none, or until a program has reported an error.
-define internal void @take(ptr %pool, ptr %job, ptr %scratch) nounwind {{
-entry:
-  %chunk.at = getelementptr i8, ptr %pool, i64 {chunk}
-  %chunk = load i64, ptr %chunk.at
-  %counter = getelementptr i8, ptr %pool, i64 {counter}
-  %last.at = getelementptr i8, ptr %job, i64 40
-  %last = load i64, ptr %last.at
-  %status.at = getelementptr i8, ptr %job, i64 16
-  %status = load ptr, ptr %status.at
-  br label %next
-next:
-  %from = atomicrmw add ptr %counter, i64 %chunk monotonic
-  %any = icmp slt i64 %from, %last
-  br i1 %any, label %look, label %done
-look:
-  %state = load atomic i64, ptr %status monotonic, align 8
-  %well = icmp eq i64 %state, 0
-  br i1 %well, label %some, label %done
-some:
-  %end = add i64 %from, %chunk
-  %to = call i64 @llvm.umin.i64(i64 %end, i64 %last)
-  call void @call(ptr %job, i64 %from, i64 %to, ptr %scratch)
-  br label %next
-done:
-  ret void
+; Nanoseconds since some time.
+define internal i64 @now() nounwind {{
+  %time = alloca [2 x i64]
+  %failed = call i32 @clock_gettime(i32 {clock}, ptr %time)
+  %seconds = load i64, ptr %time
+  %rest.at = getelementptr i64, ptr %time, i64 1
+  %rest = load i64, ptr %rest.at
+  %whole = mul i64 %seconds, 1000000000
+  %found = add i64 %whole, %rest
+  ret i64 %found
 }}
 
-; A job shared with the workers, unless another thread has them: then all of it here. Returns when it is done.
-define void @tensorlib_share(ptr %pool, ptr %job) nounwind {{
-entry:
-  %busy = getelementptr i8, ptr %pool, i64 {busy}
-  %pair = cmpxchg ptr %busy, i64 0, i64 1 acquire monotonic
-  %mine = extractvalue {{ i64, i1 }} %pair, 1
-  br i1 %mine, label %start, label %alone
-alone:
-  call void @tensorlib_inline(ptr %job)
-  ret void
-start:
+; What the threads of a job share.
+define internal void @begin(ptr %pool, ptr %job) nounwind {{
   %first.at = getelementptr i8, ptr %job, i64 32
   %first = load i64, ptr %first.at
   %last.at = getelementptr i8, ptr %job, i64 40
   %last = load i64, ptr %last.at
-  %least.at = getelementptr i8, ptr %job, i64 24
-  %least = load i64, ptr %least.at
-  %scratch.at = getelementptr i8, ptr %job, i64 64
-  %scratch = load ptr, ptr %scratch.at
   %workers.at = getelementptr i8, ptr %pool, i64 {workers}
   %workers = load i64, ptr %workers.at
   %threads = add i64 %workers, 1
   %parts = shl i64 %threads, 3
   %total = sub i64 %last, %first
   %even = udiv i64 %total, %parts
-  %chunk = call i64 @llvm.umax.i64(i64 %even, i64 %least)
-  %chunk.at = getelementptr i8, ptr %pool, i64 {chunk}
-  store i64 %chunk, ptr %chunk.at
+  %most = call i64 @llvm.umax.i64(i64 %even, i64 1)
+  %most.at = getelementptr i8, ptr %pool, i64 {most}
+  store i64 %most, ptr %most.at
+  %now = call i64 @now()
+  %end = add i64 %now, {latest}
+  %end.at = getelementptr i8, ptr %pool, i64 {end}
+  store i64 %end, ptr %end.at
+  %halt = getelementptr i8, ptr %pool, i64 {halt}
+  store atomic i64 0, ptr %halt monotonic, align 8
   %counter = getelementptr i8, ptr %pool, i64 {counter}
   store i64 %first, ptr %counter
+  ret void
+}}
+
+; Chunks of a job until there are none, until it is time to stop, or until a program has reported an error.
+define internal void @take(ptr %pool, ptr %job, ptr %scratch) nounwind {{
+entry:
+  %most.at = getelementptr i8, ptr %pool, i64 {most}
+  %most = load i64, ptr %most.at
+  %end.at = getelementptr i8, ptr %pool, i64 {end}
+  %end = load i64, ptr %end.at
+  %halt = getelementptr i8, ptr %pool, i64 {halt}
+  %workers.at = getelementptr i8, ptr %pool, i64 {workers}
+  %workers = load i64, ptr %workers.at
+  %threads = add i64 %workers, 1
+  %parts = shl i64 %threads, 1
+  %counter = getelementptr i8, ptr %pool, i64 {counter}
+  %last.at = getelementptr i8, ptr %job, i64 40
+  %last = load i64, ptr %last.at
+  %status.at = getelementptr i8, ptr %job, i64 16
+  %status = load ptr, ptr %status.at
+  %said.at = getelementptr i8, ptr %job, i64 24
+  %said = load i64, ptr %said.at
+  %size.first = call i64 @llvm.umin.i64(i64 %said, i64 %most)
+  %begun = call i64 @now()
+  br label %next
+next:
+  %size = phi i64 [ %size.first, %entry ], [ %size.next, %some ]
+  %since = phi i64 [ %begun, %entry ], [ %now, %some ]
+  %state = load atomic i64, ptr %status monotonic, align 8
+  %halted = load atomic i64, ptr %halt monotonic, align 8
+  %either = or i64 %state, %halted
+  %well = icmp eq i64 %either, 0
+  %taken = load atomic i64, ptr %counter monotonic, align 8
+  %more = icmp slt i64 %taken, %last
+  %on = and i1 %well, %more
+  br i1 %on, label %take, label %done
+take:
+  %left = sub i64 %last, %taken
+  %fair = udiv i64 %left, %parts
+  %few = call i64 @llvm.umin.i64(i64 %size, i64 %fair)
+  %chunk = call i64 @llvm.umax.i64(i64 %few, i64 1)
+  %from = atomicrmw add ptr %counter, i64 %chunk monotonic
+  %any = icmp slt i64 %from, %last
+  br i1 %any, label %some, label %done
+some:
+  %beyond = add i64 %from, %chunk
+  %to = call i64 @llvm.umin.i64(i64 %beyond, i64 %last)
+  call void @call(ptr %job, i64 %from, i64 %to, ptr %scratch)
+  %now = call i64 @now()
+  %took = sub i64 %now, %since
+  %short = icmp ult i64 %took, {short}
+  %long = icmp ugt i64 %took, {long}
+  %twice = shl i64 %size, 1
+  %larger = call i64 @llvm.umin.i64(i64 %twice, i64 %most)
+  %half = lshr i64 %size, 1
+  %smaller = call i64 @llvm.umax.i64(i64 %half, i64 1)
+  %other = select i1 %long, i64 %smaller, i64 %size
+  %size.next = select i1 %short, i64 %larger, i64 %other
+  %late = icmp ugt i64 %now, %end
+  br i1 %late, label %stop, label %next
+stop:
+  store atomic i64 1, ptr %halt monotonic, align 8
+  br label %done
+done:
+  ret void
+}}
+
+; As much of a job on the calling thread as there is time for: the first program that is not done.
+define i64 @tensorlib_alone(ptr %job) nounwind {{
+  %pool = alloca [{size} x i8], align 64
+  %workers.at = getelementptr i8, ptr %pool, i64 {workers}
+  store i64 0, ptr %workers.at
+  %scratch.at = getelementptr i8, ptr %job, i64 64
+  %scratch = load ptr, ptr %scratch.at
+  call void @begin(ptr %pool, ptr %job)
+  call void @take(ptr %pool, ptr %job, ptr %scratch)
+  %counter = getelementptr i8, ptr %pool, i64 {counter}
+  %next = load i64, ptr %counter
+  ret i64 %next
+}}
+
+; The same shared with the workers, unless another thread has them.
+define i64 @tensorlib_share(ptr %pool, ptr %job) nounwind {{
+entry:
+  %busy = getelementptr i8, ptr %pool, i64 {busy}
+  %pair = cmpxchg ptr %busy, i64 0, i64 1 acquire monotonic
+  %mine = extractvalue {{ i64, i1 }} %pair, 1
+  br i1 %mine, label %start, label %alone
+alone:
+  %reached = call i64 @tensorlib_alone(ptr %job)
+  ret i64 %reached
+start:
+  %scratch.at = getelementptr i8, ptr %job, i64 64
+  %scratch = load ptr, ptr %scratch.at
+  %workers.at = getelementptr i8, ptr %pool, i64 {workers}
+  %workers = load i64, ptr %workers.at
+  call void @begin(ptr %pool, ptr %job)
   %job.at = getelementptr i8, ptr %pool, i64 {job}
   store ptr %job, ptr %job.at
   %running = getelementptr i8, ptr %pool, i64 {running}
@@ -190,8 +267,10 @@ unlock:
   call i32 @pthread_mutex_unlock(ptr %pool)
   br label %finish
 finish:
+  %counter = getelementptr i8, ptr %pool, i64 {counter}
+  %next = load i64, ptr %counter
   store atomic i64 0, ptr %busy release, align 8
-  ret void
+  ret i64 %next
 }}
 
 ; Another generation of the pool: its workers look at the job, or stop.
@@ -353,8 +432,9 @@ def text(features: machine.Features) -> str:
     declaration, call = _PAUSES.get(features.architecture, ("", "fence acquire"))
     values = {
         "pause": declaration, "arguments": ARGUMENTS, "work": _WORK, "done": _DONE, "generation": _GENERATION,
-        "running": _RUNNING, "stop": _STOP, "job": _JOB, "workers": _WORKERS, "busy": _BUSY, "chunk": _CHUNK,
-        "counter": _COUNTER, "spins": _SPINS + _YIELDS, "yields": _YIELDS,
+        "running": _RUNNING, "stop": _STOP, "job": _JOB, "workers": _WORKERS, "busy": _BUSY, "most": _MOST,
+        "end": _END, "halt": _HALT, "counter": _COUNTER, "size": _SIZE, "latest": _LATEST, "short": _SHORT,
+        "long": _LONG, "clock": 6 if "darwin" in features.triple else 1, "spins": _SPINS + _YIELDS, "yields": _YIELDS,
         "stack": _STACK, "detached": 2 if "darwin" in features.triple else 1,
     }  # fmt: skip
     return _TEXT.replace("{pause.call}", call).format(**values)
@@ -372,7 +452,7 @@ class Runtime:
         features = machine.host()
         module = text(features)
         key = fingerprint.digest("\0".join((module, features.text, codegen.version())))
-        symbols = ("tensorlib_inline", "tensorlib_share", "tensorlib_start", "tensorlib_stop")
+        symbols = ("tensorlib_inline", "tensorlib_alone", "tensorlib_share", "tensorlib_start", "tensorlib_stop")
         found = cache.load(key)
         if found is None:
             image = codegen.compile(module, features)
@@ -384,7 +464,8 @@ class Runtime:
         self.ffi = cffi.FFI()
         cast = self.ffi.cast
         self.inline = cast("void(*)(void *)", self.loaded["tensorlib_inline"])
-        self.share = cast("void(*)(void *, void *)", self.loaded["tensorlib_share"])
+        self.alone = cast("int64_t(*)(void *)", self.loaded["tensorlib_alone"])
+        self.share = cast("int64_t(*)(void *, void *)", self.loaded["tensorlib_share"])
         self.start = cast("int64_t(*)(void *, int64_t)", self.loaded["tensorlib_start"])
         self.stop = cast("int64_t(*)(void *)", self.loaded["tensorlib_stop"])
 
@@ -449,44 +530,23 @@ def pool() -> Pool:
     return found
 
 
-def run(job: Any, total: int, nanoseconds: float) -> None:
-    """Run a job of total programs, of so many nanoseconds each, on all threads. Signals are seen between its parts."""
+def first_chunk(nanoseconds: float) -> int:
+    """Programs that a thread takes first, of so many nanoseconds each: what `HEAD` holds."""
+    return max(1, min(_FIRST_CHUNK, int(_SHORT / 8 / nanoseconds)))
+
+
+def run(job: Any, total: int) -> None:
+    """Run a job of total programs on all threads. Signals are seen between its parts."""
     functions = runtime()
-    count = settings.get_num_threads()
-    if count == 1:
-        run_part, first = functions.inline, None
-    else:
-        run_part, first = functions.share, pool().address
-    # What a program takes is known when some have run: the estimate knows no loop's count that is an argument. So the
-    # first few run by themselves, and each part's time decides the next one's size.
-    here = nanoseconds <= _ALONE
-    end = min(total, 2 if here else count)
-    memory = functions.ffi.buffer(job, ARGUMENTS)
-    chunk, status = _LEAST.unpack_from(memory, _LEAST_AT)[0], None
-    begin = 0
-    while True:
-        _RANGE.pack_into(memory, _FIRST, begin, end)
-        start = time.perf_counter()
-        if first is None:
-            run_part(job)
-        elif here:
-            functions.inline(job)
-        else:
-            run_part(first, job)
-        if end >= total:
+    alone = settings.get_num_threads() == 1
+    threads = None if alone else pool().address
+    next = functions.alone(job) if alone else functions.share(threads, job)
+    while next < total:
+        memory = functions.ffi.buffer(job, ARGUMENTS)
+        if functions.ffi.cast("int64_t *", _STATUS.unpack_from(memory, _STATUS_AT)[0])[0]:  # a program's error
             break
-        seconds = time.perf_counter() - start
-        if status is None:
-            status = functions.ffi.cast("int64_t *", _LEAST.unpack_from(memory, _STATUS_AT)[0])
-        if status[0]:  # a program has reported an error
-            break
-        size = end - begin
-        each = seconds * (1 if here else count) / size  # of one thread
-        step = int(min(_LATEST * count / each, size * _GROWTH)) if each else size * _GROWTH
-        # A thread takes one program at a time if they are long, so that all threads have some of a short part.
-        _LEAST.pack_into(memory, _LEAST_AT, max(1, min(chunk, step // (8 * count))))
-        begin, end, here = end, min(total, end + max(step, count)), False
-    _LEAST.pack_into(memory, _LEAST_AT, chunk)
+        _RANGE.pack_into(memory, _FIRST, next, total)
+        next = functions.alone(job) if alone else functions.share(threads, job)
 
 
 class Scratch(threading.local):

@@ -392,7 +392,7 @@ def _run(made: _Code, how: Plan, a: np.ndarray, b: np.ndarray, out: np.ndarray, 
         0 if bias is None else address(bias), *how.sizes, *how.steps,
     )  # fmt: skip
     if how.shared:
-        pool.runtime().share(pool.pool().address, pointer)
+        pool.run(pointer, programs)
     else:
         pool.runtime().inline(pointer)
     made.jobs.append(job)
