@@ -2,8 +2,9 @@
 
 Scores live in a tile at a time, in float32 (float64 for float64) and base 2; the logarithm of each row's sum is what
 the backward needs to make them again. A function of scores (`attention_scores`) is a constexpr argument, its
-derivative another. Tiles that a window or causality excludes are not visited. No atomics: results are the same bits on
-every run. Dao 2023, "FlashAttention-2".
+derivative another. Tiles that a window or causality excludes are not visited, nor, where blocks are listed
+(`attention_blocks`), those of blocks that are in no list. No atomics: results are the same bits on every run.
+Dao 2023, "FlashAttention-2".
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from tensorlib._array import DeviceArray, empty, expand, is_contiguous
 from tensorlib.kernels import attention_scores
+from tensorlib.kernels.attention_blocks import Blocks, block_mask, block_start, listed_blocks
 from tensorlib.kernels.attention_tiles import Problem, fit, fits, tunable
 from tensorlib.kernels.matmul import contiguous, precision
 from tensorlib.kernels.pointwise import collapse
@@ -32,7 +34,7 @@ __all__ = ["ATTENTION", "KEY_GRAD", "QUERY_GRAD", "Problem", "attention", "atten
 
 LOG2E = math.log2(math.e)
 LN2 = math.log(2.0)
-NO_MASK, BOOL_MASK, ADDED_MASK = 0, 1, 2
+NO_MASK, BOOL_MASK, ADDED_MASK, TILED_MASK = 0, 1, 2, 3
 
 
 @jit
@@ -150,11 +152,11 @@ def _masked(
     if MASK != 0:
         at = mask + (rows * mask_row + columns * mask_column)
         inside = (rows < L) & (columns < S)
-        if MASK == 1:
+        if MASK == 2:
+            s += tl.load(at, mask=inside, other=0.0).to(s.dtype) * LOG2E
+        else:
             allowed = tl.load(at, mask=inside, other=0)
             s = tl.where(allowed != 0, s, float("-inf"))
-        else:
-            s += tl.load(at, mask=inside, other=0.0).to(s.dtype) * LOG2E
     if EDGE:
         seen = columns < S
         if RIGHT:
@@ -237,9 +239,10 @@ def _forward_step(
     if WIDE:
         columns = columns.to(tl.int64)
     if CHUNK:
+        again = rows + tl.minimum(n0, S - 1) // S
         s = _by_chunks(
-            q_base, rows + n0 // S, L, stride_qm, stride_qe, k, columns, S, stride_kn, stride_ke, E, True, EDGE, PAD_E,
-            ACC, PRECISION, BLOCK_E, CHUNK,
+            q_base, again, L, stride_qm, stride_qe, k, columns, S, stride_kn, stride_ke, E, True, EDGE, PAD_E, ACC,
+            PRECISION, BLOCK_E, CHUNK,
         ) * scale  # fmt: skip
     else:
         kt = tl.trans(_load_rows(k, columns, S, tl.arange(0, BLOCK_E), E, stride_kn, stride_ke, EDGE, PAD_E))
@@ -262,15 +265,17 @@ def _forward_step(
 
 # One program owns BLOCK_M queries of one head: it reads them once and every key and value they may look at
 # (L*E + L/BLOCK_M * S*(E + EV) elements a head, S the window where there is one), and writes BLOCK_M*EV outputs and
-# BLOCK_M log-sums. VARLEN: heads of sequences that lie one behind the other, each with its own L and S.
+# BLOCK_M log-sums. VARLEN: heads of sequences that lie one behind the other, each with its own L and S. BLOCK_Q > 0:
+# only keys of listed blocks (BLOCK_Q, BLOCK_KV) are read; those that no mask cuts go through WHOLE_SCORE alone.
 @jit(do_not_specialize=("seed", "offset"))
 def attention_kernel(
-    out, logsumexp, q, k, v, mask, cu_q, cu_k, used, parameters, H, shape, q_strides, k_strides, v_strides,
+    out, logsumexp, q, k, v, mask, cu_q, cu_k, used, parameters, blocks, H, shape, q_strides, k_strides, v_strides,
     mask_strides, L, S, E, EV, total, left, right, scale, p, rescale, seed, offset,
     GROUP: tl.constexpr, RANK: tl.constexpr, MASK: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
-    ALIGNED: tl.constexpr, VARLEN: tl.constexpr, SCORE: tl.constexpr, DROPOUT: tl.constexpr, ACC: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
-    BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr, CHUNK: tl.constexpr,
+    ALIGNED: tl.constexpr, VARLEN: tl.constexpr, SCORE: tl.constexpr, WHOLE_SCORE: tl.constexpr,
+    DROPOUT: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_KV: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr,
+    PAD_EV: tl.constexpr, WIDE: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     tiles = tl.cdiv(L, BLOCK_M)
     z = tl.program_id(0) // tiles
@@ -285,11 +290,12 @@ def attention_kernel(
     q += _base(z, H, 1, shape, q_strides, RANK) + q0 * q_strides[RANK + 1]
     k += _base(z, H, GROUP, shape, k_strides, RANK) + k0 * k_strides[RANK + 1]
     v += _base(z, H, GROUP, shape, v_strides, RANK) + k0 * v_strides[RANK + 1]
-    if MASK != 0:
+    if MASK != 0 and BLOCK_Q == 0:
         mask += _base(z, H, 1, shape, mask_strides, RANK)
     x = q
     if CHUNK == 0:
         x = _load_rows(q, rows, L, tl.arange(0, BLOCK_E), E, q_strides[RANK + 1], q_strides[RANK + 2], True, PAD_E)
+    number = scale
     scale = tl.cast(scale, ACC) if SCORE is not None else tl.cast(scale, ACC) * LOG2E
     acc = tl.zeros((BLOCK_M, BLOCK_EV), dtype=ACC)
     sums = tl.zeros((BLOCK_M,), dtype=ACC)
@@ -297,9 +303,27 @@ def attention_kernel(
     shift = S - L if ALIGNED else 0
     low = shift - left
     high = shift + right
-    starts, ends = _key_parts(start, L, S, low, high, LEFT, RIGHT, VARLEN, BLOCK_M, BLOCK_N)
+    if BLOCK_Q > 0:
+        plain = tl.cast(number, ACC) if WHOLE_SCORE is not None else tl.cast(number, ACC) * LOG2E
+        for part in tl.static_range(2):
+            many, listed = listed_blocks(blocks, part, z, H, start // BLOCK_Q, False)
+            for j in range(many * (BLOCK_KV // BLOCK_N)):
+                n0 = block_start(listed, j, BLOCK_KV, BLOCK_N)
+                acc, sums, top = _forward_step(
+                    acc, sums, top, x, q, k, v,
+                    block_mask(mask, blocks, z, H, start, n0, BLOCK_Q, BLOCK_KV) if MASK != 0 and part == 0 else mask,
+                    z, H, rows,
+                    n0, L, S, E, EV, shift, low, high, parameters, scale if part == 0 else plain, p, seed, offset,
+                    q_strides[RANK + 1], q_strides[RANK + 2], k_strides[RANK + 1], k_strides[RANK + 2],
+                    v_strides[RANK + 1], v_strides[RANK + 2], BLOCK_KV, 1, MASK if part == 0 else 0,
+                    LEFT and part == 0, RIGHT and part == 0, SCORE if part == 0 else WHOLE_SCORE, DROPOUT, True, ACC,
+                    PRECISION, BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE, CHUNK,
+                )  # fmt: skip
+        starts, ends = (0, 0, 0), (0, 0, 0)
+    else:
+        starts, ends = _key_parts(start, L, S, low, high, LEFT, RIGHT, VARLEN, BLOCK_M, BLOCK_N)
     for part in tl.static_range(3):
-        if part > 0 or LEFT:
+        if (part > 0 or LEFT) and BLOCK_Q == 0:
             for n0 in range(starts[part], ends[part], BLOCK_N):
                 acc, sums, top = _forward_step(
                     acc, sums, top, x, q, k, v, mask, z, H, rows, n0, L, S, E, EV, shift, low, high, parameters, scale,
@@ -358,7 +382,7 @@ def _query_step(
     if WIDE:
         columns = columns.to(tl.int64)
     if CHUNK:
-        again = rows + n0 // S
+        again = rows + tl.minimum(n0, S - 1) // S
         plain = _by_chunks(
             q_base, again, L, stride_qm, stride_qe, k, columns, S, stride_kn, stride_ke, E, True, EDGE, PAD_E, ACC,
             PRECISION, BLOCK_E, CHUNK,
@@ -392,12 +416,14 @@ def _query_step(
 # looked at, and writes BLOCK_M*E elements.
 @jit(do_not_specialize=("seed", "offset"))
 def query_grad_kernel(
-    dq, g, q, k, v, mask, logsumexp, delta, cu_q, cu_k, used, parameters, H, shape, g_strides, q_strides, k_strides,
-    v_strides, mask_strides, L, S, E, EV, total, left, right, scale, p, rescale, seed, offset,
+    dq, g, q, k, v, mask, logsumexp, delta, cu_q, cu_k, used, parameters, blocks, H, shape, g_strides, q_strides,
+    k_strides, v_strides, mask_strides, L, S, E, EV, total, left, right, scale, p, rescale, seed, offset,
     GROUP: tl.constexpr, RANK: tl.constexpr, MASK: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
-    ALIGNED: tl.constexpr, VARLEN: tl.constexpr, SCORE: tl.constexpr, SCORE_GRAD: tl.constexpr, DROPOUT: tl.constexpr,
-    ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
-    BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr, CHUNK: tl.constexpr,
+    ALIGNED: tl.constexpr, VARLEN: tl.constexpr, SCORE: tl.constexpr, SCORE_GRAD: tl.constexpr,
+    WHOLE_SCORE: tl.constexpr, WHOLE_SCORE_GRAD: tl.constexpr, DROPOUT: tl.constexpr, ACC: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_KV: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr,
+    WIDE: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     tiles = tl.cdiv(L, BLOCK_M)
     z = tl.program_id(0) // tiles
@@ -413,7 +439,7 @@ def query_grad_kernel(
     q += _base(z, H, 1, shape, q_strides, RANK) + q0 * q_strides[RANK + 1]
     k += _base(z, H, GROUP, shape, k_strides, RANK) + k0 * k_strides[RANK + 1]
     v += _base(z, H, GROUP, shape, v_strides, RANK) + k0 * v_strides[RANK + 1]
-    if MASK != 0:
+    if MASK != 0 and BLOCK_Q == 0:
         mask += _base(z, H, 1, shape, mask_strides, RANK)
     features = tl.arange(0, BLOCK_E)
     x = q
@@ -428,9 +454,28 @@ def query_grad_kernel(
     shift = S - L if ALIGNED else 0
     low = shift - left
     high = shift + right
-    starts, ends = _key_parts(start, L, S, low, high, LEFT, RIGHT, VARLEN, BLOCK_M, BLOCK_N)
+    if BLOCK_Q > 0:
+        plain = tl.cast(scale, ACC) if WHOLE_SCORE is not None else tl.cast(scale, ACC) * LOG2E
+        for part in tl.static_range(2):
+            many, listed = listed_blocks(blocks, part, z, H, start // BLOCK_Q, False)
+            for j in range(many * (BLOCK_KV // BLOCK_N)):
+                n0 = block_start(listed, j, BLOCK_KV, BLOCK_N)
+                acc = _query_step(
+                    acc, x, dy, q, g, lse, shared, k, v,
+                    block_mask(mask, blocks, z, H, start, n0, BLOCK_Q, BLOCK_KV) if MASK != 0 and part == 0 else mask,
+                    z, H, rows,
+                    n0, L, S, E, EV, shift, low, high, parameters, scale2 if part == 0 else plain, p, rescale, seed,
+                    offset, q_strides[RANK + 1], q_strides[RANK + 2], g_strides[RANK + 1], g_strides[RANK + 2],
+                    k_strides[RANK + 1], k_strides[RANK + 2], v_strides[RANK + 1], v_strides[RANK + 2], BLOCK_KV, 1,
+                    MASK if part == 0 else 0, LEFT and part == 0, RIGHT and part == 0,
+                    SCORE if part == 0 else WHOLE_SCORE, SCORE_GRAD if part == 0 else WHOLE_SCORE_GRAD, DROPOUT, True,
+                    ACC, PRECISION, BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE, CHUNK,
+                )  # fmt: skip
+        starts, ends = (0, 0, 0), (0, 0, 0)
+    else:
+        starts, ends = _key_parts(start, L, S, low, high, LEFT, RIGHT, VARLEN, BLOCK_M, BLOCK_N)
     for part in tl.static_range(3):
-        if part > 0 or LEFT:
+        if (part > 0 or LEFT) and BLOCK_Q == 0:
             for n0 in range(starts[part], ends[part], BLOCK_N):
                 acc = _query_step(
                     acc, x, dy, q, g, lse, shared, k, v, mask, z, H, rows, n0, L, S, E, EV, shift, low, high,
@@ -471,7 +516,7 @@ def _key_step(
         lse = tl.load(logsumexp + rows, mask=rows < L, other=float("inf")) * LOG2E
         shared = tl.load(delta + rows, mask=rows < L, other=0.0)
     if CHUNK:
-        again = columns + m0 // L
+        again = columns + tl.minimum(m0, L - 1) // L
         plain = _by_chunks(
             k_base, again, S, stride_kn, stride_ke, q, rows, L, stride_qm, stride_qe, E, True, True, PAD_E, ACC,
             PRECISION, BLOCK_E, CHUNK,
@@ -510,13 +555,14 @@ def _key_step(
 # each log-sum: as many as there are, where each would load those of all its columns.
 @jit(do_not_specialize=("seed", "offset"))
 def key_grad_kernel(
-    dk, dv, g, q, k, v, mask, logsumexp, delta, cu_q, cu_k, used, parameters, H, shape, g_strides, q_strides,
+    dk, dv, g, q, k, v, mask, logsumexp, delta, cu_q, cu_k, used, parameters, blocks, H, shape, g_strides, q_strides,
     k_strides, v_strides, mask_strides, L, S, E, EV, total, left, right, scale, p, rescale, seed, offset,
     GROUP: tl.constexpr, RANK: tl.constexpr, MASK: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
-    ALIGNED: tl.constexpr, VARLEN: tl.constexpr, SCORE: tl.constexpr, SCORE_GRAD: tl.constexpr, DROPOUT: tl.constexpr,
-    ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
-    BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr, WIDE: tl.constexpr, CHUNK: tl.constexpr,
-    SPREAD: tl.constexpr,
+    ALIGNED: tl.constexpr, VARLEN: tl.constexpr, SCORE: tl.constexpr, SCORE_GRAD: tl.constexpr,
+    WHOLE_SCORE: tl.constexpr, WHOLE_SCORE_GRAD: tl.constexpr, DROPOUT: tl.constexpr, ACC: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_KV: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_EV: tl.constexpr, PAD_E: tl.constexpr, PAD_EV: tl.constexpr,
+    WIDE: tl.constexpr, CHUNK: tl.constexpr, SPREAD: tl.constexpr,
 ):  # fmt: skip
     tiles = tl.cdiv(S, BLOCK_N)
     y = tl.program_id(0) // tiles  # which head of k and v, of all batches
@@ -542,16 +588,39 @@ def key_grad_kernel(
     shift = S - L if ALIGNED else 0
     low = shift - left
     high = shift + right
-    starts, ends = _query_parts(start, L, S, low, high, LEFT, RIGHT, VARLEN, BLOCK_M, BLOCK_N)
     z = y * GROUP
     q += _base(z, H, 1, shape, q_strides, RANK)
     g += _base(z, H, 1, shape, g_strides, RANK)
-    if MASK != 0:
+    if MASK != 0 and BLOCK_Q == 0:
         mask += _base(z, H, 1, shape, mask_strides, RANK)
     logsumexp += at
     delta += at
+    if BLOCK_Q > 0:
+        plain = tl.cast(scale, ACC) if WHOLE_SCORE is not None else tl.cast(scale, ACC) * LOG2E
+        for h in range(GROUP):
+            head = tl.cast(h, tl.int64)
+            for part in tl.static_range(2):
+                many, listed = listed_blocks(blocks, part, z + h, H, start // BLOCK_KV, True)
+                for j in range(many * (BLOCK_Q // BLOCK_M)):
+                    m0 = block_start(listed, j, BLOCK_Q, BLOCK_M)
+                    sum_k, sum_v = _key_step(
+                        sum_k, sum_v, kx, vx, k, v, q + head * q_strides[RANK], g + head * g_strides[RANK],
+                        logsumexp + head * L, delta + head * L,
+                        block_mask(mask, blocks, z + h, H, m0, start, BLOCK_Q, BLOCK_KV)
+                        if MASK != 0 and part == 0 else mask,
+                        z + h, H, columns, start, m0, L, S, E, EV, shift, low, high, parameters,
+                        scale2 if part == 0 else plain, p, rescale, seed, offset, q_strides[RANK + 1],
+                        q_strides[RANK + 2], g_strides[RANK + 1], g_strides[RANK + 2], k_strides[RANK + 1],
+                        k_strides[RANK + 2], v_strides[RANK + 1], v_strides[RANK + 2], BLOCK_KV, 1,
+                        MASK if part == 0 else 0, LEFT and part == 0, RIGHT and part == 0,
+                        SCORE if part == 0 else WHOLE_SCORE, SCORE_GRAD if part == 0 else WHOLE_SCORE_GRAD, DROPOUT,
+                        True, ACC, PRECISION, BLOCK_M, BLOCK_N, BLOCK_E, BLOCK_EV, PAD_E, PAD_EV, WIDE, CHUNK, SPREAD,
+                    )  # fmt: skip
+        starts, ends = (0, 0, 0), (0, 0, 0)
+    else:
+        starts, ends = _query_parts(start, L, S, low, high, LEFT, RIGHT, VARLEN, BLOCK_M, BLOCK_N)
     for part in tl.static_range(3):
-        if part == 1 or LEFT or (RIGHT and part == 0):
+        if (part == 1 or LEFT or (RIGHT and part == 0)) and BLOCK_Q == 0:
             # All heads' steps are one loop: one within another would hold two loops' addresses in registers.
             steps = tl.maximum(tl.cdiv(ends[part] - starts[part], BLOCK_M), 0)
             for i in range(GROUP * steps):
@@ -610,18 +679,21 @@ KEY_GRAD = tunable("attention_key_grad", key_grad_kernel, 4)
 class Scores:
     """What happens to scores: a window (keys back, keys on; -1: all), from which diagonal, and a score function.
 
-    ``aligned``: the last query has the position of the last key, not the first that of the first.
+    ``aligned``: the last query has the position of the last key, not the first that of the first. ``blocks``: the only
+    ones that are looked at. They agree with the window and with the masks among the functions.
     """
 
-    __slots__ = ("aligned", "arrays", "chain", "left", "right")
+    __slots__ = ("aligned", "arrays", "blocks", "chain", "left", "right")
 
     def __init__(
-        self, window: tuple[int, int] = (-1, -1), aligned: bool = False, chain: Any = (), arrays: Sequence[Any] = ()
-    ) -> None:
+        self, window: tuple[int, int] = (-1, -1), aligned: bool = False, chain: Any = (), arrays: Sequence[Any] = (),
+        blocks: Blocks | None = None,
+    ) -> None:  # fmt: skip
         self.left, self.right = window
         self.aligned = aligned
         self.chain = chain
         self.arrays = arrays
+        self.blocks = blocks
 
 
 CAUSAL, ALL = Scores((-1, 0)), Scores()
@@ -645,14 +717,17 @@ class _Problem:
         self.heads = k.shape[-3]
         self.matrices = math.prod(lead) * self.H
         self.q, self.k, self.v, self.g = q, k, v, g if g is None or g.ndim > 2 else g[None]
-        self.mask = None if attn_mask is None else expand(attn_mask, (*lead, self.H, self.L, self.S))
+        self.blocks = blocks = scores.blocks
+        self.mask = attn_mask  # of blocks: tiles
+        if attn_mask is not None and blocks is None:
+            self.mask = expand(attn_mask, (*lead, self.H, self.L, self.S))
         self.total = self.L
         self.cu: tuple[Any, Any, Any] = (None, None, None)
         if packed is not None:
             self.cu = packed.cu_q, packed.cu_k, packed.used
             self.matrices *= packed.cu_q.shape[0] - 1
             self.L, self.S = packed.max_q, packed.max_k
-        arrays = [self.q, self.k, self.v, self.mask, self.g]
+        arrays = [self.q, self.k, self.v, self.mask if blocks is None else None, self.g]
         if lead:
             self.shape, batch = collapse(lead, [None if x is None else x.strides[:-3] for x in arrays])
         else:
@@ -666,12 +741,16 @@ class _Problem:
         self.numbers = (number(scale), float(dropout_p), rescale, seed, offset)
         self.parameters = attention_scores.arguments(scores.chain, scores.arrays, number)
         self.score, self.score_grad = attention_scores.composed(scores.chain)
+        self.whole, self.whole_grad = self.score, self.score_grad
+        if blocks is not None:  # no mask is applied where it would leave all
+            self.whole, self.whole_grad = attention_scores.composed(attention_scores.without_masks(scores.chain))
         kind = NO_MASK if attn_mask is None else BOOL_MASK if attn_mask.dtype == np.bool_ else ADDED_MASK
+        kind = TILED_MASK if attn_mask is not None and blocks is not None else kind
         block_e, block_ev = fit(self.E), fit(self.EV)
         self.width = max(block_e, block_ev)
         matrices = (
-            (self.q, self.L, self.E), (self.k, self.S, self.E), (self.v, self.S, self.EV), (self.mask, self.L, self.S),
-            (self.g, self.L, self.EV),
+            (self.q, self.L, self.E), (self.k, self.S, self.E), (self.v, self.S, self.EV),
+            (self.mask if blocks is None else None, self.L, self.S), (self.g, self.L, self.EV),
         )  # fmt: skip
         spans = [
             (rows + 128) * abs(x.strides[-2]) + (columns + 128) * abs(x.strides[-1])
@@ -684,7 +763,9 @@ class _Problem:
         self.constants: dict[str, Any] = dict(
             GROUP=self.H // self.heads if self.heads else 1, RANK=len(self.shape), MASK=kind, LEFT=left, RIGHT=right,
             ALIGNED=scores.aligned and (left or right or bool(scores.chain)), VARLEN=packed is not None,
-            SCORE=self.score, DROPOUT=dropout_p > 0.0, ACC=self.acc, PRECISION=precision(q.dtype, q.device),
+            SCORE=self.score, WHOLE_SCORE=self.whole, DROPOUT=dropout_p > 0.0, ACC=self.acc,
+            PRECISION=precision(q.dtype, q.device), BLOCK_Q=blocks.size[0] if blocks else 0,
+            BLOCK_KV=blocks.size[1] if blocks else 0,
             BLOCK_E=block_e, BLOCK_EV=block_ev, PAD_E=block_e != self.E, PAD_EV=block_ev != self.EV,
             WIDE=max(spans) >= 1 << 31,
         )  # fmt: skip
@@ -698,6 +779,18 @@ class _Problem:
             self.L, self.S, self.width, self.matrices, self.q.dtype, c["PRECISION"], c["RIGHT"], c["MASK"],
             c["DROPOUT"], reach,
         )  # fmt: skip
+
+    def lists(self, of_keys: bool) -> tuple[Any, ...]:
+        """The lists of blocks as kernels take them."""
+        return () if self.blocks is None else self.blocks.arguments(of_keys)
+
+    def tile(self, config: Config) -> dict[str, Any]:
+        """What a launch takes of a configuration: its tiles lie within blocks, where these are listed."""
+        taken: dict[str, Any] = {**config.launch, **self.constants}
+        if self.blocks is not None:
+            for name, side in zip(("BLOCK_M", "BLOCK_N"), self.blocks.size, strict=True):
+                taken[name] = min(taken[name], side & -side)  # the largest power of two that divides it
+        return taken
 
 
 class Packed:
@@ -729,10 +822,11 @@ def attention(
         return
 
     def run(config: Config, out: DeviceArray, logsumexp: DeviceArray) -> None:
+        taken = x.tile(config)
         launch(
-            attention_kernel, (cdiv(x.L, config["BLOCK_M"]) * x.matrices,),
-            out, logsumexp, x.q, x.k, x.v, x.mask, *x.cu, x.parameters, x.H, x.shape, *x.strides[:4], x.L, x.S, x.E,
-            x.EV, x.total, *x.window, *x.numbers, **config.launch, **x.constants,
+            attention_kernel, (cdiv(x.L, taken["BLOCK_M"]) * x.matrices,),
+            out, logsumexp, x.q, x.k, x.v, x.mask, *x.cu, x.parameters, x.lists(False), x.H, x.shape, *x.strides[:4],
+            x.L, x.S, x.E, x.EV, x.total, *x.window, *x.numbers, **taken,
         )  # fmt: skip
 
     run(ATTENTION.choose(x.problem, x.q.device, run, (out, logsumexp)), out, logsumexp)
@@ -766,26 +860,29 @@ def attention_grad(
             strides_out, rows, x.EV, RANK=rank, ACC=x.acc, BLOCK_M=32, BLOCK_EV=x.constants["BLOCK_EV"],
             WIDE=x.constants["WIDE"],
         )  # fmt: skip
-    shared = (
-        x.g, x.q, x.k, x.v, x.mask, logsumexp, delta, *x.cu, x.parameters, x.H, x.shape, strides_g, strides_q,
-        strides_k, strides_v, strides_mask, x.L, x.S, x.E, x.EV, x.total, *x.window, *x.numbers,
+    arrays = (x.g, x.q, x.k, x.v, x.mask, logsumexp, delta, *x.cu, x.parameters)
+    numbers = (
+        x.H, x.shape, strides_g, strides_q, strides_k, strides_v, strides_mask, x.L, x.S, x.E, x.EV, x.total,
+        *x.window, *x.numbers,
     )  # fmt: skip
-    constants = {**x.constants, "SCORE_GRAD": x.score_grad}
+    grads = {"SCORE_GRAD": x.score_grad, "WHOLE_SCORE_GRAD": x.whole_grad}
     if dq.size:
 
         def query_grad(config: Config, dq: DeviceArray) -> None:
-            grid = (cdiv(x.L, config["BLOCK_M"]) * x.matrices,)
-            launch(query_grad_kernel, grid, dq, *shared, **config.launch, **constants)
+            taken = x.tile(config)
+            grid = (cdiv(x.L, taken["BLOCK_M"]) * x.matrices,)
+            launch(query_grad_kernel, grid, dq, *arrays, x.lists(False), *numbers, **taken, **grads)
 
         query_grad(QUERY_GRAD.choose(x.problem, x.q.device, query_grad, (dq,)), dq)
     if dk.size or dv.size:
         gpu = hardware(x.q.device)
 
         def key_grad(config: Config, dk: DeviceArray, dv: DeviceArray) -> None:
-            grid = (cdiv(x.S, config["BLOCK_N"]) * x.matrices // x.constants["GROUP"],)
+            taken = x.tile(config)
+            grid = (cdiv(x.S, taken["BLOCK_N"]) * x.matrices // x.constants["GROUP"],)
             threads = config.num_warps * gpu.warp_size
-            spread = max(threads // config["BLOCK_M"], 1) if gpu.family in ("cdna", "rdna") else 1
-            launch(key_grad_kernel, grid, dk, dv, *shared, SPREAD=spread, **config.launch, **constants)
+            spread = max(threads // taken["BLOCK_M"], 1) if gpu.family in ("cdna", "rdna") else 1
+            launch(key_grad_kernel, grid, dk, dv, *arrays, x.lists(True), *numbers, SPREAD=spread, **taken, **grads)
 
         key_grad(KEY_GRAD.choose(x.problem, x.q.device, key_grad, (dk, dv)), dk, dv)
 

@@ -96,6 +96,15 @@ def composed(chain: Sequence[Link]) -> tuple[Jit | None, Jit | None]:
     return compose(tuple([(link[0], len(link) - 1) for link in chain]))
 
 
+def without_masks(chain: Sequence[Link]) -> tuple[Link, ...]:
+    """The functions before the first mask. ArgumentError where another comes after one: parameters go by place."""
+    masks = [registry[link[0]].is_mask for link in chain]
+    first = masks.index(True) if True in masks else len(masks)
+    if not all(masks[first:]):
+        raise ArgumentError(f"flex_attention: expected masks after functions of scores, got {chain}: exchange them")
+    return tuple(chain[:first])
+
+
 def arguments(chain: Sequence[Link], arrays: Sequence[Any], number: Callable[[float], Any]) -> tuple[Any, ...]:
     """The parameters of all links in one tuple, arrays put where None stands, floats as ``number``."""
     rest = iter(arrays)

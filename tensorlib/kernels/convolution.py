@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tensorlib._array import DeviceArray, empty, is_contiguous
+from tensorlib._array import DeviceArray, as_strided, empty, is_contiguous
 from tensorlib.kernels.matmul import accumulator, precision
 from tensorlib.kernels.pointwise import collapse, copy, fill
 from tensorlib.kernels.reduction import SUM, reduce
@@ -420,6 +420,7 @@ class Problem(NamedTuple):
     dtype: np.dtype[Any]
     precision: str
     taps: int  # elements under the kernel
+    gaps: bool = False  # in the result: every element is stored for itself, by an address of its own
 
 
 def _bucket(p: Problem) -> Problem:
@@ -518,6 +519,8 @@ def _channel_tiles(p: Problem, gpu: Hardware) -> list[Config]:
         stages = t.stages if gpu.family == "nvidia" else 2
         if gpu.family == "rdna" and (m * n > 4096 or t.k > 32):
             continue
+        if p.gaps and m * n > 8192:  # addresses of more would not fit beside the sums
+            continue
         found.append(_config(Tile(m, n, t.k, t.warps if m * n >= 4096 else 4, stages)))
     return list(dict.fromkeys(found))
 
@@ -590,12 +593,16 @@ def _convolve(
     P, K = s.N * math.prod(result), C * taps
     common = _common(x)
     biased = None if bias is None else (bias, bias.strides[0])
-    problem = Problem(M, P, K, s.G, x.dtype, common["PRECISION"], taps)
+    problem = Problem(M, P, K, s.G, x.dtype, common["PRECISION"], taps, not is_contiguous(out))
     if _is_depthwise(s):
         _depthwise(out, x, weight, biased, s, backward, result)
         return
     if common["DOT"] and C >= CHANNELS:
         _by_channels(out, x, weight, biased, M, C, s, backward, result, problem._replace(K=C))
+        return
+    folded = None if backward else _fold(x, s)
+    if folded is not None:
+        _forward_folded(out, folded, weight, biased, s, problem)
         return
 
     def run(config: Config, out: DeviceArray) -> None:
@@ -608,6 +615,51 @@ def _convolve(
         )  # fmt: skip
 
     run(CONVOLUTION.choose(problem, x.device, run, (out,)), out)
+
+
+class _Folded(NamedTuple):
+    """A convolution of few channels as one of more: the elements of a kernel's row are channels of the first one."""
+
+    x: DeviceArray  #: (n, columns * channels, d, h, w of the result): neighbours overlap
+    s: Any
+    channels: int  #: of x, with those of zeros
+
+
+def _fold(x: DeviceArray, s: Any) -> _Folded | None:
+    """The operand of a first layer, such as 3 channels under 7 x 7 elements; None where nothing is gained.
+
+    Of an image whose channels are neighbours, KW columns are KW * C neighbours: 4 channels of float16 are 8 bytes. A
+    copy with a border and room for a multiple of 4 channels is a small part of what the products read.
+    """
+    padded = cdiv(s.C, 4) * 4
+    if s.G > 1 or s.C >= CHANNELS or x.dtype.kind in "iu" or s.dilation[2] != 1 or s.KW * s.C < CHANNELS // 2:
+        return None
+    if s.KW == 1 or 2 * s.C < padded:  # nothing but zeros would be added
+        return None
+    width = max((s.OW - 1) * s.stride[2] + s.KW, s.before[2] + s.W)
+    packed: DeviceArray = empty((s.N, s.D, s.H, width, padded), x.dtype, x.device)
+    fill(packed, 0)
+    copy(packed[:, :, :, s.before[2] : s.before[2] + s.W, : s.C], x.transpose((0, 2, 3, 4, 1)))
+    strides = packed.strides
+    shape = (s.N, s.KW * padded, s.D, s.H, s.OW)
+    folded = as_strided(packed, shape, (strides[0], 1, *strides[1:3], s.stride[2] * padded))
+    sizes = s._replace(
+        C=s.KW * padded, W=s.OW, KW=1, stride=(*s.stride[:2], 1), before=(*s.before[:2], 0),
+        dilation=(*s.dilation[:2], 1),
+    )  # fmt: skip
+    return _Folded(folded, sizes, padded)
+
+
+def _forward_folded(
+    out: DeviceArray, f: _Folded, weight: DeviceArray, bias: Any, s: Any, problem: Problem
+) -> None:
+    """out = the convolution; the weight becomes (O, columns * channels, KD, KH, 1)."""
+    packed: DeviceArray = empty((s.O, s.KD, s.KH, s.KW, f.channels), weight.dtype, weight.device)
+    fill(packed, 0)
+    copy(packed[..., : s.C], weight.transpose((0, 2, 3, 4, 1)))
+    columns = packed.reshape((s.O, s.KD, s.KH, 1, f.s.C)).transpose((0, 4, 1, 2, 3))
+    problem = problem._replace(K=f.s.C, taps=s.KD * s.KH)
+    _by_channels(out, f.x, columns, bias, s.O, f.s.C, f.s, False, (s.OD, s.OH, s.OW), problem)
 
 
 def _gaps(out: DeviceArray) -> tuple[int, ...] | None:
@@ -713,10 +765,14 @@ def transposed(out: DeviceArray, g: DeviceArray, weight: DeviceArray, bias: Devi
     if not out.size:
         return
     M, C, phases = s.C // s.G, s.O // s.G, math.prod(s.stride)
-    if phases == 1 or phases > PHASES or s.dilation != (1, 1, 1) or _is_depthwise(s):
+    if phases == 1 or phases > PHASES or _is_depthwise(s):
         _convolve(out, g, weight, bias, M, C, s, True)
         return
-    if any(k < t for k, t in zip((s.KD, s.KH, s.KW), s.stride, strict=True)):  # some positions were never read
+    apart = tuple(math.gcd(t, d) for t, d in zip(s.stride, s.dilation, strict=True))
+    steps = tuple(t // a for t, a in zip(s.stride, apart, strict=True))  # between the elements that read a phase
+    dilation = tuple(d // a for d, a in zip(s.dilation, apart, strict=True))
+    if any(a > 1 or k < t for a, k, t in zip(apart, (s.KD, s.KH, s.KW), steps, strict=True)):
+        # Some positions were never read.
         if bias is not None:
             _convolve(out, g, weight, bias, M, C, s, True)
             return
@@ -724,16 +780,25 @@ def transposed(out: DeviceArray, g: DeviceArray, weight: DeviceArray, bias: Devi
     if C >= CHANNELS and g.dtype.kind not in "iu":
         g = _channels_last(g)
     for phase in itertools.product(*[range(t) for t in s.stride]):
-        # Positions first, first + stride, … were read by the elements tap, tap + stride, … of the kernel alone: among
-        # them the step is 1.
-        taps = [(first + pad) % t for first, pad, t in zip(phase, s.before, s.stride, strict=True)]
+        # Positions first, first + stride, … were read by the elements tap, tap + step, … of the kernel alone: among
+        # them the stride is 1.
+        taps = [
+            next((tap for tap in range(step) if (first + pad - tap * d) % t == 0), None)
+            for first, pad, d, t, step in zip(phase, s.before, s.dilation, s.stride, steps, strict=True)
+        ]
+        if None in taps:
+            continue
         part = out[(..., *[slice(first, None, t) for first, t in zip(phase, s.stride, strict=True)])]
-        under = weight[(..., *[slice(tap, None, t) for tap, t in zip(taps, s.stride, strict=True)])]
+        under = weight[(..., *[slice(tap, None, step) for tap, step in zip(taps, steps, strict=True)])]
         if part.size and under.size:
-            before = [(first + pad) // t for first, pad, t in zip(phase, s.before, s.stride, strict=True)]
+            before = [
+                (first + pad - tap * d) // t
+                for first, pad, tap, d, t in zip(phase, s.before, taps, s.dilation, s.stride, strict=True)
+            ]
             sizes = dict(zip(("D", "H", "W", "KD", "KH", "KW"), (*part.shape[2:], *under.shape[2:]), strict=True))
             _convolve(
-                part, g, under, bias, M, C, s._replace(**sizes, stride=(1, 1, 1), before=tuple(before)), True
+                part, g, under, bias, M, C,
+                s._replace(**sizes, stride=(1, 1, 1), before=tuple(before), dilation=dilation), True,
             )  # fmt: skip
 
 
@@ -750,6 +815,14 @@ def grad_weight(out: DeviceArray, g: DeviceArray, x: DeviceArray, s: Any) -> Non
         return
     if common["DOT"] and C >= CHANNELS:
         _weight_by_channels(out, g, x, M, C, P, s, problem._replace(N=C))
+        return
+    folded = _fold(x, s)
+    if folded is not None:
+        f = folded.s
+        columns: DeviceArray = empty((s.O, f.C, s.KD, s.KH, 1), out.dtype, out.device)
+        _weight_by_channels(columns, g, folded.x, M, f.C, P, f, problem._replace(N=f.C, taps=s.KD * s.KH))
+        apart = columns.reshape((s.O, s.KW, folded.channels, s.KD, s.KH))[:, :, : s.C]
+        copy(out, apart.transpose((0, 2, 3, 4, 1)))
         return
 
     def run(config: Config, out: DeviceArray) -> None:

@@ -12,11 +12,22 @@ import numpy as np
 
 from tensorlib._array import DeviceArray
 from tensorlib.kernels import matmul_tiles as tiles
-from tensorlib.kernels.matmul import accumulator, place_of, precision, product
+from tensorlib.kernels.epilogues import Epilogue
+from tensorlib.kernels.matmul import (
+    _FLOAT8,
+    _NO_E4M3,
+    _widened,
+    accumulator,
+    place_of,
+    precision,
+    product,
+    widened,
+)
 from tensorlib.kernels.pointwise import fill
+from tensorlib.kernels.quantized_matmul import _rescaled
 from tensorlib.runtime.autotune import Config, Tunable
 from tensorlib.runtime.compiler import jit
-from tensorlib.runtime.hardware import Estimate, Hardware
+from tensorlib.runtime.hardware import Estimate, Hardware, hardware
 from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
 
 if TYPE_CHECKING:
@@ -26,13 +37,15 @@ if TYPE_CHECKING:
 # out[rows of group g] = a[rows of group g] @ b[g]: a (T, K), b (G, K, N), out (T, N), the rows of a group one after the
 # other, zeros after the last group. One program owns BLOCK_M rows of one group and BLOCK_N columns; the grid has the
 # most tiles that the groups can need, and what is too many ends at once. Reads the G offsets, and what a product of
-# each group reads: a group's matrix once for each BLOCK_M of its rows.
+# each group reads: a group's matrix once for each BLOCK_M of its rows. scale_a (T), scale_b (G, N): of float8 operands,
+# which WIDEN brings to a dtype in registers; IMPRECISE as for `matmul_kernel`.
 @jit
 def grouped_rows_kernel(
-    out, a, b, offs, T, N, K, G,
+    out, a, b, scale_a, scale_b, offs, T, N, K, G,
     stride_om, stride_on, stride_am, stride_ak, stride_bg, stride_bk, stride_bn, stride_g,
-    EVEN_K: tl.constexpr, WIDE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, GROUPS: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    stride_sa, stride_sg, stride_sb,
+    EVEN_K: tl.constexpr, WIDE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, IMPRECISE: tl.constexpr,
+    WIDEN: tl.constexpr, GROUPS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     tiles_n = tl.cdiv(N, BLOCK_N)
     tile = tl.program_id(0) // tiles_n
@@ -67,24 +80,32 @@ def grouped_rows_kernel(
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=ACC)
     for k in range(0, tl.where(group < G, K, 0), BLOCK_K):
         if EVEN_K:
-            x = tl.load(a_ptrs, mask=mask_m, other=0)
-            y = tl.load(b_ptrs, mask=mask_n, other=0)
+            x = tl.load(a_ptrs, mask=mask_m, other=0.0)
+            y = tl.load(b_ptrs, mask=mask_n, other=0.0)
         else:
-            x = tl.load(a_ptrs, mask=mask_m & (offs_k[None, :] < K - k), other=0)
-            y = tl.load(b_ptrs, mask=mask_n & (offs_k[:, None] < K - k), other=0)
-        acc = tl.dot(x, y, acc, input_precision=PRECISION, out_dtype=ACC)
+            x = tl.load(a_ptrs, mask=mask_m & (offs_k[None, :] < K - k), other=0.0)
+            y = tl.load(b_ptrs, mask=mask_n & (offs_k[:, None] < K - k), other=0.0)
+        if WIDEN is not None:
+            x = widened(x, WIDEN)
+            y = widened(y, WIDEN)
+        acc = tl.dot(x, y, acc, input_precision=PRECISION, max_num_imprecise_acc=IMPRECISE, out_dtype=ACC)
         a_ptrs += step_a
         b_ptrs += step_b
+    if scale_a is not None:
+        scale_b += tl.minimum(group, G - 1).to(tl.int64) * stride_sg
+        acc *= tl.load(scale_a + offs_m * stride_sa, mask=offs_m < last, other=0)[:, None]
+        acc *= tl.load(scale_b + offs_n * stride_sb, mask=offs_n < N, other=0)[None, :]
     at = offs_m[:, None] * stride_om + offs_n[None, :] * stride_on
     tl.store(out + at, acc.to(out.dtype.element_ty), mask=mask_m & mask_n)
 
 
 # out[g] = a[:, group g] @ b[group g]: a (M, T), b (T, N), out (G, M, N). One program owns BLOCK_M x BLOCK_N elements of
-# one group's matrix, and reads the rows and columns of that group.
+# one group's matrix, and reads the rows and columns of that group. scale_a (G, M), scale_b (G, N): of float8 operands.
 @jit
 def grouped_terms_kernel(
-    out, a, b, offs, M, N, T, stride_am, stride_ak, stride_bk, stride_bn, stride_g,
-    WIDE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
+    out, a, b, scale_a, scale_b, offs, M, N, T, stride_am, stride_ak, stride_bk, stride_bn, stride_g,
+    stride_ga, stride_sa, stride_gb, stride_sb,
+    WIDE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, IMPRECISE: tl.constexpr, WIDEN: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
 ):  # fmt: skip
     tiles_m = tl.cdiv(M, BLOCK_M)
@@ -111,11 +132,19 @@ def grouped_terms_kernel(
     step_b = tl.cast(stride_bk, tl.int64) * BLOCK_K
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=ACC)
     for k in range(0, count, BLOCK_K):
-        x = tl.load(a_ptrs, mask=mask_m & (offs_k[None, :] < count - k), other=0)
-        y = tl.load(b_ptrs, mask=mask_n & (offs_k[:, None] < count - k), other=0)
-        acc = tl.dot(x, y, acc, input_precision=PRECISION, out_dtype=ACC)
+        x = tl.load(a_ptrs, mask=mask_m & (offs_k[None, :] < count - k), other=0.0)
+        y = tl.load(b_ptrs, mask=mask_n & (offs_k[:, None] < count - k), other=0.0)
+        if WIDEN is not None:
+            x = widened(x, WIDEN)
+            y = widened(y, WIDEN)
+        acc = tl.dot(x, y, acc, input_precision=PRECISION, max_num_imprecise_acc=IMPRECISE, out_dtype=ACC)
         a_ptrs += step_a
         b_ptrs += step_b
+    if scale_a is not None:
+        scale_a += group.to(tl.int64) * stride_ga
+        scale_b += group.to(tl.int64) * stride_gb
+        acc *= tl.load(scale_a + offs_m * stride_sa, mask=offs_m < M, other=0)[:, None]
+        acc *= tl.load(scale_b + offs_n * stride_sb, mask=offs_n < N, other=0)[None, :]
     out += group.to(tl.int64) * M * N
     tl.store(out + (offs_m[:, None] * N + offs_n[None, :]), acc.to(out.dtype.element_ty), mask=mask_m & mask_n)
 
@@ -155,23 +184,56 @@ def _cost(config: Config, p: Grouped, gpu: Hardware) -> Estimate:
     return found
 
 
-def grouped_matmul(out: DeviceArray, input: DeviceArray, mat2: DeviceArray, offs: DeviceArray | None) -> None:
+class Scales(NamedTuple):
+    """Of float8 operands: of each row of the left one and each column of the right one, of a group where these differ.
+
+    ``fast``: Hopper may add up all products in fewer bits than float32 has, not 128 of them.
+    """
+
+    a: DeviceArray
+    b: DeviceArray
+    fast: bool
+
+
+def grouped_matmul(
+    out: DeviceArray, input: DeviceArray, mat2: DeviceArray, offs: DeviceArray | None, scales: Scales | None = None
+) -> None:
     """out = the products of the groups of input and mat2, of two or three dimensions each; offs (G,) ends of groups."""
-    if offs is None:
+    if offs is None and scales is not None:
+        scaled = Epilogue(_rescaled, (scales.a[:, :, None], scales.b[:, None]))
+        product(out, input, mat2, scaled, scales.fast)
+    elif offs is None:
         product(out, input, mat2)
     elif not out.size:
         return
     elif not offs.shape[0]:
         fill(out, 0)
     elif input.ndim == 2 and mat2.ndim == 2:
-        _terms(out, input, mat2, offs)
+        _terms(out, input, mat2, offs, scales)
     elif input.ndim == 2:
-        _rows(out, input, mat2, offs)
+        _rows(out, input, mat2, offs, scales)
     else:  # the columns of mat2 are the rows of the transposed product
-        _rows(out.T, mat2.T, input.swapaxes(1, 2), offs)
+        turned = None if scales is None else Scales(scales.b, scales.a, scales.fast)
+        _rows(out.T, mat2.T, input.swapaxes(1, 2), offs, turned)
 
 
-def _rows(out: DeviceArray, a: DeviceArray, b: DeviceArray, offs: DeviceArray) -> None:
+def _sums(a: DeviceArray, b: DeviceArray, scales: Scales | None) -> str:
+    """ "sums" where each 128 products are added up apart, which takes registers of its own."""
+    return "sums" if scales is not None and not scales.fast and _widened(a, b, hardware(a.device)) is None else ""
+
+
+def _scaling(a: DeviceArray, b: DeviceArray, scales: Scales | None, block_k: int) -> Any:
+    """(a, b, scale of a, scale of b, their strides, constants) as kernels take them."""
+    gpu = hardware(a.device)
+    constants = {"WIDEN": _widened(a, b, gpu), "IMPRECISE": min(block_k, 128) if _sums(a, b, scales) else None}
+    if scales is None:
+        return a, b, None, None, None, constants
+    if gpu.target in _NO_E4M3:
+        a, b = (x.view(np.uint8) if x.dtype == _FLOAT8[0] else x for x in (a, b))
+    return a, b, scales.a, scales.b, (*scales.a.strides, *scales.b.strides), constants
+
+
+def _rows(out: DeviceArray, a: DeviceArray, b: DeviceArray, offs: DeviceArray, scales: Scales | None) -> None:
     (T, K), (G, _, N) = a.shape, b.shape
     how, dtype = precision(a.dtype, a.device), a.dtype
 
@@ -179,18 +241,20 @@ def _rows(out: DeviceArray, a: DeviceArray, b: DeviceArray, offs: DeviceArray) -
         m, n, k = config["BLOCK_M"], config["BLOCK_N"], config["BLOCK_K"]
         spans = ((T + m, K + k, a.strides), (K + k, N + n, b.strides[1:]), (T + m, N + n, out.strides))
         constants = {name: v for name, v in config.launch.items() if name not in ("GROUP_M", "SPLIT_K")}
+        x, y, scale_a, scale_b, steps, how_scaled = _scaling(a, b, scales, k)
         launch(
-            grouped_rows_kernel, ((cdiv(T, m) + G + 1) * cdiv(N, n),), out, a, b, offs, T, N, K, G,
-            *out.strides, *a.strides, *b.strides, *offs.strides, EVEN_K=K % k == 0, WIDE=_wide(spans),
-            ACC=accumulator(dtype), PRECISION=how, GROUPS=next_power_of_2(G + 1), **constants,
+            grouped_rows_kernel, ((cdiv(T, m) + G + 1) * cdiv(N, n),), out, x, y, scale_a, scale_b, offs, T, N, K, G,
+            *out.strides, *a.strides, *b.strides, *offs.strides, *(steps or (0, 0, 0)), EVEN_K=K % k == 0,
+            WIDE=_wide(spans), ACC=accumulator(dtype), PRECISION=how, GROUPS=next_power_of_2(G + 1), **how_scaled,
+            **constants,
         )  # fmt: skip
 
     layout = tiles.layout(*a.strides, dtype.itemsize, a.ptr) + tiles.layout(*b.strides[1:], dtype.itemsize, b.ptr)
-    problem = Grouped(cdiv(T, G), N, K, G, dtype, how, layout, "rows")
+    problem = Grouped(cdiv(T, G), N, K, G, dtype, _sums(a, b, scales) or how, layout, "rows")
     run(GROUPED.choose(problem, a.device, run, (out,)), out)
 
 
-def _terms(out: DeviceArray, a: DeviceArray, b: DeviceArray, offs: DeviceArray) -> None:
+def _terms(out: DeviceArray, a: DeviceArray, b: DeviceArray, offs: DeviceArray, scales: Scales | None) -> None:
     (M, T), N, G = a.shape, b.shape[1], offs.shape[0]
     how, dtype = precision(a.dtype, a.device), a.dtype
 
@@ -198,13 +262,15 @@ def _terms(out: DeviceArray, a: DeviceArray, b: DeviceArray, offs: DeviceArray) 
         m, n, k = config["BLOCK_M"], config["BLOCK_N"], config["BLOCK_K"]
         spans = ((M + m, T + k, a.strides), (T + k, N + n, b.strides), (M + m, N + n, (N, 1)))
         constants = {name: v for name, v in config.launch.items() if name != "SPLIT_K"}
+        x, y, scale_a, scale_b, steps, how_scaled = _scaling(a, b, scales, k)
         launch(
-            grouped_terms_kernel, (cdiv(M, m) * cdiv(N, n) * G,), out, a, b, offs, M, N, T, *a.strides, *b.strides,
-            *offs.strides, WIDE=_wide(spans), ACC=accumulator(dtype), PRECISION=how, **constants,
+            grouped_terms_kernel, (cdiv(M, m) * cdiv(N, n) * G,), out, x, y, scale_a, scale_b, offs, M, N, T,
+            *a.strides, *b.strides, *offs.strides, *(steps or (0, 0, 0, 0)), WIDE=_wide(spans), ACC=accumulator(dtype),
+            PRECISION=how, **how_scaled, **constants,
         )  # fmt: skip
 
     layout = tiles.layout(*a.strides, dtype.itemsize, a.ptr) + tiles.layout(*b.strides, dtype.itemsize, b.ptr)
-    problem = Grouped(M, N, cdiv(T, G), G, dtype, how, layout, "terms")
+    problem = Grouped(M, N, cdiv(T, G), G, dtype, _sums(a, b, scales) or how, layout, "terms")
     run(GROUPED.choose(problem, a.device, run, (out,)), out)
 
 

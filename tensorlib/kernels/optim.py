@@ -163,7 +163,7 @@ def _adam(
     stored: tl.constexpr = exp_avg.dtype.element_ty
     # 1 - beta and log(beta) come from the host, in float64: in float32 they would lose four digits. t counts from 1.
     correction1 = -libdevice.expm1(t * log1)
-    correction2 = tl.sqrt(-libdevice.expm1(t * log2))
+    inverse2 = 1.0 / tl.sqrt(-libdevice.expm1(t * log2))  # a product an element is less than a division
     p = tl.load(p_at + lane, mask=mask, other=0.0).to(COMPUTE)
     g = tl.load(g_at + lane, mask=mask, other=0.0).to(COMPUTE)
     m_at = exp_avg + at * stride_m + lane * stride_m
@@ -184,7 +184,7 @@ def _adam(
         highest = tl.load(x_at, mask=mask, other=0.0).to(COMPUTE)
         second = tl.maximum(highest, v, propagate_nan=tl.PropagateNan.ALL)
         tl.store(x_at, second.to(stored), mask=mask)
-    p = p - (rate / correction1) * m / (tl.sqrt(second) / correction2 + eps)
+    p = p - (rate / correction1) * m / (tl.sqrt(second) * inverse2 + eps)
     tl.store(m_at, m.to(stored), mask=mask)
     tl.store(v_at, v.to(stored), mask=mask)
     tl.store(p_at + lane, p.to(stored), mask=mask)

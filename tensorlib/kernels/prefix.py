@@ -53,7 +53,8 @@ def block_sums(x: DeviceArray) -> DeviceArray:
     blocks = cdiv(x.size, BLOCK)
     sums = empty((blocks + 1,), _INT64, x.device)
     launch(block_sum_kernel, (blocks,), sums, x, x.size, BLOCK=BLOCK)
-    launch(prefix_kernel, (1,), sums, blocks, BLOCK=min(max(next_power_of_2(blocks), 16), BLOCK))
+    block = min(max(next_power_of_2(blocks), 16), BLOCK)
+    launch(prefix_kernel, (1,), sums, blocks, BLOCK=block, num_warps=8 if block == BLOCK else 4)
     return sums
 
 

@@ -37,9 +37,10 @@ class Tables:
         """The tables of a key on a device: those kept, or what ``make`` gives, uploaded."""
         engine: Any = engine_of(device)
         local = getattr(engine, "local", None)
-        if local is None or engine.thread.recording is None:
+        thread = getattr(engine, "thread", None)  # none where nothing is recorded
+        if thread is None or thread.recording is None:
             return self._get(key, engine, local, make)
-        with engine.thread.recording.aside() as recording:
+        with thread.recording.aside() as recording:
             found = self._get(key, engine, local, make)
         for table in found:
             recording.held(table)

@@ -137,15 +137,16 @@ class _Taps:
         inner = (slice(1, -1),) * len(self.size)
         if many:
             laid[(slice(None), *inner)] = np.moveaxis(x, 1, -1)
-            return laid.reshape(-1, x.shape[1])
+            return laid.reshape(math.prod(laid.shape[:-1]), x.shape[1])
         laid[(slice(None), slice(None), *inner)] = x.swapaxes(0, 1)
-        return laid.reshape(x.shape[1], -1)
+        return laid.reshape(x.shape[1], math.prod(laid.shape[1:]))
 
 
 def _lined(x: Any, many: bool) -> Any:
     """(N, C, …) as (N …, C), or (C, N …)."""
     laid = np.moveaxis(x, 1, -1) if many else x.swapaxes(0, 1)
-    return laid.reshape(-1, x.shape[1]) if many else laid.reshape(x.shape[1], -1)
+    places = math.prod(laid.shape[:-1] if many else laid.shape[1:])
+    return laid.reshape(places, x.shape[1]) if many else laid.reshape(x.shape[1], places)
 
 
 def sample(input: Any, grid: Any, mode: str, padding: str, align: bool) -> Any:

@@ -24,9 +24,9 @@ from tensorlib._samples import Draw, between, draw, each, fails, ints, transpose
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError
 from tensorlib.kernels import drawing
 from tensorlib.kernels import random as kernels
-from tensorlib.op import Array, Ints, Scalar, composite, op, registry
+from tensorlib.op import Array, Ints, Scalar, composite, into, op, registry
 from tensorlib.ops._out import also_named
-from tensorlib.ops.create import device_of, numpy_dtype, pinned, sizes_given
+from tensorlib.ops.create import device_of, dtype_with, numpy_dtype, pinned, sizes_given
 from tensorlib.ops.gamma import _digamma_numpy
 from tensorlib.ops.selection import _where
 from tensorlib.ops.softmax import softmax
@@ -182,9 +182,9 @@ def _float(name: str, dtype: Any) -> np.dtype[Any]:
     return kind
 
 
-def _give(t: Tensor, out: Any, requires_grad: bool, pin_memory: bool = False) -> Tensor:
+def _give(name: str, t: Tensor, out: Any, requires_grad: bool, pin_memory: bool = False) -> Tensor:
     if out is not None:
-        return out.copy_(t)
+        t = into(name, out, t)
     if pin_memory:
         t = pinned(t)
     if requires_grad:
@@ -196,18 +196,20 @@ def _give(t: Tensor, out: Any, requires_grad: bool, pin_memory: bool = False) ->
 def rand(*args: Any, size: Any = None, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None,
          device: Any = None, pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of ``size`` with uniform numbers in [0, 1)."""
+    dtype = dtype_with("rand", out, dtype)
     shape = _shape("rand", sizes_given("rand", args, size))
     t = _uniform(shape, 0.0, 1.0, _float("rand", dtype), device_of(device), generator=generator)
-    return _give(t, out, requires_grad, pin_memory)
+    return _give("rand", t, out, requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw(2, 3), draw((4,)), draw(0)))
 def randn(*args: Any, size: Any = None, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None,
           device: Any = None, pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of ``size`` with standard normal numbers."""
+    dtype = dtype_with("randn", out, dtype)
     shape = _shape("randn", sizes_given("randn", args, size))
     t = _normal(shape, 0.0, 1.0, _float("randn", dtype), device_of(device), generator=generator)
-    return _give(t, out, requires_grad, pin_memory)
+    return _give("randn", t, out, requires_grad, pin_memory)
 
 
 def _bounds(name: str, low: Any, high: Any) -> tuple[int, int]:
@@ -225,6 +227,7 @@ def randint(low: Any = None, high: Any = None, size: Any = None, *, generator: A
 
     ``randint(high, size)`` starts at 0. ArgumentError for an empty range.
     """
+    dtype = dtype_with("randint", out, dtype)
     if isinstance(high, (tuple, list)) and size is None:
         low, high, size = 0, low, high
     elif high is None:
@@ -236,7 +239,7 @@ def randint(low: Any = None, high: Any = None, size: Any = None, *, generator: A
     low, high = _bounds("randint", low, high)
     shape, kind = _shape("randint", (size,)), numpy_dtype(dtype, _I64)
     t = _randint(shape, low, high, kind, device_of(device), generator=generator)
-    return _give(t, out, requires_grad, pin_memory)
+    return _give("randint", t, out, requires_grad, pin_memory)
 
 
 @op(
@@ -265,11 +268,12 @@ def _randperm(n: int, dtype: Any, device: Any, seed: Any, offset: Any):
 def randperm(n: int, *, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None,
              device: Any = None, pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """The integers 0 … n - 1 in random order: the order of n random 64-bit numbers."""
+    dtype = dtype_with("randperm", out, dtype)
     n = as_int("randperm", "n", n)
     if n < 0:
         raise ArgumentError(f"randperm: n must be non-negative, got {n}")
     t = _randperm(n, numpy_dtype(dtype, _I64), device_of(device), generator=generator)
-    return _give(t, out, requires_grad, pin_memory)
+    return _give("randperm", t, out, requires_grad, pin_memory)
 
 
 def _like(input: Tensor, dtype: Any, device: Any) -> tuple[tuple[int, ...], np.dtype[Any], Device]:
@@ -283,7 +287,7 @@ def rand_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layout
     """Uniform numbers in [0, 1) in the shape, dtype and device of ``input``."""
     shape, kind, at = _like(input, dtype, device)
     t = _uniform(shape, 0.0, 1.0, _float("rand_like", OF_NUMPY[kind]), at, generator=generator)
-    return _give(t, None, requires_grad, pin_memory)
+    return _give("rand_like", t, None, requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw((2, 3))))
@@ -292,7 +296,7 @@ def randn_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layou
     """Standard normal numbers in the shape, dtype and device of ``input``."""
     shape, kind, at = _like(input, dtype, device)
     t = _normal(shape, 0.0, 1.0, _float("randn_like", OF_NUMPY[kind]), at, generator=generator)
-    return _give(t, None, requires_grad, pin_memory)
+    return _give("randn_like", t, None, requires_grad, pin_memory)
 
 
 @composite(complex=False, on="function", samples=each(draw((2, 3), 9), draw(ints(4), -2, 3)))
@@ -304,7 +308,8 @@ def randint_like(input: Tensor, low: Any, high: Any = None, *, generator: Any = 
         low, high = 0, low
     low, high = _bounds("randint_like", low, high)
     shape, kind, at = _like(input, dtype, device)
-    return _give(_randint(shape, low, high, kind, at, generator=generator), None, requires_grad, pin_memory)
+    t = _randint(shape, low, high, kind, at, generator=generator)
+    return _give("randint_like", t, None, requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw(Draw((2, 3)), between(0.5, 1, 2, 3)), draw(0.0, 1.0, (2, 3))))
@@ -312,6 +317,7 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Any = None
            layout: Any = None, device: Any = None, pin_memory: bool = False,
            requires_grad: bool = False) -> Tensor:  # fmt: skip
     """Normal numbers of a mean and a standard deviation that are tensors (broadcast) or, with ``size``, numbers."""
+    dtype = dtype_with("normal", out, dtype)
     tensors = [x for x in (mean, std) if isinstance(x, Tensor)]
     if not tensors:
         if size is None:
@@ -320,16 +326,18 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Any = None
             raise ArgumentError(f"normal: normal expects std >= 0.0, but found std {std}")
         shape, kind = _shape("normal", (size,)), _float("normal", dtype)
         t = _normal(shape, mean, std, kind, device_of(device), generator=generator)
-        return _give(t, out, requires_grad, pin_memory)
+        return _give("normal", t, out, requires_grad, pin_memory)
     if not isinstance(std, Tensor) and std < 0:
         raise ArgumentError(f"normal: normal expects std >= 0.0, but found std {std}")
     if isinstance(std, Tensor):
         refuse_complex("normal", std._array.dtype)
+        if type(std._array) is np.ndarray and (std._array < 0).any():
+            raise ArgumentError("normal: normal expects all elements of std >= 0.0")
     total = mean + std * 0 if isinstance(mean, Tensor) else std * 0 + mean
     z = randn_like(total.detach(), generator=generator)
     drawn = (z * std + mean).detach()
     kind = mean.dtype if isinstance(mean, Tensor) and mean.dtype.is_floating_point else drawn.dtype
-    return _give(drawn.to(kind), out, requires_grad, pin_memory)
+    return _give("normal", drawn.to(kind), out, requires_grad, pin_memory)
 
 
 @composite(on="function method", samples=each(draw(between(0, 1, 3, 4)), draw((3, 4), p=0.25)))
@@ -394,21 +402,29 @@ def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: An
 
 
 @composite(complex=False, on="method", samples=each(draw((3, 4))))
-def random_(input: Tensor, from_: Any = 0, to: Any = None, *, generator: Any = None, **names: Any) -> Tensor:
-    """Fill with integers in [from, to); ``random_(to)`` from 0, ``random_()`` all that the dtype holds exactly."""
+def random_(input: Tensor, from_: Any = 0, to: Any = ..., *, generator: Any = None, **names: Any) -> Tensor:
+    """Fill with integers in [from, to); ``random_(to)`` from 0, ``random_()`` all that the dtype holds exactly.
+
+    ``random_(from, None)`` goes to the greatest of these. ArgumentError for bounds that the dtype does not hold.
+    """
     from_ = names.pop("from", from_)
     if names:
         raise TypeError(f"random_() got an unexpected keyword argument '{next(iter(names))}'")
     x = input._array
     dtype = OF_NUMPY[x.dtype]
+    if to is ...:
+        from_, to = (0, from_) if from_ else (0, None)
     if to is None:
-        if from_:
-            from_, to = 0, from_
-        elif dtype.is_floating_point:
+        if dtype.is_floating_point:
             to = (1 << {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}[dtype.name]) + 1
         else:
             to = 2 if x.dtype == np.bool_ else int(np.iinfo(x.dtype).max) + 1
     low, high = _bounds("random_", from_, to)
+    least, most = (0, 1) if x.dtype == np.bool_ else (np.iinfo(x.dtype).min, np.iinfo(x.dtype).max) if (
+        x.dtype.kind in "iu") else (low, high)  # fmt: skip
+    for what, bound in (("from", low), ("to - 1", high - 1)):
+        if not least <= bound <= most:
+            raise ArgumentError(f"random_: {what} is out of bounds for {dtype}: {bound} is not in [{least}, {most}]")
     return _write(input, _randint(x.shape, low, high, x.dtype, array_device(x), generator=generator), "random_")
 
 

@@ -171,7 +171,7 @@ def scaled_dot_product_attention(
         keep = _attention_draw(query, key, float(dropout_p)) if dropout_p > 0 else None
         return _with_scores(query, key, value, attn_mask, bool(is_causal), float(scale), float(dropout_p), keep)
     if lower and not dropout_p:
-        return _flex_attention(query, key, value, None, [], (-1, 0), True, (), attrs[1])[0]
+        return _flex_attention(query, key, value, None, [], [], (-1, 0), True, (), attrs[1], None)[0]
     if dropout_p > 0:
         return _attention_dropout(query, key, value, attn_mask, *attrs, float(dropout_p))
     return _attention(query, key, value, attn_mask, *attrs)

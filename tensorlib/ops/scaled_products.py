@@ -9,10 +9,12 @@ import numpy as np
 
 from tensorlib._core import Tensor
 from tensorlib._dtypes import OF_NUMPY, bfloat16, float8_e4m3fn, float8_e5m2, float32
-from tensorlib._samples import Draw, draw, each, values
+from tensorlib._samples import Draw, draw, each, fails, values
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError, UnsupportedError
-from tensorlib.op import composite
-from tensorlib.ops.grouped_products import grouped_mm
+from tensorlib.kernels import block_scaled_matmul as kernels
+from tensorlib.kernels import grouped_matmul as grouped_kernels
+from tensorlib.op import Array, composite, op
+from tensorlib.ops.grouped_products import _grouped_product, _grouped_spec
 from tensorlib.ops.quantized_products import _float8, _scale, _scaled_mm
 
 _FLOAT8 = (float8_e4m3fn, float8_e5m2)
@@ -67,20 +69,72 @@ def _checked(name: str, a: Any, b: Any, scales: Any, recipes: Any, swizzles: Any
     return tuple(found)  # type: ignore[return-value]
 
 
-def _blocks(name: str, x: Any, scale: Any, recipe: ScalingType, rows: int) -> Any:
-    """x in float32 times its scales, each for 128 terms of ``rows`` rows, terms being x's last dimension."""
+def _block_spec(
+    input: Any, mat2: Any, scale_a: Any, scale_b: Any, bias: Any, rows_a: int, rows_b: int, out_dtype: Any
+) -> Any:
+    (m, k), n = input.shape, mat2.shape[1]
+    names = {1: ScalingType.BlockWise1x128.name, _BLOCK: ScalingType.BlockWise128x128.name}
+    for x, scale, rows, want in (
+        (input, scale_a, rows_a, (-(-m // rows_a), -(-k // _BLOCK))),
+        (mat2, scale_b, rows_b, (-(-k // _BLOCK), -(-n // rows_b))),
+    ):
+        if tuple(scale.shape) != want:
+            raise ArgumentError(
+                f"scaled_mm: Invalid scaling configuration: {names[rows]} of {tuple(x.shape)} takes scales of {want}, "
+                f"got {tuple(scale.shape)}"
+            )
+    if bias is not None and tuple(bias.shape) != (n,):
+        raise ShapeError(f"scaled_mm: Bias must be size {n} but got shape {tuple(bias.shape)}")
+    return (m, n), out_dtype.numpy
+
+
+def _block_kernel(
+    out: Any, input: Any, mat2: Any, scale_a: Any, scale_b: Any, bias: Any, rows_a: int, rows_b: int, out_dtype: Any
+) -> None:
+    kernels.block_scaled_matmul(out, input, mat2, scale_a, scale_b, bias, rows_a, rows_b)
+
+
+_F32 = OF_NUMPY[np.dtype(np.float32)]
+
+
+@op(
+    spec=_block_spec,
+    promote=None,
+    kernel=_block_kernel,
+    on="",
+    samples=each(
+        draw(_float8(40, 256), _float8(256, 33, layout="transposed"), _scale(40, 2), _scale(2, 1), None, 1, 128, _F32),
+        draw(_float8(9, 140), _float8(140, 24), _scale(9, 2), _scale(2, 24),
+             Draw((24,), dtype="bfloat16", grad=False), 1, 1, OF_NUMPY[np.dtype("bfloat16")]),
+        draw(_float8(130, 20), _float8(20, 140, dtype="float8_e5m2", layout="transposed"), _scale(2, 1), _scale(1, 2),
+             None, 128, 128, _F32),
+    ),
+    errors=[
+        fails(_float8(9, 140), _float8(140, 24), _scale(9, 1), _scale(2, 24), None, 1, 1, _F32,
+              match="Invalid scaling configuration: BlockWise1x128", error=ArgumentError),
+    ],
+    bench=[draw(_float8(4096, 4096), _float8(4096, 4096, layout="transposed"), _scale(4096, 32), _scale(32, 32), None,
+                1, 128, OF_NUMPY[np.dtype("bfloat16")])],
+    flops=lambda input, mat2, *rest, **_: 2.0 * input.size * mat2.shape[1],
+)  # fmt: skip
+def _block_scaled_mm(
+    input: Array, mat2: Array, scale_a: Array, scale_b: Array, bias: Array | None, rows_a: Any, rows_b: Any,
+    out_dtype: Any,
+):  # fmt: skip
+    """(input scale_a) @ (mat2 scale_b) + bias, each scale for 128 terms of ``rows_a`` rows or ``rows_b`` columns."""
+    left = _widely(input, scale_a, rows_a)
+    return left @ _widely(mat2.T, scale_b.T, rows_b).T + (0 if bias is None else bias.astype(np.float32))
+
+
+def _widely(x: np.ndarray, scale: np.ndarray, rows: int) -> np.ndarray:
+    """x in float32 times its scales, each for 128 terms, x's last dimension, of ``rows`` rows."""
     m, k = x.shape
-    want = -(-m // rows), -(-k // _BLOCK)
-    if tuple(scale.shape) != want:
-        raise ArgumentError(
-            f"{name}: Invalid scaling configuration: {recipe.name} of {tuple(x.shape)} takes scales of {want}, got "
-            f"{tuple(scale.shape)}"
-        )
-    wide = scale.repeat_interleave(_BLOCK, 1)[:, :k]
-    return x.float() * (wide if rows == 1 else wide.repeat_interleave(rows, 0)[:m])
+    made: np.ndarray = x.astype(np.float32) * scale.repeat(_BLOCK, 1)[:, :k].repeat(rows, 0)[:m]
+    return made
 
 
 _BF16 = OF_NUMPY[np.dtype("bfloat16")]
+_grouped_body = _grouped_product.__wrapped__  # type: ignore[attr-defined]
 _T, _R = ScalingType.TensorWise, ScalingType.RowWise
 
 
@@ -103,8 +157,8 @@ def scaled_mm(
 
     The recipes say what the float32 scales belong to: ``TensorWise`` () or (1,); ``RowWise`` (m, 1) and (1, n);
     ``BlockWise1x128`` (m, k/128) and (k/128, n); ``BlockWise128x128`` (m/128, k/128) and (k/128, n/128). A list of one
-    scale is that scale. Sums in float32, rounded once to ``output_dtype`` (None: mat_a's). Blocks are multiplied as
-    float32 matrices; the others in one kernel, where ``use_fast_accum`` lets Hopper add up in fewer bits.
+    scale is that scale. One kernel; sums in float32, rounded once to ``output_dtype`` (None: mat_a's). Of tensors and
+    rows ``use_fast_accum`` lets Hopper add up in fewer bits; of blocks each 128 products are added up so.
     UnsupportedError for two levels of scales, for blocks of 16 and 32, which take float8_e8m0 scales, and swizzles.
     """
     name = "scaled_mm"
@@ -123,10 +177,8 @@ def scaled_mm(
             return _scaled_mm(mat_a, mat_b, sa, sb, bias, None, output_dtype, use_fast_accum)  # type: ignore[no-any-return]
     rows = {ScalingType.BlockWise1x128: 1, ScalingType.BlockWise128x128: _BLOCK}
     if ra in rows and rb in rows:
-        left = _blocks(name, mat_a, sa, ra, rows[ra])
-        right_hand = _blocks(name, mat_b.mT, sb.mT, rb, rows[rb]).mT
-        out = left @ right_hand
-        return (out if bias is None else out + bias).to(mat_a.dtype if output_dtype is None else output_dtype)
+        made: Any = mat_a.dtype if output_dtype is None else output_dtype
+        return _block_scaled_mm(mat_a, mat_b, sa, sb, bias, rows[ra], rows[rb], made)  # type: ignore[no-any-return]
     if {ra, rb} & {ScalingType.BlockWise1x16, ScalingType.BlockWise1x32}:
         raise UnsupportedError(f"{name}: {ra.name} and {rb.name}: expected scales of tensors, rows or blocks of 128")
     raise ArgumentError(
@@ -137,6 +189,56 @@ def scaled_mm(
 
 
 _EIGHTS = values([8, 8, 16], dtype="int32")
+
+
+def _grouped_scaled_spec(
+    input: Any, mat2: Any, scale_a: Any, scale_b: Any, offs: Any, fast: bool, out_dtype: Any
+) -> Any:
+    shape, _ = _grouped_spec(_Wide(input.shape), _Wide(mat2.shape), offs)
+    return shape, out_dtype.numpy
+
+
+class _Wide:
+    """An operand as if it were of float32, for the checks that grouped products share."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+
+def _grouped_scaled_kernel(
+    out: Any, input: Any, mat2: Any, scale_a: Any, scale_b: Any, offs: Any, fast: bool, out_dtype: Any
+) -> None:
+    grouped_kernels.grouped_matmul(out, input, mat2, offs, grouped_kernels.Scales(scale_a, scale_b, fast))
+
+
+@op(
+    spec=_grouped_scaled_spec,
+    promote=None,
+    kernel=_grouped_scaled_kernel,
+    on="",
+    samples=each(
+        draw(_float8(16, 40), _float8(3, 40, 8), _scale(16), _scale(3, 8), _EIGHTS, False, _F32),
+        draw(_float8(70, 40, dtype="float8_e5m2"), _float8(3, 40, 33, layout="transposed"), _scale(70), _scale(3, 33),
+             values([1, 66, 70], dtype="int32"), True, _BF16),
+        draw(_float8(3, 9, 40), _float8(40, 16), _scale(3, 9), _scale(16), _EIGHTS, False, _F32),
+        draw(_float8(9, 70), _float8(70, 17), _scale(3, 9), _scale(3, 17), values([1, 66, 70], dtype="int32"), False,
+             _F32),
+        draw(_float8(2, 9, 40), _float8(2, 40, 17), _scale(2, 9), _scale(2, 17), None, False, _F32),
+    ),
+    bench=[draw(_float8(16384, 2048), _float8(8, 2048, 2048, layout="transposed"), _scale(16384), _scale(8, 2048),
+                values([2048 * i for i in range(1, 9)], dtype="int32"), True, _BF16)],
+    flops=lambda input, mat2, *rest, **_: 2.0 * input.size * mat2.shape[-1],
+)  # fmt: skip
+def _grouped_scaled_mm(
+    input: Array, mat2: Array, scale_a: Array, scale_b: Array, offs: Array | None, fast: Any, out_dtype: Any
+):
+    """Grouped products of float8: scale_a of each row (of each group's), scale_b of each column."""
+    input, mat2 = input.astype(np.float32), mat2.astype(np.float32)
+    if input.ndim == 2 and mat2.ndim == 2:
+        return _grouped_body(input, mat2, offs) * scale_a[..., None] * scale_b[..., None, :]
+    return _grouped_body(input * scale_a[..., None], mat2 * scale_b[..., None, :], offs)
 
 
 @composite(
@@ -156,8 +258,9 @@ def scaled_grouped_mm(
     """``grouped_mm`` of float8 matrices, each of whose rows (columns of mat_b) has a scale in float32.
 
     scale_a: (T,) or (G, m), one for each row of mat_a; scale_b: (G, n) or (T,), one for each column of mat_b; where
-    the groups divide the terms, (G m,) and (G n,), one for each row and column of each group's product. Sums in
-    float32, rounded once to ``output_dtype`` (None: mat_a's). Computed as float32 matrices. ``bias`` has to be None.
+    the groups divide the terms, (G m,) and (G n,), one for each row and column of each group's product. One kernel;
+    sums in float32, rounded once to ``output_dtype`` (None: mat_a's); ``use_fast_accum`` lets Hopper add up in fewer
+    bits. ``bias`` has to be None.
     """
     name = "scaled_grouped_mm"
     sa, ra, sb, rb = _checked(name, mat_a, mat_b, (scale_a, scale_b), (scale_recipe_a, scale_recipe_b),
@@ -176,9 +279,6 @@ def scaled_grouped_mm(
             raise ArgumentError(
                 f"{name}: Invalid scaling configuration: scale_{which} of shape {tuple(scale.shape)}: expected {need}"
             )
-    a: Any = mat_a.float()  # type: ignore[attr-defined]
-    b: Any = mat_b.float()  # type: ignore[attr-defined]
     if groups:
-        out = grouped_mm(a, b, offs=offs)
-        return (out * sa.reshape(*groups, -1, 1) * sb.reshape(*groups, 1, -1)).to(dtype)  # type: ignore[no-any-return]
-    return grouped_mm(a * sa.unsqueeze(-1), b * sb.unsqueeze(-2), offs=offs).to(dtype)  # type: ignore[no-any-return, attr-defined]
+        sa, sb = sa.reshape(*groups, -1), sb.reshape(*groups, -1)
+    return _grouped_scaled_mm(mat_a, mat_b, sa, sb, offs, use_fast_accum, dtype)  # type: ignore[no-any-return]

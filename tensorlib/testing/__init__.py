@@ -7,8 +7,8 @@ In a plugin's tests::
         check()
 """
 
-from tensorlib.testing.compare import CheckError, assert_close
+from tensorlib.testing.compare import CheckError, assert_allclose, assert_close
 from tensorlib.testing.creation import make_tensor
 from tensorlib.testing.derive import Check, checks
 
-__all__ = ["Check", "CheckError", "assert_close", "checks", "make_tensor"]
+__all__ = ["Check", "CheckError", "assert_allclose", "assert_close", "checks", "make_tensor"]

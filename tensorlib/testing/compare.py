@@ -171,23 +171,40 @@ TOLERANCES = {
 }
 
 
+#: Bounds of ``assert_allclose``: rtol and atol by dtype.
+_OLDER = {"float16": (1e-3, 1e-3), "float32": (1e-4, 1e-5), "float64": (1e-5, 1e-8)}
+
+
 def assert_close(
     actual: Any,
     expected: Any,
     *,
+    allow_subclasses: bool = True,
     rtol: float | None = None,
     atol: float | None = None,
     equal_nan: bool = False,
     check_device: bool = True,
     check_dtype: bool = True,
-    msg: str | None = None,
+    check_layout: bool = True,
+    check_stride: bool = False,
+    msg: Any = None,
 ) -> None:
     """|actual - expected| <= atol + rtol * |expected|, elementwise; an AssertionError says where it is not.
 
     Tensors, NumPy arrays, numbers, or sequences and mappings of them. Defaults of ``rtol`` and ``atol`` go by the
     dtype, as PyTorch's do: 1.3e-6 and 1e-5 for float32, 1e-7 for float64, 1e-3 for float16, 1.6e-2 for bfloat16,
-    0 for integers and bools.
+    0 for integers and bools. ``check_stride`` compares strides too; ``msg``: a text, or a function of the usual one.
+    All tensors are strided, so that ``check_layout`` changes nothing.
     """
+    if callable(msg):
+        try:
+            assert_close(actual, expected, rtol=rtol, atol=atol, equal_nan=equal_nan, check_device=check_device,
+                         check_dtype=check_dtype, check_stride=check_stride)  # fmt: skip
+        except CheckError as error:
+            raise CheckError(msg(str(error))) from None
+        return
+    if not allow_subclasses and type(actual) is not type(expected):
+        raise CheckError(msg or f"assert_close: {type(actual).__name__}, expected {type(expected).__name__}")
     if (rtol is None) != (atol is None):
         raise ValueError("assert_close: give both rtol and atol, or neither")
     if isinstance(expected, dict) or (isinstance(expected, (list, tuple)) and not _numbers(expected)):
@@ -198,7 +215,8 @@ def assert_close(
         for key in keys:
             try:
                 assert_close(actual[key], expected[key], rtol=rtol, atol=atol, equal_nan=equal_nan,
-                             check_device=check_device, check_dtype=check_dtype, msg=msg)  # fmt: skip
+                             check_device=check_device, check_dtype=check_dtype, check_stride=check_stride,
+                             msg=msg)  # fmt: skip
             except CheckError as error:
                 raise CheckError(f"item {key!r}: {error}") from None
         return
@@ -206,6 +224,9 @@ def assert_close(
     if check_device and getattr(actual, "device", None) != getattr(expected, "device", None):
         if hasattr(actual, "device") and hasattr(expected, "device"):
             raise CheckError(msg or f"assert_close: device {actual.device}, expected {expected.device}")
+    if check_stride and hasattr(actual, "stride") and hasattr(expected, "stride"):
+        if actual.stride() != expected.stride():
+            raise CheckError(msg or f"assert_close: strides {actual.stride()}, expected {expected.stride()}")
     if check_dtype and a.dtype != b.dtype:
         raise CheckError(msg or f"assert_close: dtype {a.dtype}, expected {b.dtype}")
     if rtol is None or atol is None:
@@ -219,6 +240,26 @@ def assert_close(
         within(a, b, atol + rtol * np.where(np.isfinite(size), size, 0), "assert_close")
     except CheckError as error:
         raise CheckError(msg or str(error)) from None
+
+
+def assert_allclose(
+    actual: Any,
+    expected: Any,
+    rtol: float | None = None,
+    atol: float | None = None,
+    equal_nan: bool = True,
+    msg: str = "",
+) -> None:
+    """``assert_close`` as PyTorch's older programs call it: any dtypes, NaN equals NaN, and wider bounds.
+
+    Those are 1e-4 and 1e-5 for float32, 1e-5 and 1e-8 for float64, 1e-3 for float16; deprecated there.
+    """
+    if rtol is None and atol is None:
+        pairs = [_OLDER.get(_host(x).dtype.name, (0.0, 0.0)) for x in (actual, expected)]
+        rtol, atol = max(p[0] for p in pairs), max(p[1] for p in pairs)
+    assert_close(
+        _host(actual), _host(expected), rtol=rtol, atol=atol, equal_nan=equal_nan, check_dtype=False, msg=msg or None
+    )
 
 
 def _numbers(value: Any) -> bool:

@@ -244,7 +244,7 @@ def test_the_operators_formula_is_the_operator() -> None:
     """What second derivatives go through, at several shapes."""
     for window, aligned in (((-1, 0), True), ((3, 1), True), ((2, -1), False)):
         q, k, v = (tl.from_numpy(numbers(2, h, n, 8, seed=n)) for h, n in ((4, 9), (2, 14), (2, 14)))
-        given = (q, k, v, None, [], window, aligned, (("softcap", 2.0),), 0.4)
+        given = (q, k, v, None, [], [], window, aligned, (("softcap", 2.0),), 0.4, None)
         for a, b in zip(operators._flex_attention(*given), operators._formula(*given), strict=True):
             np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-10)
 
@@ -257,3 +257,42 @@ def test_autocast_narrows_the_operands_and_nothing_within() -> None:
         want = flex.flex_attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), mod)
         assert got.dtype == tl.bfloat16
         np.testing.assert_array_equal(got.float().numpy(), want.float().numpy())
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_blocks_that_a_mask_leaves_out_are_not_read(fused: bool) -> None:
+    """NaN in keys of no listed block reaches nothing, forward or backward; the rest is what the dense mask gives."""
+    L, S, seen = 70, 130, 64
+    documents = tl.from_numpy(np.arange(S) * 3 // S)
+
+    def made(device: str) -> flex.BlockMask:
+        ids = documents.to(device)
+        mask = mods.document_mask(ids[:L].contiguous(), ids) if fused else lambda b, h, q, k: ids[q] == ids[k]
+        return flex.create_block_mask(mask, None, None, L, S, device=device, BLOCK_SIZE=(32, 32))
+
+    def grads(device: str, poison: float) -> list[np.ndarray]:
+        q, k, v = (numbers(1, h, n, 16, seed=n).astype(np.float32) for h, n in ((4, L), (2, S), (2, S)))
+        k[:, :, 3 * 32 :], v[:, :, 3 * 32 :] = poison, poison
+        x = [tl.from_numpy(a).to(device).requires_grad_() for a in (q, k, v)]
+        out = flex.flex_attention(*x, mods.tanh_softcap(3.0), made(device), enable_gqa=True)
+        return [t.detach().cpu().numpy() for t in (out, *tl.autograd.grad(out.square().sum(), x))]
+
+    assert int(documents[:L].max()) == 1 and int((documents <= 1).sum()) < 3 * 32, seen
+    blocks = made("native")
+    listed = flex._lists(blocks, tl.device("native"))
+    assert listed is not None and flex._lists(blocks, tl.device("cpu")) is None
+    assert 0 < blocks.sparsity() < 100 and int(blocks.full_kv_num_blocks.sum()) > 0
+    for got, want in zip(grads("native", np.nan), grads("cpu", 0.0), strict=True):
+        np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-5)
+
+
+def test_blocks_count_only_where_they_agree_with_the_mask() -> None:
+    """Lists made by hand and a mask_mod set later say nothing of what may be skipped; moved and cropped ones do."""
+    blocks = flex.create_block_mask(mods.causal_mask, None, None, 64, 64, device="cpu", BLOCK_SIZE=16)
+    native = tl.device("native")
+    assert flex._lists(blocks, native) is not None and flex._lists(blocks._adjust(40, 50), native) is not None
+    assert flex._lists(blocks._adjust(80, 64), native) is None and flex._lists(blocks[0], native) is None
+    by_hand = flex.BlockMask.from_kv_blocks(blocks.kv_num_blocks, blocks.kv_indices, None, None, 16, mods.causal_mask)
+    assert flex._lists(by_hand, native) is None
+    blocks.mask_mod = mods.prefix_lm_mask(3)
+    assert flex._lists(blocks, native) is None

@@ -1,8 +1,9 @@
 """Attention with any function of scores and any mask, as ``torch.nn.attention.flex_attention`` has it.
 
 ``score_mod`` and ``mask_mod`` may be any functions of tensors: they are batched over all scores, which are then held at
-once. Those of `nn.attention.mods` are computed inside the fused kernels, forward and backward; any other mask is made
-once, of bools, and read by these.
+once. Those of `nn.attention.mods` are computed inside the fused kernels, forward and backward; of any other mask bools
+are made, and read by these. With a `BlockMask` that ``create_block_mask`` made, kernels skip the blocks that it leaves
+out, apply no mask to those that it leaves whole, and bools are made of the rest alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tensorlib.errors import ArgumentError, UnsupportedError
 from tensorlib.func import vmap
 from tensorlib.nn.attention.mods import MaskMod, ScoreMod, intersection
 from tensorlib.nn.functional import pad
-from tensorlib.ops import arange, argsort, full, matmul, tensor, where, zeros
+from tensorlib.ops import arange, argsort, full, matmul, tensor, where, zeros, zeros_like
 from tensorlib.ops.attention import fits
 from tensorlib.ops.flex_attention import ALL, _flex_attention
 from tensorlib.runtime.engine import gpus
@@ -204,9 +205,15 @@ class BlockMask:
 
     ``kv_num_blocks`` (B, H, rows), ``kv_indices`` (B, H, rows, columns) are the blocks that ``mask_mod`` cuts,
     ``full_kv_…`` those that it leaves whole (None where these are among the former); ``q_…`` are the same by columns.
-    All int32. What counts in `flex_attention` is ``mask_mod``, as in PyTorch without compilation. ``dq_…`` is kept as
-    it is given: gradients are computed in one order here without it.
+    All int32. What counts in `flex_attention` is ``mask_mod``, as in PyTorch without compilation; blocks let kernels
+    skip what it excludes where they are known to agree with it: those of ``create_block_mask``, moved or cropped.
+    ``dq_…`` is kept as it is given: gradients are computed in one order here without it.
     """
+
+    #: The mask_mod that the blocks are known to agree with.
+    _agrees: Callable[..., Tensor] | None = None
+    #: Numbers of the tiles of cut blocks, and where each lies: see `_tiles`.
+    _tiled: tuple[Tensor, Tensor] | None = None
 
     def __init__(
         self,
@@ -397,16 +404,21 @@ class BlockMask:
         blocks: list[Any] = [*_cropped(self.kv_num_blocks, self.kv_indices, rows, columns), None, None]
         if self.full_kv_num_blocks is not None and self.full_kv_indices is not None:
             blocks[2:] = _cropped(self.full_kv_num_blocks, self.full_kv_indices, rows, columns)
-        return self._of(blocks, self.mask_mod, (new_q_len, new_kv_len))
+        made = self._of(blocks, self.mask_mod, (new_q_len, new_kv_len))
+        if new_q_len <= self.seq_lengths[0] and new_kv_len <= self.seq_lengths[1]:
+            made._agrees = self._agrees
+        return made
 
     def to(self, device: Any) -> BlockMask:
         """The same on another device; tensors that ``mask_mod`` has stay where they are."""
         tensors = {name: getattr(self, name) for name in _TENSORS}
         moved: dict[str, Any] = {name: t if t is None else t.to(device) for name, t in tensors.items()}
-        return BlockMask(
+        made = BlockMask(
             self.seq_lengths, **moved, BLOCK_SIZE=self.BLOCK_SIZE, mask_mod=self.mask_mod,
             dq_kv_order_spt=self.dq_kv_order_spt,
         )  # fmt: skip
+        made._agrees = self._agrees
+        return made
 
 
 def _write_order(mask: BlockMask, descending: bool) -> tuple[Tensor, Tensor | None]:
@@ -462,7 +474,46 @@ def create_block_mask(
     if compute_dq_write_order:
         made.dq_write_order, made.dq_write_order_full = _write_order(made, dq_kv_order)
         made.dq_kv_order_spt = dq_kv_order
+    made._agrees = mask_mod
     return made
+
+
+def _lists(mask: BlockMask, device: Any) -> list[Tensor] | None:
+    """The lists that kernels take; None where the blocks may not agree with the mask, or are no multiples of tiles."""
+    known = mask._agrees is not None and mask._agrees is mask.mask_mod and mask.q_indices is not None
+    if not known or any(side % 16 for side in mask.BLOCK_SIZE) or Device("cpu") == device:
+        return None
+    found: list[Any] = []
+    count: Any
+    for count, indices, full_count, full_indices in (
+        (mask.kv_num_blocks, mask.kv_indices, mask.full_kv_num_blocks, mask.full_kv_indices),
+        (mask.q_num_blocks, mask.q_indices, mask.full_q_num_blocks, mask.full_q_indices),
+    ):
+        found += [count, indices]
+        found += [zeros_like(count), indices] if full_count is None else [full_count, full_indices]
+    return found
+
+
+def _tiles(mask: BlockMask) -> tuple[Tensor, Tensor]:
+    """(the mask of each block that it cuts (number, queries, keys), each block's number: -1 whole, -2 left out)."""
+    if mask._tiled is None:
+        listed = _dense(mask.kv_num_blocks, mask.kv_indices, mask.kv_indices.shape[-1])
+        number = where(listed > 0, listed.flatten().cumsum(0).reshape(listed.shape) - 1, -2)
+        if mask.full_kv_num_blocks is not None and mask.full_kv_indices is not None:
+            whole = _dense(mask.full_kv_num_blocks, mask.full_kv_indices, mask.full_kv_indices.shape[-1])
+            number = where(whole > 0, -1, number)
+        at = listed.nonzero()  # how many there are is read by the host, once a BlockMask
+        mask._tiled = number.int(), at if at.shape[0] else at.new_zeros((1, 4))
+    number, at = mask._tiled
+    b, h, row, column = at.unbind(1)
+    (m, n), (L, S) = mask.BLOCK_SIZE, mask.seq_lengths
+    i = (row.unsqueeze(1) * m + arange(m, device=at.device)).clamp(max=L - 1)
+    j = (column.unsqueeze(1) * n + arange(n, device=at.device)).clamp(max=S - 1)
+    of: Any = mask.mask_mod
+    for dims in ((None, None, None, 0), (None, None, 0, None), (0, 0, 0, 0)):
+        of = vmap(of, in_dims=dims)
+    tiles: Tensor = of(b, h, i, j)
+    return tiles, number
 
 
 # ------------------------------------------------------------------------------------------------------------ attention
@@ -569,9 +620,10 @@ def _with_scores(
 
 
 def _attend(
-    query: Any, key: Any, value: Any, score_mod: Any, mask_mod: Any, scale: float, want_top: bool
+    query: Any, key: Any, value: Any, score_mod: Any, block_mask: BlockMask | None, scale: float, want_top: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """(out, log-sum-exp, largest score), in the fused kernels where these can."""
+    mask_mod: Any = None if block_mask is None or block_mask.mask_mod is noop_mask else block_mask.mask_mod
     B, H, L, _ = query.shape
     S = key.shape[-2]
     if key.shape[0] != B:
@@ -583,15 +635,23 @@ def _attend(
         and fits(query, value)
     )
     mask: Any = None
+    blocks: list[Tensor] | None = None
     inside = fused and isinstance(mask_mod, MaskMod)
-    if mask_mod is not None and not inside:
+    # Where a window is all that a mask is, kernels know without lists what lies outside.
+    if fused and block_mask is not None and mask_mod is not None and not (inside and not mask_mod.chain):
+        blocks = _lists(block_mask, query.device)
+    if blocks is not None and not inside and block_mask is not None:
+        mask, number = _tiles(block_mask)
+        blocks.append(number)
+    elif mask_mod is not None and not inside:
         mask = _batched(mask_mod, False)(*_indices(B, H, L, S, query.device))
     if not fused:
         return _with_scores(query, key, value, score_mod, mask, scale)
     parts = [m for m in (score_mod, mask_mod if inside else None) if m is not None]
     out, lse = _flex_attention(
-        query, key, value, mask, [b for m in parts for b in m.buffers], mask_mod.window if inside else ALL, False,
-        tuple(link for m in parts for link in m.chain), scale,
+        query, key, value, mask, [b for m in parts for b in m.buffers], blocks or [],
+        mask_mod.window if inside else ALL, False, tuple(link for m in parts for link in m.chain), scale,
+        None if blocks is None or block_mask is None else tuple(block_mask.BLOCK_SIZE),
     )  # fmt: skip
     return out, where(lse == math.inf, -lse, lse), None
 
@@ -614,9 +674,10 @@ def flex_attention(
     query (B, H, L, E), key (B, H_kv, S, E), value (B, H_kv, S, E_v) -> (B, H, L, E_v); H_kv is H, or divides it with
     ``enable_gqa``; B of key and value may be 1. ``score_mod(score, b, h, q_idx, kv_idx)`` and ``mask_mod(b, h, q_idx,
     kv_idx)`` are functions of scalar tensors, batched by vmap; gradients reach what they capture. Functions of
-    `nn.attention.mods` run in the fused kernels, where no scores are stored and blocks outside a window are skipped;
-    other masks are stored as bools and read by these; another score_mod, one with a parameter that requires grad, and
-    ``max_scores`` hold all scores at once. Scores in float32 (float64 for float64). A query that may look at no key
+    `nn.attention.mods` run in the fused kernels, where no scores are stored; other masks are stored as bools and read
+    by these. What a window excludes, and blocks that ``create_block_mask`` found empty, are skipped. Another score_mod,
+    one with a parameter that requires grad, and ``max_scores`` hold all scores at once. Scores in float32 (float64 for
+    float64). A query that may look at no key
     gives 0, its log-sum-exp is -inf. ``return_aux=AuxRequest(lse=…, max_scores=…)`` gives (out, AuxOutput); the older
     ``return_lse`` (out, log-sum-exp), both (B, H, L). kernel_options have no effect. ValueError for sizes that do not
     fit. Dong et al. 2024, "Flex Attention".
@@ -631,14 +692,13 @@ def flex_attention(
         )
     _check_options(kernel_options)
     scale = 1 / math.sqrt(query.shape[-1] or 1) if scale is None else float(scale)
-    mask_mod = None if block_mask is None or block_mask.mask_mod is noop_mask else block_mask.mask_mod
     want_top = return_aux is not None and return_aux.max_scores
     state = modes.autocast
     if state is not None:  # as one operator: nothing within is cast
         query, key, value = state.cast(("lower", "lower"), (query, key, value))[0]
         modes.autocast = None
     try:
-        out, lse, top = _attend(query, key, value, score_mod, mask_mod, scale, want_top)
+        out, lse, top = _attend(query, key, value, score_mod, block_mask, scale, want_top)
     finally:
         modes.autocast = state
     if return_aux is not None:
