@@ -336,7 +336,7 @@ def enter(t: Tensor, level: Batch) -> Tensor:
     """A tensor whose first dimension is the batch, as the tensor inside the level."""
     sync(t)
     out = tensor_op(t, into(t._array, level), _Enter, level)
-    out._version = version_of(t)
+    out._writes = version_of(t)
     return out
 
 

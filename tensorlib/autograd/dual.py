@@ -369,7 +369,7 @@ def make(primal: Tensor, tangent: Tensor | None, level: Dual, swapped: bool = Fa
     array = joined(primal._array, None if tangent is None else tangent._array, level, swapped)
     out = wrap(array)
     if not swapped:
-        out._version = version_of(primal)
+        out._writes = version_of(primal)
     if modes.grad and (primal._needs or (tangent is not None and tangent._needs)):
         levels = [other for other in array.levels if other is not level]
         edges = []

@@ -9,15 +9,14 @@ from __future__ import annotations
 import operator
 import sys
 import threading
-from collections.abc import Sequence
-from itertools import count
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tensorlib import _array
 from tensorlib._core import KINDS, LIFTED, Node, Packed, Tensor, listening, modes, wrap
-from tensorlib._dispatch import execute, sync
+from tensorlib._dispatch import execute, make_node, sync
 from tensorlib._dtypes import OF_NUMPY
 from tensorlib.autograd.batched import vmap_flat
 from tensorlib.autograd.pulls import brought_back, compiled
@@ -45,7 +44,13 @@ def zeros(shape: tuple[int, ...], dtype: np.dtype[Any], device: Any) -> Tensor:
 def unpack(node: Node, name: str, value: Any, tensors: Any) -> Any:
     """A kept input or output as a Tensor, after checking that nobody wrote into it since."""
     if type(value) is Packed:
-        array = value.unpack(value.packed)._array
+        given = value.unpack(value.packed)
+        if not isinstance(given, Tensor):
+            raise TypeError(
+                f"saved_tensors_hooks: Output of saved tensor unpack_hook expected to be a Tensor but got result of "
+                f"type {type(given).__name__}"
+            )
+        array = given._array
         return wrap(array) if tensors is None else tensors(array)
     if type(value) is not tuple:
         return value
@@ -57,7 +62,21 @@ def unpack(node: Node, name: str, value: Any, tensors: Any) -> Any:
             f"operation: `{name}` of shape {tuple(array.shape)} is at version {counter[0]}, expected version "
             f"{version}. Write into a clone of it, or use the out-of-place operator."
         )
-    return wrap(array) if tensors is None else tensors(array)
+    t = wrap(array) if tensors is None else tensors(array)
+    if t._writes is None:
+        t._writes = counter  # a write by a backward is seen as well
+    return t  # type: ignore[no-any-return]
+
+
+class _Unpacked:
+    """The history of what a hook gave for a leaf: the leaf's."""
+
+    name = "UnpackedBackward"
+
+    @staticmethod
+    def backward(node: Node, grads: list[Any], create: bool) -> Sequence[Any]:
+        """The gradient as it is."""
+        return grads
 
 
 def with_history(edge: Any) -> Any:
@@ -67,7 +86,12 @@ def with_history(edge: Any) -> Any:
         if edge is None:
             return wrap(array)
         if isinstance(edge, Tensor):
-            return edge
+            if edge._array is array:
+                return edge
+            t = wrap(array)
+            if edge._needs:
+                t._node, t._needs = make_node(_Unpacked, (edge,)), True
+            return t
         t = wrap(array)
         t._node, t._index = edge
         t._needs = True
@@ -179,8 +203,8 @@ def pull(node: Node, grads: list[Any], create: bool, op: Any = None, edges: Any 
         return [conjugate(r) for r in pull(node, [conjugate(g) for g in grads], create, plain, edges)]
     if node.saved is None:
         raise AutogradError(
-            f"{op.name}: Trying to backward through the graph a second time: its saved values were freed by the first "
-            f"backward. Call the first one with retain_graph=True."
+            f"{op.name}: Trying to backward through the graph a second time (or directly access saved tensors after "
+            f"they have already been freed): Specify retain_graph=True in the first call."
         )
     vjps = op.vjps
     if vjps is None:
@@ -269,23 +293,51 @@ _SEQ = operator.attrgetter("seq")
 
 
 class _Run(threading.local):
-    """The backward that a thread is in: (its number, the nodes it goes through)."""
+    """The backward that a thread is in."""
 
-    at: tuple[int, Sequence[Node]] = (0, ())
+    at: Task | None = None
+
+
+class Task:
+    """One backward: the nodes it goes through, and what is to be called when it is done."""
+
+    __slots__ = ("__weakref__", "callbacks", "order")
+
+    def __init__(self, order: Sequence[Node]) -> None:
+        self.order = order
+        self.callbacks: list[Any] | None = None
+
+
+#: For each operator whether its Nodes keep values, and not shapes alone: those that do cannot be gone through again.
+_frees: dict[Op, bool] = {}
+
+
+def _keeps_values(op: Op) -> bool:
+    kept = op.keeps((True,) * len(op.tensors))
+    found = _frees[op] = any(source not in ("shape", "dtype") for _, source, _ in kept)
+    return found
 
 
 _run = _Run()
-_next_number = count(1).__next__
 
 
-def current() -> int:
-    """The number of the backward that this thread is in."""
-    return _run.at[0]
+def current() -> Task | None:
+    """The backward that this thread is in."""
+    return _run.at
+
+
+def queue_callback(function: Callable[[], Any]) -> None:
+    """Call ``function()`` when the backward that this thread is in has come to its end."""
+    if _run.at is None:
+        raise AutogradError("queue_callback: Final callbacks can only be installed during backward pass.")
+    if _run.at.callbacks is None:
+        _run.at.callbacks = []
+    _run.at.callbacks.append(function)
 
 
 def reached(tensors: Sequence[Tensor]) -> list[bool]:
     """Which tensors get a gradient from the backward that this thread is in."""
-    nodes = set(_run.at[1])
+    nodes = set(() if _run.at is None else _run.at.order)
     leaves = {id(e) for node in nodes for e in node.edges if isinstance(e, Tensor)}
     return [t._node in nodes if t._node is not None else id(t) in leaves for t in tensors]
 
@@ -296,7 +348,12 @@ def run(
     """Send ``grads`` of ``outputs`` back. ``inputs`` None: into ``.grad`` of the leaves; else return theirs."""
     outer = _run.at  # a hook, or a checkpoint, may start another
     try:
-        return _send(outputs, grads, retain, create, inputs)
+        found = _send(outputs, grads, retain, create, inputs)
+        task: Any = _run.at
+        if task.callbacks is not None:
+            for callback in task.callbacks:  # one may queue another
+                callback()
+        return found
     finally:
         _run.at = outer
 
@@ -319,7 +376,7 @@ def _send(
     if inputs is not None:
         useful = _useful(order, inputs, at_node)
 
-    _run.at = _next_number(), order
+    _run.at = Task(order)
     before, autocast = modes.grad, modes.autocast
     if create is not before:
         modes.grad = create
@@ -368,8 +425,10 @@ def _send(
                 results = pull(node, slots, create, None, edges)
             else:
                 results = _pull_hooked(node, slots, create, edges)
-            if not retain:
-                node.saved = None
+            if not retain and node.saved:
+                rule = node.rule
+                if type(rule) is not Op or (_frees[rule] if rule in _frees else _keeps_values(rule)):
+                    node.saved = None
             if len(results) != len(edges):
                 raise AutogradError(f"{node.rule.name}: backward gave {len(results)} gradients for {len(edges)} inputs")
             n = len(results)  # of a sum all inputs have the same gradient
@@ -444,7 +503,7 @@ def _pull_watched(node: Node, slots: list[Any], create: bool, edges: Any) -> Seq
     except Exception as error:
         error.add_note(_where(node))
         raise
-    for i, r in enumerate(results):
+    for i, r in enumerate(results if modes.check_nan else ()):
         if r is not None and bool(r.isnan().any()):
             raise AutogradError(
                 f"Function '{grad_name(node)}' returned nan values in its {i}th output.\n{_where(node)}"
@@ -468,8 +527,7 @@ def _format(frames: Sequence[Any]) -> list[str]:
 
 def grad_name(node: Node) -> str:
     """A node's name as users see it: MulBackward0."""
-    name = node.rule.name
-    return name if not isinstance(node.rule, Op) else "".join(p.capitalize() for p in name.split("_")) + "Backward0"
+    return type(node).__name__
 
 
 def _tensor_hooks(node: Node, slots: list[Any]) -> None:
@@ -488,7 +546,7 @@ def _tensor_hooks(node: Node, slots: list[Any]) -> None:
                 t._grad = g.detach() if t._grad is None else t._grad + g
 
 
-def _leaf_hooks(leaf: Tensor, g: Tensor) -> Tensor:
+def _leaf_hooks(leaf: Any, g: Tensor) -> Tensor:
     if leaf._hooks is not None:
         for hook in list(leaf._hooks.get(0, {}).values()):
             replaced = _tensor(hook(g))
@@ -504,15 +562,23 @@ def _tensor(replaced: Any) -> Any:
     return replaced
 
 
-def accumulate(leaf: Tensor, g: Tensor, create: bool, shared: bool) -> None:
-    """Add a gradient to a leaf's ``.grad``, which then owns its memory."""
+def accumulate(leaf: Tensor, g: Tensor, create: bool, shared: bool, hooked: bool = False) -> None:
+    """Add a gradient to a leaf's ``.grad``, which then owns its memory. ``hooked``: the tensor's own hooks had it."""
     hooks = leaf._hooks
     if hooks is not None:
-        hooked = _leaf_hooks(leaf, g)
-        shared = shared or hooked is not g
-        g = hooked
+        came = g
+        if not hooked:
+            g = _leaf_hooks(leaf, g)
+        for hook in list(hooks.get("pre", {}).values()):
+            replaced = hook((g,))
+            if replaced is not None:
+                g = replaced[0] if isinstance(replaced, (tuple, list)) else replaced
+        shared = shared or came is not g
     if g._array.shape != leaf._array.shape:
-        raise ShapeError(f"backward: a gradient of shape {g._array.shape} came for a leaf of shape {leaf._array.shape}")
+        raise ShapeError(
+            f"backward: got a gradient of shape {tuple(g._array.shape)} for a leaf: expected shape "
+            f"{tuple(leaf._array.shape)}"
+        )
     if type(g._array) in LIFTED:
         g = g._array.accumulated(g)
     have = leaf._grad
@@ -538,9 +604,13 @@ def accumulate(leaf: Tensor, g: Tensor, create: bool, shared: bool) -> None:
         before, modes.grad = modes.grad, False  # an optimizer's step may be one of them
         try:
             for hook in list(leaf._hooks.get("post", {}).values()):
-                hook(leaf)
+                if hook(leaf) is not None:
+                    raise AutogradError("register_post_accumulate_grad_hook: Tensor post accumulate grad hooks should "
+                                        "return None.")  # fmt: skip
         finally:
             modes.grad = before
+        for hook in list(leaf._hooks.get("done", {}).values()):
+            hook((), (g,))
 
 
 # ----------------------------------------------------------------------------------------------- the public calls
@@ -557,19 +627,31 @@ def _sequence(value: Any) -> tuple[Any, ...]:
 class _Edge:
     """Stands among the inputs of ``grad`` for a tensor of which only its place in the graph is known."""
 
-    __slots__ = ("_index", "_node")
+    __slots__ = ("_index", "_like", "_node")
 
     _needs = True
     _view = None
 
-    def __init__(self, node: Node, index: int) -> None:
+    def __init__(self, node: Node, index: int, like: Any) -> None:
         self._node = node
         self._index = index
+        self._like = like
+
+    @property
+    def _array(self) -> Any:
+        """Something of the tensor's shape, dtype and device."""
+        if self._like is None:
+            raise AutogradError(
+                "grad: a GradientEdge made by hand does not know its tensor's shape: use "
+                "autograd.graph.get_gradient_edge(tensor)"
+            )
+        return self._like
 
 
 def _at_edge(edge: Any) -> Any:
-    """The input that a ``GradientEdge`` names."""
-    return edge.node.variable if hasattr(edge.node, "variable") else _Edge(edge.node, edge.output_nr)
+    """The tensor that a ``GradientEdge`` names, or what stands for it."""
+    node = edge.node
+    return node.variable if hasattr(node, "variable") else _Edge(node, edge.output_nr, edge.ownership_token)
 
 
 def _one(x: Any) -> Tensor:
@@ -630,7 +712,7 @@ def backward(
     """
     outputs = (tensors,) if type(tensors) in KINDS else _sequence(tensors)
     for t in outputs:
-        if t._view is not None:
+        if t is not None and t._view is not None:
             sync(t)
     seeds = _seeds("backward", outputs, grad_tensors)
     retain = create_graph if retain_graph is None else retain_graph
@@ -643,8 +725,8 @@ def backward(
             "backward: `inputs` argument cannot be empty: pass the tensors that want a gradient, or None"
         )
     for t, g in zip(targets, run(outputs, seeds, retain, create_graph, targets), strict=True):
-        if g is not None:
-            accumulate(t, g, create_graph, True)
+        if g is not None and type(t) is not _Edge:
+            accumulate(t, g, create_graph, True, hooked=True)
 
 
 def grad(
@@ -667,7 +749,14 @@ def grad(
     """
     if is_grads_batched:
         return _batched_grads(outputs, inputs, grad_outputs, create_graph, allow_unused, materialize_grads)
+    if materialize_grads and allow_unused is False:
+        raise ValueError(
+            "grad: Expected allow_unused to be True or not passed when materialize_grads=True, but got: "
+            "allow_unused=False"
+        )
     results, targets = _sequence(outputs), _sequence(inputs)
+    if not targets:
+        raise ValueError("grad requires non-empty inputs.")
     for t in (*results, *targets):
         sync(t)
     for i, t in enumerate(targets):
@@ -680,7 +769,13 @@ def grad(
         if g is None:
             if materialize_grads:
                 t = targets[i]
-                found[i] = zeros(t._array.shape, t._array.dtype, _array.device_of(t._array))
+                if type(t) is _Edge:
+                    raise AutogradError(
+                        "grad: materialize_grads cannot be used when the given input is a GradientEdge, whose shape "
+                        "is not known: pass the tensor"
+                    )
+                made = found[i] = zeros(t._array.shape, t._array.dtype, _array.device_of(t._array))
+                made._needs = True  # a gradient of it can be asked for in turn
             elif not allow_unused:
                 raise AutogradError(
                     f"grad: One of the differentiated Tensors appears to not have been used in the graph: inputs[{i}]. "

@@ -23,6 +23,7 @@ class _Entered(threading.local):
 
 
 _entered = _Entered()
+_current_level = -1  # as PyTorch counts them: 0 inside the one level that there is
 
 
 class UnpackedDualTensor(NamedTuple):
@@ -38,7 +39,9 @@ def enter_dual_level() -> int:
         raise AutogradError(
             "Nested forward mode AD is not supported at the moment: forward_ad has one level; nest func.jvp instead"
         )
+    global _current_level
     _entered.level = Dual()
+    _current_level = 0
     return 0
 
 
@@ -48,7 +51,9 @@ def exit_dual_level(*, level: int | None = None) -> None:
         raise AutogradError(
             "Trying to exit a forward AD level that was not the last one that was created. This is not supported."
         )
+    global _current_level
     _entered.level = None
+    _current_level = -1
 
 
 class dual_level:

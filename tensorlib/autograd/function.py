@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,11 +14,12 @@ import numpy as np
 from tensorlib import _array
 from tensorlib._core import Node, Tensor, modes, version_of, wrap
 from tensorlib._dispatch import edge, make_node, saved, sync
+from tensorlib._inplace import check_writable, follow
 from tensorlib.autograd import dual
 from tensorlib.autograd.batched import BatchedArray, enter, leave
 from tensorlib.autograd.engine import unpack, with_history, zeros
 from tensorlib.autograd.lifted import highest, levels_of, lift_edge, state
-from tensorlib.errors import AutogradError
+from tensorlib.errors import AutogradError, UnsupportedError
 
 
 class FunctionCtx:
@@ -26,12 +30,10 @@ class FunctionCtx:
     def __init__(self) -> None:
         self._to_save: tuple[Any, ...] = ()
         self._for_forward: tuple[Any, ...] = ()
-        self._kept: Any = None
         self._dirty: tuple[Any, ...] = ()
         self._constant: tuple[Any, ...] = ()
         self._materialize = True
-        self._create = False
-        self._node: Any = None
+        self._node: Any = None  # a weak reference to the Node that keeps what was saved
 
     def save_for_backward(self, *tensors: Any) -> None:
         """Keep tensors (inputs, outputs, others or None) for backward, where ``saved_tensors`` gives them."""
@@ -64,27 +66,28 @@ class FunctionCtx:
         """The tensors given to ``save_for_backward``, with their history: a leaf is itself, and backward may ask for a
         gradient by it. AutogradError once freed, or if one was written in place.
         """
-        if self._node is not None and self._node.saved is None:
-            raise AutogradError(
-                f"{type(self).__name__}: Trying to backward through the graph a second time: its saved tensors were "
-                f"freed. Call the first backward with retain_graph=True."
-            )
-        if self._kept is None:
+        if self._node is None:
             return self._to_save
+        node = self._node()
+        if node is None or node.saved is None:
+            raise AutogradError(
+                "Trying to backward through the graph a second time (or directly access saved tensors after they have "
+                "already been freed): call the first backward with retain_graph=True"
+            )
         out: list[Any] = []
-        for kept, origin in self._kept:
+        for kept, origin in node.saved:
             if kept is None:
                 out.append(None)
                 continue
-            history = (self._node, origin) if type(origin) is int else origin
-            out.append(unpack(self._node, "saved tensor", kept, with_history(history)))
+            history = (node, origin) if type(origin) is int else origin
+            out.append(unpack(node, "saved tensor", kept, with_history(history)))
         return tuple(out)
 
 
 class _Rule:
     """A Node's rule that calls the user's backward."""
 
-    __slots__ = ("ctx", "function", "metas", "name", "places", "width")
+    __slots__ = ("ctx", "function", "inputs", "metas", "name", "places", "width")
 
     def __init__(self, function: type[Function], ctx: FunctionCtx, places: list[int], width: int) -> None:
         self.function = function
@@ -93,16 +96,13 @@ class _Rule:
         self.places = places  # of the tensor arguments among all arguments
         self.width = width
         self.metas: list[Any] = []
+        self.inputs: list[Any] = []  # (shape, dtype) of the tensor arguments
 
     def backward(self, node: Node, grads: list[Any], create: bool) -> Sequence[Any]:
         ctx = self.ctx
-        ctx._node, ctx._create = node, create
         if ctx._materialize:
             grads = [zeros(*m) if g is None and m is not None else g for g, m in zip(grads, self.metas, strict=True)]
-        try:
-            returned = self.function.backward(ctx, *grads)
-        finally:
-            ctx._node = None
+        returned = self.function._pullback(ctx, *grads)
         if not isinstance(returned, (tuple, list)):
             returned = (returned,)
         returned = list(returned)
@@ -113,12 +113,26 @@ class _Rule:
                 f"function {self.name} returned an incorrect number of gradients (expected {self.width}, got "
                 f"{len(returned)})"
             )
-        out = []
-        for at, e in zip(self.places, node.edges, strict=True):
+        out: list[Any] = []
+        for at, e, (shape, dtype) in zip(self.places, node.edges, self.inputs, strict=True):
             g = returned[at]
             if g is not None and not isinstance(g, Tensor):
                 raise TypeError(f"{self.name}: expected Variable or None (got {type(g).__name__}) as gradient {at}")
-            out.append(g if e is not None else None)
+            if g is None or e is None:
+                out.append(None)
+                continue
+            if g._array.shape != shape:  # what broadcast the input is undone by a sum
+                lead = len(g._array.shape) - len(shape)
+                fits = lead >= 0 and all(n in (1, m) for n, m in zip(shape, g._array.shape[lead:], strict=True))
+                if not fits:
+                    raise AutogradError(
+                        f"Function {self.name} returned an invalid gradient at index {at} - got "
+                        f"{list(g._array.shape)} but expected shape compatible with {list(shape)}"
+                    )
+                g = g.sum_to_size(shape)  # type: ignore[attr-defined]
+            if g._array.dtype != dtype:
+                g = g.to(dtype)  # type: ignore[attr-defined]
+            out.append(g)
         return out
 
 
@@ -136,15 +150,42 @@ class Function:
 
     generate_vmap_rule = False
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        warnings.warn(
+            f"{type(self)} should not be instantiated: its methods are static, call {type(self).__name__}.apply",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """An error: the form of the first versions of PyTorch."""
+        raise AutogradError("Legacy autograd function with non-static forward method is deprecated: make forward and "
+                            "backward static methods and call .apply on the class")  # fmt: skip
+
     @staticmethod
     def forward(*args: Any, **kwargs: Any) -> Any:
         """The computation."""
-        raise AutogradError("You must implement the forward function for custom autograd.Function.")
+        raise UnsupportedError("You must implement the forward function for custom autograd.Function.")
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """The gradients."""
-        raise AutogradError("You must implement either the backward or vjp method for your custom autograd.Function.")
+        raise UnsupportedError("You must implement either the backward or vjp method for your custom autograd.Function "
+                               "to use it with backward mode AD.")  # fmt: skip
+
+    #: Another name for ``backward``.
+    vjp = backward
+
+    @classmethod
+    def _pullback(cls, ctx: Any, *grad_outputs: Any) -> Any:
+        if cls.vjp is Function.vjp:
+            return cls.backward(ctx, *grad_outputs)
+        if cls.backward is not Function.backward:
+            raise AutogradError(
+                "Implementing both 'backward' and 'vjp' for a custom Function is not allowed. You should only "
+                "implement one of them."
+            )
+        return cls.vjp(ctx, *grad_outputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> Any:
@@ -153,8 +194,8 @@ class Function:
     @staticmethod
     def jvp(ctx: Any, *grad_inputs: Any) -> Any:
         """The tangents of the outputs."""
-        raise AutogradError("You must implement the jvp function for custom autograd.Function to use it with forward "
-                            "mode AD.")  # fmt: skip
+        raise UnsupportedError("You must implement the jvp function for custom autograd.Function to use it with "
+                               "forward mode AD.")  # fmt: skip
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
@@ -244,6 +285,11 @@ class Function:
     def _run(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, FunctionCtx]:
         """(outputs, what forward kept)."""
         ctx = FunctionCtx()
+        separate = cls.setup_context is not Function.setup_context
+        if separate:
+            bound = inspect.signature(cls.forward).bind(*args, **kwargs)
+            bound.apply_defaults()
+            args, kwargs = bound.args, bound.kwargs
         tensors = [(i, a) for i, a in enumerate(args) if isinstance(a, Tensor)]
         for _, t in tensors:
             sync(t)
@@ -251,7 +297,7 @@ class Function:
         wanted = modes.grad and any(ctx.needs_input_grad)
         before, modes.grad = modes.grad, False
         try:
-            if cls.setup_context is not Function.setup_context:
+            if separate:
                 result = cls.forward(*args, **kwargs)
                 cls.setup_context(ctx, args, result)
             else:
@@ -261,12 +307,16 @@ class Function:
         single = not isinstance(result, (tuple, list))
         outputs = [result] if single else list(result)
         dirty = {id(t) for t in ctx._dirty}
-        for t in ctx._dirty:
-            version_of(t)[0] += 1
+        if dirty - {id(o) for o in outputs}:
+            raise AutogradError(
+                f"{cls.__name__}: Some elements marked as dirty during the forward method were not returned as output: "
+                f"return every input that forward writes"
+            )
         given = {id(t) for _, t in tensors}
         constant = {id(t) for t in ctx._constant}
         origins = {id(o): i for i, o in enumerate(outputs) if isinstance(o, Tensor)}
         rule = _Rule(cls, ctx, [i for i, _ in tensors], len(args))
+        rule.inputs = [(t._array.shape, t._array.dtype) for _, t in tensors]
         edges = tuple(edge(t) for _, t in tensors)
         levels = {other for o in outputs if isinstance(o, Tensor) for other in levels_of(o._array)}
         if levels:
@@ -275,13 +325,14 @@ class Function:
                            for e, (_, t) in zip(edges, tensors, strict=True)])  # fmt: skip
         if wanted:
             node = make_node(rule, edges, kept=())
-            ctx._kept = [
+            node.saved = [
                 (saved(t), origins[id(t)])
                 if id(t) in origins and id(t) not in given
-                else (saved(t), None if t is None else edge(t))
+                else (saved(t), t if t is None or t._node is None else edge(t))
                 for t in ctx._to_save
             ]
             ctx._to_save = ()
+            ctx._node = weakref.ref(node)
         for i, o in enumerate(outputs):
             if not isinstance(o, Tensor):
                 rule.metas.append(None)
@@ -290,11 +341,26 @@ class Function:
             rule.metas.append((x.shape, x.dtype, _array.device_of(x)))
             if id(o) in given and id(o) not in dirty:
                 outputs[i] = o = o.detach()
-            if wanted and id(result if single else result[i]) not in constant and x.dtype.kind not in "iub":
+            if id(o) in given and not (wanted and id(o) not in constant):
+                version_of(o)[0] += 1
+            elif id(o) in given:
+                check_writable(o, cls.__name__)
+                source = wrap(x)
+                source._node, source._index, source._needs = node, i, True
+                follow(o, source, own=True)
+            elif wanted and id(result if single else result[i]) not in constant and x.dtype.kind not in "iub":
                 o._node, o._index, o._needs = node, i, True
         if wanted:
             node.outputs = (None, rule.metas)
         return (outputs[0] if single else type(result)(outputs)), ctx
+
+
+class InplaceFunction(Function):
+    """A Function that remembers whether it was asked to work in place."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
 
 
 class VmapInfo(NamedTuple):

@@ -110,7 +110,7 @@ def vjp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
         many, given = _tuple("vjp", inputs, "inputs")
         sources = _sources(given, create_graph)
         out = func(*sources)
-        many_out, outs = _tuple("vjp", out, "outputs")
+        many_out, outs = _tuple("vjp", out, "outputs of the user-provided function")
         seeds = _check_v("vjp", v, outs, many_out, "outputs")
         found = _grads("vjp", outs, sources, seeds, create_graph, strict, sources)
     value = _results(outs if many_out else outs[0], create_graph)
@@ -127,7 +127,7 @@ def jvp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
         sources = _sources(given, create_graph)
         along = _check_v("jvp", v, given, many, "inputs")
         out = func(*sources)
-        many_out, outs = _tuple("jvp", out, "outputs")
+        many_out, outs = _tuple("jvp", out, "outputs of the user-provided function")
         seeds = []
         for t in outs:
             g: Any = t.new_zeros(t._array.shape)  # type: ignore[attr-defined]
@@ -148,7 +148,7 @@ def _forward_jacobian(func: Callable[..., Any], given: Sequence[Tensor]) -> tupl
         level = Dual()
         with inside(level):
             made = [dual.make(t, r, level) for t, r in zip(given, rows, strict=True)]
-            many[0], outs = _tuple("jacobian", func(*made), "outputs")
+            many[0], outs = _tuple("jacobian", func(*made), "outputs of the user-provided function")
         shapes[:] = [primal_of(t, level)._array.shape for t in outs]
         return [tangent_of(t, level) for t in outs]
 
@@ -207,7 +207,7 @@ def jacobian(
         raise AutogradError("jacobian: `strict=True` and `vectorized=True` are not supported together")
     with _recording():
         sources = _sources(given, create_graph)
-        many_out, outs = _tuple("jacobian", func(*sources), "outputs")
+        many_out, outs = _tuple("jacobian", func(*sources), "outputs of the user-provided function")
         table = []
         for o in outs:
             count = o._array.size
@@ -240,7 +240,7 @@ def _arranged(table: Sequence[Sequence[Any]], many_out: bool, many_in: bool) -> 
 def _scalar(name: str, func: Callable[..., Any]) -> Callable[..., Tensor]:
     def checked(*values: Any) -> Tensor:
         out = func(*values)
-        many, outs = _tuple(name, out, "outputs")
+        many, outs = _tuple(name, out, "outputs of the user-provided function")
         if (many and len(outs) != 1) or outs[0]._array.size != 1:
             raise AutogradError(
                 f"{name}: The Tensor returned by the function given to {name} should contain a single element"

@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from tensorlib._core import Node, Tensor, modes, version_of, wrap
+import numpy as np
+
+from tensorlib._core import Node, Packed, Tensor, modes, version_of, wrap
 from tensorlib._dispatch import sync
 from tensorlib._hooks import RemovableHandle
 from tensorlib.autograd import engine
+from tensorlib.autograd.modes import no_grad
 from tensorlib.autograd.saved import saved_tensors_hooks
 from tensorlib.errors import AutogradError
+from tensorlib.op import Op
 
 __all__ = ["AccumulateGrad", "GradientEdge", "Node", "allow_mutation_on_saved_tensors", "disable_saved_tensors_hooks",
            "get_gradient_edge", "increment_version", "register_multi_grad_hook", "save_on_cpu",
@@ -46,15 +50,20 @@ class AccumulateGrad:
     def register_prehook(self, fn: Callable[..., Any]) -> RemovableHandle:
         """Call ``fn((gradient,))`` before it is added to the leaf's; what it returns takes its place."""
 
-        def hook(g: Tensor) -> Any:
-            out = fn((g,))
-            return out[0] if isinstance(out, tuple) else out
-
-        return self.variable.register_hook(hook)  # type: ignore[attr-defined,no-any-return]
+        return self._register("pre", fn)
 
     def register_hook(self, fn: Callable[..., Any]) -> RemovableHandle:
-        """Call ``fn((), ())`` after the gradient has been added to the leaf's."""
-        return self.variable.register_post_accumulate_grad_hook(lambda t: fn((), ()) and None)  # type: ignore[attr-defined,no-any-return]
+        """Call ``fn((), (gradient,))`` after the gradient has been added to the leaf's."""
+        return self._register("done", fn)
+
+    def _register(self, when: str, fn: Callable[..., Any]) -> RemovableHandle:
+        leaf: Any = self.variable
+        if leaf._hooks is None:
+            leaf._hooks = {}
+        hooks = leaf._hooks.setdefault(when, OrderedDict())
+        handle = RemovableHandle(hooks)
+        hooks[handle.id] = fn
+        return handle
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AccumulateGrad) and other.variable is self.variable
@@ -105,11 +114,114 @@ def _register_prehook(self: Node, fn: Callable[..., Any]) -> RemovableHandle:
     return _register(self, "pre", fn)
 
 
+class SavedTensor:
+    """One of the tensors that a node keeps, as ``grad_fn._raw_saved_<name>`` gives it."""
+
+    __slots__ = ("_name", "_node")
+
+    def __init__(self, node: Node | None = None, name: str = "") -> None:
+        if node is None:
+            raise AutogradError("Trying to create a SavedTensor object from Python is forbidden: a node's "
+                                "_raw_saved_… attributes give them")  # fmt: skip
+        self._node = node
+        self._name = name
+
+    def register_hooks(self, pack_hook: Callable[[Any], Any], unpack_hook: Callable[[Any], Any]) -> None:
+        """Keep ``pack_hook(tensor)`` in its place; backward gets ``unpack_hook`` of it. Once, before it is freed."""
+        node, name = self._node, self._name
+        if node.saved is None:
+            raise AutogradError("register_hooks: Calling register_hooks on a saved tensor after it has been freed")
+        kept = node.saved[name]
+        if isinstance(kept, Packed):
+            raise AutogradError("register_hooks: Calling register_hooks on a saved tensor with existing hooks")
+        if kept is None:
+            raise AutogradError("register_hooks: Calling register_hooks on a saved tensor with value None is forbidden")
+        t = wrap(kept[0])
+        count = version_of(t)
+        with no_grad():
+            packed = pack_hook(t)
+        if count[0]:
+            raise AutogradError(
+                "register_hooks: A saved tensor pack hook is modifying its input in place: pack a clone"
+            )
+        node.saved[name] = Packed(packed, unpack_hook)
+
+
+def _kept_as(self: Node, public: str) -> tuple[str, str, int] | None:
+    """(name, source, index) of what a node keeps under PyTorch's name for it: self is the first tensor, result out."""
+    op = self.rule
+    if not isinstance(op, Op):
+        return None
+    name = op.tensors[0].name if public == "self" and op.tensors else public
+    if public == "result" or (public.startswith("result") and public[6:].isdigit()):
+        at = int(public[6:] or 0)
+        outputs = [n for n, i in op.output_names.items() if i == at]
+        name = outputs[0] if outputs else public
+    source = op._source(name)
+    return None if source is None else (name, *source)
+
+
+def _getattr(self: Node, name: str) -> Any:
+    """``_saved_<name>`` and ``_raw_saved_<name>``: what the node keeps; of a custom Function whatever its ctx has."""
+    for prefix, raw in (("_saved_", False), ("_raw_saved_", True)):
+        found = _kept_as(self, name[len(prefix) :]) if name.startswith(prefix) else None
+        if found is not None:
+            return _kept(self, *found, raw)
+    ctx = getattr(self.rule, "ctx", None)
+    if ctx is not None and not name.startswith("__"):
+        return getattr(ctx, name)
+    raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+
+
+def _kept(self: Node, name: str, source: str, index: int, raw: bool) -> Any:
+    if source == "attr":
+        return self.attrs[name]
+    if self.saved is None:
+        raise AutogradError(
+            f"{type(self).__name__}: Trying to backward through the graph a second time (or directly access saved "
+            f"tensors after they have already been freed): Specify retain_graph=True in the first call"
+        )
+    if name not in self.saved:
+        raise AttributeError(f"'{type(self).__name__}' object keeps no '{name}'")
+    if raw:
+        return SavedTensor(self, name)
+    value = self.saved[name]
+    if isinstance(value, (Packed, tuple)) and source in ("input", "output"):
+        edge = self.edges[index] if source == "input" and not self.rule.variadic else None
+        history = engine.with_history((self, index) if source == "output" else edge)
+        return engine.unpack(self, name, value, history)
+    return value
+
+
+def _dir(self: Node) -> list[str]:
+    """The attributes, among them what it keeps."""
+    names = list(object.__dir__(self))
+    if isinstance(self.rule, Op) and isinstance(self.saved, dict):
+        first = self.rule.tensors[0].name if self.rule.tensors else ""
+        public = {first: "self", "out": "result"}
+        names += [f"_saved_{public.get(n, n)}" for n in (*self.saved, *self.attrs)]
+    return names
+
+
+def _call(self: Node, *grads: Any) -> Any:
+    """The node's gradients for its inputs, from those of its outputs."""
+    count = len(self.outputs[1]) if len(self.outputs) > 1 else 1
+    if len(grads) != count:
+        raise TypeError(f"{type(self).__name__} expected {count} arguments, got {len(grads)} instead")
+    if not all(g is None or isinstance(g, Tensor) for g in grads):
+        raise TypeError(f"{type(self).__name__}: expected tensors or None as gradients")
+    found = tuple(engine.pull(self, list(grads), modes.grad))
+    return found[0] if len(found) == 1 else found
+
+
 def _repr(self: Node) -> str:
     return f"<{engine.grad_name(self)} object at {id(self):#x}>"
 
 
 Node.__repr__ = _repr  # type: ignore[method-assign, assignment]
+Node.__getattr__ = _getattr  # type: ignore[attr-defined]
+Node.__call__ = _call  # type: ignore[attr-defined, method-assign]
+Node.__dir__ = _dir  # type: ignore[method-assign, assignment]
 Node.name = _name  # type: ignore[attr-defined]
 Node.next_functions = property(_next_functions)  # type: ignore[attr-defined]
 Node.metadata = property(_get_metadata)  # type: ignore[attr-defined]
@@ -130,7 +242,12 @@ def get_gradient_edge(tensor: Tensor) -> GradientEdge:
     sync(tensor)
     if not tensor._needs:
         raise AutogradError("It is not possible to get the gradient edge for a Tensor that does not require gradients")
-    return GradientEdge(AccumulateGrad(tensor) if tensor._node is None else tensor._node, tensor._index)
+    if tensor._node is None:
+        return GradientEdge(AccumulateGrad(tensor), 0)
+    x = tensor._array
+    # What tells a gradient's shape, dtype and device; on the CPU without keeping the tensor's memory alive.
+    like = np.broadcast_to(np.zeros((), x.dtype), x.shape) if type(x) is np.ndarray else x
+    return GradientEdge(tensor._node, tensor._index, like)
 
 
 def increment_version(tensor: Tensor | Iterable[Tensor]) -> None:
@@ -225,15 +342,15 @@ def register_multi_grad_hook(
     if mode not in ("all", "any"):
         raise ValueError(f"Expects mode to be one of ('all', 'any') but got {mode}")
     lock = threading.Lock()
-    runs: dict[int, dict[str, Any]] = {}
+    runs: Any = weakref.WeakKeyDictionary()
 
     def state() -> dict[str, Any]:
-        number = engine.current()
-        if number not in runs:
+        task = engine.current()
+        if task not in runs:
             runs.clear()
             reached = engine.reached(tensors)
-            runs[number] = {"grads": [None] * len(tensors), "left": sum(reached), "done": False}
-        return runs[number]
+            runs[task] = {"grads": [None] * len(tensors), "left": sum(reached), "done": False}
+        return runs[task]  # type: ignore[no-any-return]
 
     def hook(i: int) -> Callable[[Tensor], None]:
         def inner(g: Tensor) -> None:

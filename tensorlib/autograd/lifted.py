@@ -242,7 +242,7 @@ def fresh(t: Tensor) -> Tensor:
     sync(t)
     x = t._array
     out = wrap(claim(x))
-    out._version = version_of(t)
+    out._writes = version_of(t)
     e = edge(t) if modes.grad else None
     if e is not None:
         e = lift_edge(e, t, levels_of(out._array))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -33,20 +34,33 @@ class _Switch:
         setattr(modes, self.mode, self.__dict__["_before"].pop())
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Decorate a function or generator function."""
+        """Decorate a function or generator function. A class is one that is called: FutureWarning, as in PyTorch."""
+        if inspect.isclass(function):
+            warnings.warn("Decorating classes is deprecated and will be disabled in future versions. You should only "
+                          "decorate functions or methods. To preserve the current behavior of class decoration, you "
+                          "can directly decorate the `__init__` method and nothing else.",
+                          FutureWarning, stacklevel=2)  # fmt: skip
         if inspect.isgeneratorfunction(function):
 
             @functools.wraps(function)
             def generator(*args: Any, **kwargs: Any) -> Any:
                 steps = function(*args, **kwargs)
-                sent = None
+                resume: Callable[[], Any] = functools.partial(next, steps)
                 while True:
                     with self:
                         try:
-                            item = steps.send(sent)
+                            item = resume()
                         except StopIteration as stop:
                             return stop.value
-                    sent = yield item
+                    # What the caller sends or throws arrives in the generator, in this mode.
+                    try:
+                        resume = functools.partial(steps.send, (yield item))
+                    except GeneratorExit:
+                        with self:
+                            steps.close()
+                        raise
+                    except BaseException as error:
+                        resume = functools.partial(steps.throw, error)
 
             return generator
 
@@ -139,29 +153,38 @@ def is_inference_mode_enabled() -> bool:
 
 
 class set_detect_anomaly:
-    """Anomaly mode on or off: backward names the forward call whose gradient failed or was NaN. Slow."""
+    """Anomaly mode on or off: backward names the forward call whose gradient failed or was NaN. Slow.
+
+    ``check_nan=False``: only what failed.
+    """
 
     def __init__(self, mode: bool, check_nan: bool = True) -> None:
-        self._before = modes.anomaly
-        self._set(bool(mode))
+        self._before = modes.anomaly, modes.check_nan
+        self._set(bool(mode), check_nan)
 
     @staticmethod
-    def _set(mode: bool) -> None:
+    def _set(mode: bool, check_nan: bool) -> None:
         listening[0] += int(mode) - int(modes.anomaly)
-        modes.anomaly = mode
+        modes.anomaly, modes.check_nan = mode, check_nan
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *_: object) -> None:
-        self._set(self._before)
+        self._set(*self._before)
 
 
 class detect_anomaly(set_detect_anomaly):
     """Anomaly mode while entered."""
 
     def __init__(self, check_nan: bool = True) -> None:
-        super().__init__(True, check_nan)
+        self._check = check_nan
+        warnings.warn("Anomaly Detection has been enabled. This mode will increase the runtime and should only be "
+                      "enabled for debugging.", stacklevel=2)  # fmt: skip
+
+    def __enter__(self) -> None:
+        self._before = modes.anomaly, modes.check_nan
+        self._set(True, self._check)
 
 
 def is_anomaly_enabled() -> bool:
@@ -172,11 +195,19 @@ def is_anomaly_enabled() -> bool:
 class set_multithreading_enabled:
     """Accepted for PyTorch's sake: backward runs in the thread that calls it, whatever the mode."""
 
+    enabled = True
+
     def __init__(self, mode: bool) -> None:
-        self.mode = bool(mode)
+        self._before = set_multithreading_enabled.enabled
+        set_multithreading_enabled.enabled = bool(mode)
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *_: object) -> None:
-        pass
+        set_multithreading_enabled.enabled = self._before
+
+
+def is_multithreading_enabled() -> bool:
+    """What ``set_multithreading_enabled`` was given last; True at first."""
+    return set_multithreading_enabled.enabled

@@ -6,15 +6,20 @@ includes the Python around it; on a GPU it is the time to launch, as kernels run
 
 from __future__ import annotations
 
+import inspect
 import json
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import ContextDecorator
+from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 from tensorlib._core import listening, observers
 
 __all__ = ["EventList", "FunctionEvent", "FunctionEventAvg", "kineto_available", "profile", "record_function"]
+
+_ROOT = str(Path(__file__).parent.parent)
 
 #: The profiles that run now, the outermost first.
 _running: list[profile] = []
@@ -38,6 +43,10 @@ class Interval(NamedTuple):
 
 class FunctionEvent:
     """One run of an operator, or of a range that ``record_function`` named."""
+
+    flops = 0.0  # of what its declaration counts them, with_flops=True
+    cpu_memory_usage = self_cpu_memory_usage = 0  # bytes of its results, profile_memory=True
+    stack: tuple[str, ...] = ()  # of the program, the innermost line first, with_stack=True
 
     def __init__(self, name: str, start: float, end: float, input_shapes: Any = None, is_user: bool = False) -> None:
         self.name = self.key = name
@@ -65,15 +74,20 @@ class FunctionEvent:
 class FunctionEventAvg:
     """All runs of one name, or of one name and shapes."""
 
-    def __init__(self, key: str = "", input_shapes: Any = None) -> None:
+    def __init__(self, key: str = "", input_shapes: Any = None, stack: tuple[str, ...] = ()) -> None:
         self.key = key
         self.input_shapes = input_shapes
+        self.stack = stack
         self.count = 0
+        self.flops, self.cpu_memory_usage, self.self_cpu_memory_usage = 0.0, 0, 0
         self.cpu_time_total = self.self_cpu_time_total = 0.0
 
     def add(self, event: Any) -> FunctionEventAvg:
         """Count one run more, or those of another average."""
         self.count += event.count
+        self.flops += event.flops
+        self.cpu_memory_usage += event.cpu_memory_usage
+        self.self_cpu_memory_usage += event.self_cpu_memory_usage
         self.cpu_time_total += event.cpu_time_total
         self.self_cpu_time_total += event.self_cpu_time_total
         return self
@@ -94,6 +108,41 @@ def _time(microseconds: float) -> str:
     return f"{microseconds:.3f}us"
 
 
+def _bytes(count: float) -> str:
+    for unit, size in (("Gb", 2**30), ("Mb", 2**20), ("Kb", 2**10)):
+        if abs(count) >= size:
+            return f"{count / size:.2f} {unit}"
+    return f"{count:.0f} b"
+
+
+#: Columns of a table where some event has something to show: title, attribute, how.
+_COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("CPU Mem", "cpu_memory_usage", lambda event: _bytes(event.cpu_memory_usage)),
+    ("Total MFLOPs", "flops", lambda event: f"{event.flops / 1e6:.3f}"),
+    ("Source Location", "stack", lambda event: event.stack[0] if event.stack else ""),
+)
+
+
+def _lines() -> tuple[str, ...]:
+    """Where the program is that called the library: file(line): function, the innermost first."""
+    found = []
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith((_ROOT, "<operator")):
+            found.append(f"{file}({frame.f_lineno}): {frame.f_code.co_name}")
+        frame = frame.f_back
+    return tuple(found)
+
+
+def _flops(op: Any, inputs: Any, attrs: Any) -> float:
+    """What the declaration counts of a call, asked by the names that it takes; 0 where it says nothing."""
+    if op.flops is None:
+        return 0.0
+    given = {**dict(zip(op.position, inputs, strict=False)), **attrs}
+    return float(op.flops(**{name: given[name] for name in inspect.signature(op.flops).parameters}))
+
+
 class EventList(list[Any]):
     """Events, or averages of them, with a table."""
 
@@ -103,12 +152,13 @@ class EventList(list[Any]):
         return float(sum(event.self_cpu_time_total for event in self))
 
     def key_averages(self, group_by_input_shape: bool = False, group_by_stack_n: int = 0) -> EventList:
-        """One entry a name, or a name and shapes of inputs, in the order of their first run."""
+        """One entry a name, in the order of their first run: or also by shapes of inputs, or lines of the program."""
         found: dict[Any, FunctionEventAvg] = {}
         for event in self:
             shapes = event.input_shapes if group_by_input_shape else None
-            key = (event.key, str(shapes))
-            found.setdefault(key, FunctionEventAvg(event.key, shapes)).add(event)
+            stack = event.stack[:group_by_stack_n]
+            key = (event.key, str(shapes), stack)
+            found.setdefault(key, FunctionEventAvg(event.key, shapes, stack)).add(event)
         return EventList(found.values())
 
     def total_average(self) -> FunctionEventAvg:
@@ -129,15 +179,17 @@ class EventList(list[Any]):
             name = sort_by.replace("cuda_", "cpu_").replace("device_", "cpu_")
             rows = sorted(self, key=lambda event: getattr(event, name, event.self_cpu_time_total), reverse=True)
         whole = self.self_cpu_time_total or 1.0
-        lines = [("Name", "Self CPU %", "Self CPU", "CPU total", "CPU time avg", "# of Calls")]
+        more = [(title, show) for title, kept, show in _COLUMNS if any(getattr(event, kept) for event in self)]
+        lines = [("Name", "Self CPU %", "Self CPU", "CPU total", "CPU time avg", "# of Calls", *(t for t, _ in more))]
         for event in list(rows)[: row_limit if row_limit >= 0 else None]:
             name, most = event.key, max_name_column_width
             name = name if len(name) <= most else name[: most - 3] + "..."
             lines.append(
                 (name, f"{100 * event.self_cpu_time_total / whole:.2f}%", _time(event.self_cpu_time_total),
-                 _time(event.cpu_time_total), _time(event.cpu_time), str(event.count))
+                 _time(event.cpu_time_total), _time(event.cpu_time), str(event.count),
+                 *(show(event) for _, show in more))
             )  # fmt: skip
-        widths = [max(len(line[i]) for line in lines) for i in range(6)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
         rule = "  ".join("-" * w for w in widths)
         text = ["  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines]
         body = [rule, text[0], rule, *text[1:], rule, f"Self CPU time total: {_time(self.self_cpu_time_total)}", ""]
@@ -160,7 +212,9 @@ class EventList(list[Any]):
 class profile:
     """Records the operators that run inside, and the ranges of ``record_function``.
 
-    ``record_shapes`` keeps the shapes of inputs. The other arguments are PyTorch's and change nothing.
+    ``record_shapes`` keeps the shapes of inputs, ``profile_memory`` the bytes of each operator's results,
+    ``with_flops`` what it computes as far as its declaration counts it (products and convolutions), ``with_stack`` the
+    lines of the program that called it. The other arguments are PyTorch's and change nothing.
     """
 
     def __init__(
@@ -171,6 +225,7 @@ class profile:
     ) -> None:  # fmt: skip
         self.enabled = enabled
         self.record_shapes = record_shapes
+        self.profile_memory, self.with_flops, self.with_stack = profile_memory, with_flops, with_stack
         self.function_events = EventList()
         self._begin = self._mark = 0
 
@@ -180,7 +235,14 @@ class profile:
     def _observe(self, op: Any, inputs: Any, attrs: Any, outputs: Any) -> None:
         end = self._now()
         shapes = [list(getattr(x, "shape", ())) for x in inputs] if self.record_shapes else None
-        self.function_events.append(FunctionEvent(op.name, self._mark, end, shapes))
+        event = FunctionEvent(op.name, self._mark, end, shapes)
+        if self.profile_memory:
+            event.cpu_memory_usage = event.self_cpu_memory_usage = sum(out.nbytes for out in outputs)
+        if self.with_flops:
+            event.flops = _flops(op, inputs, attrs)
+        if self.with_stack:
+            event.stack = _lines()
+        self.function_events.append(event)
         self._mark = self._now()  # type: ignore[assignment]
 
     def __enter__(self) -> profile:

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from tensorlib._core import Tensor
+from tensorlib.autograd import engine
 
 __all__ = ["Variable"]
 
@@ -17,6 +18,8 @@ class _IsTensor(type):
 
 class Variable(metaclass=_IsTensor):
     """``Variable(data, requires_grad=False)``: a detached tensor over data's memory. Every tensor is an instance."""
+
+    _execution_engine = engine  # programs queue callbacks there
 
     def __new__(cls, data: Tensor | None = None, requires_grad: bool = False, volatile: bool | None = None) -> Any:
         """A tensor, not a Variable. TypeError where data is no tensor; ``volatile`` has no effect, as in PyTorch."""

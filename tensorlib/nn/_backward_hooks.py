@@ -18,7 +18,9 @@ class _Watch(Function):
     def forward(ctx: Any, see: Callable[[tuple[Any, ...]], tuple[Any, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.see = see
         ctx.set_materialize_grads(False)
-        return tuple(t.view_as(t) for t in tensors)
+        watched = tuple(t.view_as(t) for t in tensors)
+        ctx.mark_non_differentiable(*[w for w, t in zip(watched, tensors, strict=True) if not t.requires_grad])
+        return watched
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:

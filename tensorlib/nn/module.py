@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import warnings
+import weakref
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType
 from typing import Any, TypeVar
 
 from tensorlib import _arguments
@@ -15,9 +17,10 @@ from tensorlib._dtypes import as_dtype, bfloat16, float16, float32, float64
 from tensorlib._dtypes import dtype as DType
 from tensorlib._hooks import RemovableHandle
 from tensorlib.autograd import no_grad
-from tensorlib.errors import CheckpointError
+from tensorlib.errors import CheckpointError, UnsupportedError
 from tensorlib.nn._backward_hooks import BackwardHooks
-from tensorlib.nn.parameter import Buffer, Parameter
+from tensorlib.nn.parameter import Buffer, Parameter, UninitializedBuffer, is_lazy
+from tensorlib.op import is_public
 from tensorlib.ops import empty_like
 
 __all__ = ["Module"]
@@ -68,6 +71,36 @@ def _add_hook(
     return handle
 
 
+#: Called when a module is given a parameter, a buffer, a child: those of all modules.
+_global_parameter_registration_hooks: OrderedDict[int, Any] = OrderedDict()
+_global_buffer_registration_hooks: OrderedDict[int, Any] = OrderedDict()
+_global_module_registration_hooks: OrderedDict[int, Any] = OrderedDict()
+
+
+def _registered(hooks: OrderedDict[int, Any], module: Module, name: str, value: Any) -> Any:
+    """What is registered for ``value``: itself, or what the last hook that returned something gave."""
+    for hook in hooks.values():
+        changed = hook(module, name, value)
+        if changed is not None:
+            value = changed
+    return value
+
+
+def register_module_parameter_registration_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """``hook(module, name, param)`` when any module registers a parameter; what it returns takes the place of it."""
+    return _add_hook(_global_parameter_registration_hooks, hook)
+
+
+def register_module_buffer_registration_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """``hook(module, name, buffer)`` when any module registers a buffer; what it returns takes the place of it."""
+    return _add_hook(_global_buffer_registration_hooks, hook)
+
+
+def register_module_module_registration_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """``hook(module, name, submodule)`` when any module registers a child; what it returns takes the place of it."""
+    return _add_hook(_global_module_registration_hooks, hook)
+
+
 _LIBRARY = f"{__name__.partition('.')[0]}.nn."
 
 
@@ -90,8 +123,18 @@ class Module:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls) and cls.__module__.startswith(_LIBRARY):
             cls.__init__ = _arguments.named(cls.__init__)  # type: ignore[method-assign]
+        # PyTorch's operators are no Python functions, so that ``act = tensorlib.relu`` in a class is no method.
+        for name, value in list(vars(cls).items()):
+            if type(value) is FunctionType and is_public(value):
+                setattr(cls, name, staticmethod(value))
 
-    def __init__(self) -> None:
+    #: Whether ``Module.__init__`` passes its arguments on to the next class, for a class with another base beside.
+    call_super_init: bool = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if not self.call_super_init and (args or kwargs):
+            given = f"{len(args) + 1} were given" if args else f"got {next(iter(kwargs))!r}"
+            raise TypeError(f"{type(self).__name__}.__init__() takes 1 positional argument but {given}")
         own = self.__dict__  # past __setattr__, which looks at each value
         own["training"] = True
         own["_parameters"] = {}
@@ -100,10 +143,12 @@ class Module:
         for name in _HOOKS:
             own[name] = OrderedDict()
         own["_modules"] = {}
+        if self.call_super_init:
+            super().__init__(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes. Every subclass that is called defines it."""
-        raise TypeError(f'Module [{type(self).__name__}] is missing the required "forward" function')
+        raise UnsupportedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
 
     # ------------------------------------------------------------------------------------------------ call
 
@@ -202,7 +247,7 @@ class Module:
                     f"explicitly. To express '{name}' as a function of another Tensor, compute the value in the "
                     "forward() method."
                 )
-        self._parameters[name] = param
+        self._parameters[name] = _registered(_global_parameter_registration_hooks, self, name, param)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a buffer: state that is no parameter. ``persistent=False`` leaves it out of ``state_dict``."""
@@ -213,7 +258,7 @@ class Module:
             raise TypeError(
                 f"cannot assign '{_typename(tensor)}' object to buffer '{name}' (tensorlib Tensor or None required)"
             )
-        self._buffers[name] = tensor
+        self._buffers[name] = _registered(_global_buffer_registration_hooks, self, name, tensor)
         if persistent:
             self._non_persistent_buffers_set.discard(name)
         else:
@@ -224,7 +269,7 @@ class Module:
         if not isinstance(module, Module) and module is not None:
             raise TypeError(f"{_typename(module)} is not a Module subclass")
         self._check_name("module", name, self._modules)
-        self._modules[name] = module
+        self._modules[name] = _registered(_global_module_registration_hooks, self, name, module)
 
     def register_module(self, name: str, module: Module | None) -> None:
         """Alias of ``add_module``."""
@@ -270,15 +315,15 @@ class Module:
             if params is None:
                 raise AttributeError("cannot assign module before Module.__init__() call")
             self._forget(name, own, params, self._buffers, self._non_persistent_buffers_set)
-            self._modules[name] = value
+            self._modules[name] = _registered(_global_module_registration_hooks, self, name, value)
         elif params is not None and name in self._modules:
             if value is not None:
                 raise TypeError(
                     f"cannot assign '{_typename(value)}' as child module '{name}' "
                     "(tensorlib.nn.Module or None expected)"
                 )
-            self._modules[name] = value
-        elif isinstance(value, Buffer) or (params is not None and name in self._buffers):
+            self._modules[name] = _registered(_global_module_registration_hooks, self, name, value)
+        elif isinstance(value, (Buffer, UninitializedBuffer)) or (params is not None and name in self._buffers):
             if params is None:
                 raise AttributeError("cannot assign buffer before Module.__init__() call")
             if value is not None and not isinstance(value, Tensor):
@@ -692,6 +737,8 @@ class Module:
                     f"received {type(value)}"
                 )
                 continue
+            if is_lazy(param) and is_lazy(value):
+                continue
             if tuple(param.shape) == () and tuple(value.shape) == (1,):
                 value = value[0]
             if tuple(value.shape) != tuple(param.shape):
@@ -703,6 +750,12 @@ class Module:
             try:
                 with no_grad():
                     if not assign:
+                        if param.is_meta and not value.is_meta:
+                            warnings.warn(
+                                f"for {key}: the parameter is on 'meta', where copying a checkpoint's numbers does "
+                                f"nothing: did you mean load_state_dict(..., assign=True)?",
+                                stacklevel=2,
+                            )
                         param.copy_(value)
                         continue
                     if isinstance(param, Parameter):
@@ -750,7 +803,7 @@ class Module:
         if metadata is not None:
             state._metadata = metadata
 
-        def load(module: Module, own: Any, prefix: str = "") -> None:
+        def load(again: Any, module: Module, own: Any, prefix: str = "") -> None:
             local_metadata = dict(metadata.get(prefix[:-1], {})) if metadata is not None else {}
             if assign:
                 local_metadata["assign_to_params_buffers"] = True
@@ -758,7 +811,7 @@ class Module:
             for name, child in module._modules.items():
                 if child is not None:
                     below = prefix + name + "."
-                    load(child, {k: v for k, v in own.items() if k.startswith(below)}, below)
+                    again(again, child, {k: v for k, v in own.items() if k.startswith(below)}, below)
             keys = _IncompatibleKeys(missing, unexpected)
             for hook in module._load_state_dict_post_hooks.values():
                 if hook(module, keys) is not None:
@@ -767,7 +820,7 @@ class Module:
                         "values, if incompatible_keys need to be modified, it should be done inplace."
                     )
 
-        load(self, state)
+        load(load, self, state)  # a function that named itself would be a cycle
         if strict:
             if unexpected:
                 errors.insert(0, "Unexpected key(s) in state_dict: " + ", ".join(f'"{k}"' for k in unexpected) + ". ")
@@ -800,10 +853,18 @@ class _LoadHook:
 
     def __init__(self, hook: Callable[..., Any], module: Module | None) -> None:
         functools.update_wrapper(self, hook)
-        self.hook, self.module = hook, module
+        self.hook = hook
+        self.module = None if module is None else weakref.ref(module)  # which holds this hook
 
     def __call__(self, *args: Any) -> Any:
-        return self.hook(*args) if self.module is None else self.hook(self.module, *args)
+        return self.hook(*args) if self.module is None else self.hook(self.module(), *args)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"module": None if self.module is None else self.module()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.module = None if state["module"] is None else weakref.ref(state["module"])
 
 
 def _parse_to(*args: Any, **kwargs: Any) -> tuple[Any, Any, bool]:
@@ -842,6 +903,12 @@ _global_backward_hooks: OrderedDict[int, Any] = OrderedDict()
 _global_forward_hooks_always_called: OrderedDict[int, bool] = OrderedDict()
 _global_forward_hooks_with_kwargs: OrderedDict[int, bool] = OrderedDict()
 _plain_call = Module.__call__
+
+
+def uncalled(module: Module) -> bool:
+    """Whether a module's call is its ``forward`` and nothing else: no hooks, of its own or of all modules."""
+    own = module._forward_pre_hooks or module._forward_hooks or module._backward_hooks or module._backward_pre_hooks
+    return not own and Module.__call__ is _plain_call and "forward" not in module.__dict__
 
 
 def _call_everywhere(self: Module, *args: Any, **kwargs: Any) -> Any:

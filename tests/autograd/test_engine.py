@@ -200,8 +200,10 @@ def test_backward_inputs_only():
 
 def test_anomaly_mode_names_the_operator_and_its_line():
     x = leaf(-1.0)
+    with pytest.warns(UserWarning, match="Anomaly Detection"):
+        mode = autograd.detect_anomaly()
     with pytest.raises(RuntimeError, match=r"SqrtBackward0.*returned nan") as caught:
-        with autograd.detect_anomaly():
+        with mode:
             y = x.sqrt()
             y.sum().backward()
     assert "y = x.sqrt()" in str(caught.value) and __file__ in str(caught.value)

@@ -145,8 +145,8 @@ def test_versions_count_writes_and_are_shared_by_views_and_detach():
     v, d, data = y[:2], y.detach(), y.data
     y.add_(1)
     v.mul_(2)
-    assert y._version == v._version == d._version and y._version[0] == 2
-    assert data._version is None or data._version[0] == 0
+    assert y._writes == v._writes == d._writes and y._writes[0] == 2
+    assert data._writes is None or data._writes[0] == 0
 
 
 def test_dtype_and_shape_rules():

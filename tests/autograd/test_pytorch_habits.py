@@ -60,7 +60,11 @@ def test_a_given_gradient_takes_the_outputs_dtype() -> None:
 
 def test_hooks_after_accumulation_may_step() -> None:
     p = T.ones(2, requires_grad=True)
-    p.register_post_accumulate_grad_hook(lambda t: t.sub_(t.grad))
+
+    def step(t: T.Tensor) -> None:
+        t.sub_(t.grad)
+
+    p.register_post_accumulate_grad_hook(step)
     (p * 3).sum().backward()
     assert p.tolist() == [-2.0, -2.0] and T.is_grad_enabled()
 
