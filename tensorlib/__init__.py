@@ -5,6 +5,7 @@ The names are PyTorch's: ``import tensorlib as torch`` carries ordinary model co
 
 import gc as _gc
 import importlib as _importlib
+import sys as _sys
 import warnings as _warnings
 from typing import Any as _Any
 
@@ -47,8 +48,8 @@ from tensorlib._settings import (
     typename,
     use_deterministic_algorithms,
 )
+from tensorlib._size import Size
 from tensorlib._tensor import (
-    Size,
     can_cast,
     get_default_device,
     get_default_dtype,
@@ -94,14 +95,15 @@ if _collecting:
 
 
 _SUBMODULES = (
-    "_utils", "accelerator", "amp", "array_api", "backends", "compiler", "cpu", "distributed", "distributions",
-    "fft", "func", "io", "jit", "linalg", "nn", "ops", "optim", "profiler", "signal", "special", "testing",
-    "triton", "utils", "version",
+    "_C", "_dynamo", "_utils", "accelerator", "amp", "array_api", "backends", "compiler", "cpu", "distributed",
+    "distributions", "fft", "func", "futures", "hub", "io", "jit", "linalg", "multiprocessing", "nn", "onnx", "ops",
+    "optim", "overrides", "profiler", "serialization", "signal", "special", "testing", "triton", "utils", "version",
 )  # fmt: skip
 #: Functions and classes of this namespace that live in a submodule.
 _LATE: dict[str, tuple[str, ...]] = {
     "io": ("load", "save"),
     "func": ("vmap",),
+    "futures": ("Future",),
     "jit": ("_assert",),
     "triton": ("launch",),
     "amp": ("autocast", "GradScaler"),
@@ -113,6 +115,7 @@ _LATE: dict[str, tuple[str, ...]] = {
     "_legacy": ("BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor", "HalfTensor",
                 "IntTensor", "LongTensor", "ShortTensor"),
     "amp.autocast_mode": ("is_autocast_enabled", "get_autocast_dtype", "set_autocast_dtype", "clear_autocast_cache",
+                          "get_autocast_cpu_dtype", "get_autocast_gpu_dtype", "is_autocast_cpu_enabled",
                           "is_autocast_cache_enabled", "set_autocast_cache_enabled"),
 }  # fmt: skip
 _HOME = {name: module for module, names in _LATE.items() for name in names}
@@ -125,6 +128,8 @@ def __getattr__(name: str) -> _Any:
     if name in _HOME:
         value = globals()[name] = getattr(_importlib.import_module(f"tensorlib.{_HOME[name]}"), name)
         return value
+    if name == "torch":  # PyTorch imports itself into itself, and programs have come to write torch.torch
+        return _sys.modules[__name__]
     if name.startswith("_foreach_"):
         return getattr(_importlib.import_module("tensorlib._foreach"), name)
     raise AttributeError(f"module 'tensorlib' has no attribute {name!r}")

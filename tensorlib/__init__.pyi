@@ -18,7 +18,8 @@ from tensorlib._layout import channels_last as channels_last, channels_last_3d a
 from tensorlib._printing import set_printoptions as set_printoptions
 from tensorlib._promotion import set_default_dtype as set_default_dtype
 from tensorlib._settings import are_deterministic_algorithms_enabled as are_deterministic_algorithms_enabled, compile as compile, get_deterministic_debug_mode as get_deterministic_debug_mode, get_float32_matmul_precision as get_float32_matmul_precision, get_num_interop_threads as get_num_interop_threads, get_num_threads as get_num_threads, is_deterministic_algorithms_warn_only_enabled as is_deterministic_algorithms_warn_only_enabled, is_warn_always_enabled as is_warn_always_enabled, set_default_tensor_type as set_default_tensor_type, set_deterministic_debug_mode as set_deterministic_debug_mode, set_float32_matmul_precision as set_float32_matmul_precision, set_flush_denormal as set_flush_denormal, set_num_interop_threads as set_num_interop_threads, set_num_threads as set_num_threads, set_warn_always as set_warn_always, typename as typename, use_deterministic_algorithms as use_deterministic_algorithms
-from tensorlib._tensor import Size as Size, can_cast as can_cast, get_default_device as get_default_device, get_default_dtype as get_default_dtype, is_tensor as is_tensor, promote_types as promote_types, result_type as result_type, set_default_device as set_default_device
+from tensorlib._size import Size as Size
+from tensorlib._tensor import can_cast as can_cast, get_default_device as get_default_device, get_default_dtype as get_default_dtype, is_tensor as is_tensor, promote_types as promote_types, result_type as result_type, set_default_device as set_default_device
 from tensorlib._version import __version__ as __version__
 from tensorlib.autograd.modes import enable_grad as enable_grad, inference_mode as inference_mode, is_grad_enabled as is_grad_enabled, is_inference_mode_enabled as is_inference_mode_enabled, no_grad as no_grad, set_grad_enabled as set_grad_enabled
 from tensorlib.op import declared as _declared
@@ -27,13 +28,14 @@ from tensorlib.random import Generator as Generator, default_generator as defaul
 from tensorlib.runtime import autotune as autotune
 from tensorlib.io import load as load, save as save
 from tensorlib.func import vmap as vmap
+from tensorlib.futures import Future as Future
 from tensorlib.jit import _assert as _assert
 from tensorlib.triton import launch as launch
 from tensorlib.amp import GradScaler as GradScaler, autocast as autocast
 from tensorlib.array_api import __array_api_version__ as __array_api_version__, __array_namespace_info__ as __array_namespace_info__, astype as astype, broadcast_arrays as broadcast_arrays, cumulative_prod as cumulative_prod, cumulative_sum as cumulative_sum, isdtype as isdtype, matrix_transpose as matrix_transpose, repeat as repeat, take_along_axis as take_along_axis, unique_all as unique_all, unique_counts as unique_counts, unique_inverse as unique_inverse, unique_values as unique_values, unstack as unstack, vecdot as vecdot
 from tensorlib.accelerator import AcceleratorError as AcceleratorError, Event as Event, OutOfMemoryError as OutOfMemoryError, Stream as Stream
 from tensorlib._legacy import BFloat16Tensor as BFloat16Tensor, BoolTensor as BoolTensor, ByteTensor as ByteTensor, CharTensor as CharTensor, DoubleTensor as DoubleTensor, FloatTensor as FloatTensor, HalfTensor as HalfTensor, IntTensor as IntTensor, LongTensor as LongTensor, ShortTensor as ShortTensor
-from tensorlib.amp.autocast_mode import clear_autocast_cache as clear_autocast_cache, get_autocast_dtype as get_autocast_dtype, is_autocast_cache_enabled as is_autocast_cache_enabled, is_autocast_enabled as is_autocast_enabled, set_autocast_cache_enabled as set_autocast_cache_enabled, set_autocast_dtype as set_autocast_dtype
+from tensorlib.amp.autocast_mode import clear_autocast_cache as clear_autocast_cache, get_autocast_cpu_dtype as get_autocast_cpu_dtype, get_autocast_dtype as get_autocast_dtype, get_autocast_gpu_dtype as get_autocast_gpu_dtype, is_autocast_cache_enabled as is_autocast_cache_enabled, is_autocast_cpu_enabled as is_autocast_cpu_enabled, is_autocast_enabled as is_autocast_enabled, set_autocast_cache_enabled as set_autocast_cache_enabled, set_autocast_dtype as set_autocast_dtype
 
 Number = _bool | _int | _float | _complex
 bfloat16: dtype

@@ -268,17 +268,20 @@ def outside() -> int:
 #: The end of every generated public function.
 GUARD = (
     "  except Exception as error:",
-    "    other = _arguments.explained(error, {{{values}}})",
+    "    values = {{{values}}}",
+    "    if {public} and (objects := _implementing(values.values())):",
+    "        return _hand_over(_late, _arguments.name, objects, values)",
+    "    other = _arguments.explained(error, values)",
     "    if other is None:",
     "        raise",
     "    raise other from error",
 )
 
 
-def guard(names: Sequence[str]) -> list[str]:
-    """Source of the handler of a generated function with these parameters."""
+def guard(names: Sequence[str], public: bool) -> list[str]:
+    """Source of the handler of a generated function with these parameters. ``public``: users can call it."""
     values = ", ".join(f"{n!r}: {n}" for n in names)
-    return [line.format(values=values) for line in GUARD]
+    return [line.format(values=values, public=public) for line in GUARD]
 
 
 def of_class(

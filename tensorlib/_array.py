@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib._device import cpu
+from tensorlib._device import cpu, meta
 from tensorlib._device import device as Device
-from tensorlib.errors import DeviceError, DtypeError
+from tensorlib.errors import DeviceError, DtypeError, UnsupportedError
 from tensorlib.runtime.engine import engine_of
 from tensorlib.runtime.memory import poison_value
 
@@ -30,7 +30,7 @@ class _AtAddress:
     def __init__(self, ptr: int, shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> None:
         self.__array_interface__ = {
             "version": 3,
-            "data": (ptr, False),
+            "data": (ptr or 64, False),  # NumPy before 2.4 takes 0, an array's without elements, for no address at all
             "typestr": _STAND_IN[itemsize],
             "shape": shape,
             "strides": tuple(s * itemsize for s in strides),
@@ -176,10 +176,10 @@ def empty(shape: Sequence[int], dtype: Any, device: Device = cpu) -> Any:
     shape, dtype = tuple(shape), np.dtype(dtype)
     if device is cpu:
         return np.full(shape, poison_value(dtype), dtype) if _poisoned else np.empty(shape, dtype)
-    if dtype.kind == "c":
+    if dtype.kind == "c" and device is not meta:
         refuse_complex(device)
     engine = device.engine or engine_of(device)
-    if _poisoned and not device.compile_only:  # which has no memory
+    if _poisoned and not device.memoryless:
         ptr, owner = engine.upload(np.full(math.prod(shape), poison_value(dtype), dtype))
     else:
         ptr, owner = engine.allocate(math.prod(shape) * dtype.itemsize)
@@ -198,7 +198,7 @@ def to_device(array: np.ndarray, device: Device) -> Any:
     """A C-contiguous copy of a NumPy array on the device."""
     if device is cpu:
         return array.copy()
-    if array.dtype.kind == "c":
+    if array.dtype.kind == "c" and device is not meta:
         refuse_complex(device)
     engine = device.engine or engine_of(device)
     ptr, owner = engine.upload(np.ascontiguousarray(array))
@@ -211,6 +211,11 @@ def to_host(array: Array) -> np.ndarray:
         return array.copy()
     if not isinstance(array, DeviceArray):  # of one of the classes in LIFTED
         return array.read()
+    if array.device is meta:
+        raise UnsupportedError(
+            "Cannot copy out of meta tensor; no data! It has a shape and a dtype alone: Module.to_empty(device=) gives "
+            "a module memory, load_state_dict(assign=True) the tensors of a checkpoint"
+        )
     if array.device.compile_only:
         raise DeviceError(
             f"cannot read an array of {str(array.device)!r}: it is a compile-only target, its kernels are compiled "
@@ -267,10 +272,15 @@ def is_contiguous(array: Array) -> bool:
 def expand(array: Any, shape: Sequence[int]) -> Any:
     """The read-only view broadcast to shape, with strides 0 where it repeats: numpy.broadcast_to."""
     if isinstance(array, np.ndarray):
-        if array.size == 1 and array.dtype.kind in "fiub":  # a sum's gradient; broadcast_to takes 2 µs more
-            out = np.ndarray(shape, array.dtype, array, 0, (0,) * len(shape))
-            out.flags.writeable = False
-            return out
+        if array.size and array.dtype.kind in "fiub" and array.flags.c_contiguous:  # NumPy's own takes 3 µs more
+            lead = len(shape) - array.ndim
+            if lead >= 0:
+                pairs = zip(array.shape, array.strides, shape[lead:], strict=True)
+                found = (0,) * lead + tuple([s if m == n else 0 if n == 1 else -1 for n, s, m in pairs])
+                if -1 not in found:
+                    out = np.ndarray(shape, array.dtype, array, 0, found)
+                    out.flags.writeable = False
+                    return out
         return np.broadcast_to(array, shape)
     shape = tuple(shape)
     lead = len(shape) - array.ndim
@@ -287,6 +297,12 @@ def as_strided(array: Any, shape: Sequence[int], strides: Sequence[int], offset:
     if not isinstance(array, np.ndarray):
         ptr = array.ptr + offset * array.itemsize
         return DeviceArray(ptr, shape, strides, array.dtype, array.device, array.owner)
+    if array.size and offset >= 0 and array.dtype.kind in "fiub" and array.flags.c_contiguous:
+        size = array.itemsize
+        try:  # a tenth of the time of NumPy's as_strided; it refuses what is beyond the array
+            return np.ndarray(shape, array.dtype, array, offset * size, tuple([s * size for s in strides]))
+        except (ValueError, TypeError):
+            pass
     raw = array.view(f"V{array.itemsize}")  # NumPy's as_strided cannot name float8_e5m2
     if offset:
         step = math.copysign(array.itemsize, offset)

@@ -70,7 +70,7 @@ class Autocast:
         """x as ``target``. Leaves that need a gradient are cast once, until they are written or the region ends."""
         if not (self.caching and x._needs and x._node is None and x._view is None and modes.grad):
             return x.to(target)  # type: ignore[no-any-return]
-        version = 0 if x._version is None else x._version[0]
+        version = 0 if x._writes is None else x._writes[0]
         found = self.cache.get(id(x))
         if found is not None and found[0]() is x and found[1] == version and found[2] is target:
             return found[3]  # type: ignore[no-any-return]

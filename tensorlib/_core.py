@@ -14,13 +14,13 @@ class Tensor:
     """A strided array on one device, with the history that produced it. Methods are attached by ``_tensor``."""
 
     # What every new tensor is given; `_grad` and `_hooks` are rare and live in __dict__ with a class default.
-    __slots__ = ("__dict__", "__weakref__", "_array", "_index", "_needs", "_node", "_version", "_view")
+    __slots__ = ("__dict__", "__weakref__", "_array", "_index", "_needs", "_node", "_view", "_writes")
 
     _array: Array  # numpy.ndarray on the CPU, DeviceArray elsewhere
     _needs: bool  # a gradient flows through it: a leaf that requires one, or the output of a Node
     _node: Node | None  # what computed it
     _index: int  # which of the Node's outputs it is
-    _version: list[int] | None  # [times written], shared with views; made when first needed
+    _writes: list[int] | None  # [times written], shared with views; made when first needed
     _view: View | None  # for a view: the base it looks into and how
 
     _grad: Tensor | None = None
@@ -71,6 +71,7 @@ class Modes(threading.local):
     grad = True
     inference = False
     anomaly = False
+    check_nan = True  # of anomaly mode
     pack: Any = None  # (pack, unpack) hooks for what Nodes keep
     pack_disabled: str | None = None  # why no such hooks may be set
     device: Any = None  # default device of factories; None is the CPU
@@ -101,6 +102,20 @@ new = object.__new__
 KINDS: set[type] = {Tensor}
 
 
+_node_classes: dict[str, type[Node]] = {}
+
+
+def node_class(rule: Any) -> type[Node]:
+    """The class of a rule's Nodes, named as users see it: MulBackward0 for the operator mul."""
+    found = _node_classes.get(rule.name)
+    if found is None:
+        name: str = rule.name
+        if hasattr(rule, "reference"):  # an operator's declaration
+            name = "".join([part.capitalize() for part in name.split("_")]) + "Backward0"
+        found = _node_classes[rule.name] = type(name, (Node,), {"__slots__": (), "__module__": __name__})
+    return found
+
+
 def wrap(array: Any) -> Tensor:
     """A new tensor without history around an array."""
     t = new(Tensor)
@@ -108,14 +123,14 @@ def wrap(array: Any) -> Tensor:
     t._needs = False
     t._node = None
     t._index = 0
-    t._version = None
+    t._writes = None
     t._view = None
     return t
 
 
 def version_of(tensor: Tensor) -> list[int]:
     """The tensor's version counter, made at first need."""
-    counter = tensor._version
+    counter = tensor._writes
     if counter is None:
-        counter = tensor._version = [0]
+        counter = tensor._writes = [0]
     return counter

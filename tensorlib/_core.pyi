@@ -24,7 +24,7 @@ class Tensor:
     _needs: bool
     _node: Node | None
     _index: int
-    _version: list[int] | None
+    _writes: list[int] | None
     _view: View | None
     _grad: Tensor | None
     _hooks: dict[Any, Any] | None
@@ -379,7 +379,7 @@ class Tensor:
     @data.setter
     def data(self, value: Any) -> None: ...
     def data_ptr(self) -> _int:
-        """Address of the first element."""
+        """Address of the first element; 0 on ``meta``."""
     def deg2rad(self, *, out: Any = None) -> Tensor:
         """input π / 180, elementwise."""
     def deg2rad_(self, *args: Any, **kwargs: Any) -> Self:
@@ -941,7 +941,7 @@ class Tensor:
         """input 180 / π, elementwise."""
     def rad2deg_(self, *args: Any, **kwargs: Any) -> Self:
         """In-place rad2deg."""
-    def random_(self, from_: Any = 0, to: Any = None, *, generator: Any = None) -> Tensor:
+    def random_(self, from_: Any = 0, to: Any = ..., *, generator: Any = None) -> Tensor:
         """Fill with integers in [from, to); ``random_(to)`` from 0, ``random_()`` all that the dtype holds exactly."""
     def ravel(self) -> Tensor:
         """input.reshape(-1), a copy unless input is contiguous."""
@@ -1027,8 +1027,8 @@ class Tensor:
         """input[..., index, ...]: the view at one ``index`` of ``dim``, which disappears. DimError out of range."""
     def select_scatter(self, src: Tensor, dim: _int, index: _int, *, out: Any = None) -> Tensor:
         """A copy of input with ``src`` at ``index`` of ``dim``. ShapeError where src has another shape than that part."""
-    def set_(self, source: Tensor) -> Tensor:
-        """Use the memory of another tensor from now on."""
+    def set_(self, source: Any = None, storage_offset: _int = 0, size: Any = None, stride: Any = None) -> Tensor:
+        """Use the memory of another tensor, or of a storage, from now on; without one be empty."""
     def sgn(self, *, out: Any = None) -> Tensor:
         """input / |input|, elementwise, 0 at 0: ``sign`` for complex numbers too."""
     def sgn_(self, *args: Any, **kwargs: Any) -> Self:
@@ -1139,6 +1139,8 @@ class Tensor:
         """A copy with input repeated ``dims[d]`` times along each dimension; missing ones in front count 1."""
     def to(self, *args: Any, **kwargs: Any) -> Tensor:
         """``to(dtype)``, ``to(device)``, ``to(device, dtype)``, ``to(other)``: itself when nothing changes."""
+    def to_dense(self, dtype: Any = None, *, masked_grad: _bool = True) -> Tensor:
+        """Itself, as ``dtype`` if given: every tensor has strides."""
     def to_device(self, device: Any, *, stream: Any = None) -> Tensor:
         """On ``device``, itself where it is there already: the array API standard's ``to``. No ``stream`` but None."""
     def tolist(self) -> Any:
@@ -1264,6 +1266,7 @@ class Modes(threading.local):
     grad = True
     inference = False
     anomaly = False
+    check_nan = True  # of anomaly mode
     pack: Any = None  # (pack, unpack) hooks for what Nodes keep
     pack_disabled: str | None = None  # why no such hooks may be set
     device: Any = None  # default device of factories; None is the CPU
@@ -1294,6 +1297,20 @@ new = object.__new__
 KINDS: set[type] = {Tensor}
 
 
+_node_classes: dict[str, type[Node]] = {}
+
+
+def node_class(rule: Any) -> type[Node]:
+    """The class of a rule's Nodes, named as users see it: MulBackward0 for the operator mul."""
+    found = _node_classes.get(rule.name)
+    if found is None:
+        name: str = rule.name
+        if hasattr(rule, "reference"):  # an operator's declaration
+            name = "".join([part.capitalize() for part in name.split("_")]) + "Backward0"
+        found = _node_classes[rule.name] = type(name, (Node,), {"__slots__": (), "__module__": __name__})
+    return found
+
+
 def wrap(array: Any) -> Tensor:
     """A new tensor without history around an array."""
     t = new(Tensor)
@@ -1301,14 +1318,14 @@ def wrap(array: Any) -> Tensor:
     t._needs = False
     t._node = None
     t._index = 0
-    t._version = None
+    t._writes = None
     t._view = None
     return t
 
 
 def version_of(tensor: Tensor) -> list[int]:
     """The tensor's version counter, made at first need."""
-    counter = tensor._version
+    counter = tensor._writes
     if counter is None:
-        counter = tensor._version = [0]
+        counter = tensor._writes = [0]
     return counter

@@ -3,6 +3,7 @@
 ``cpu`` runs NumPy. ``cuda:i`` and ``hip:i`` are GPUs. Over host memory, ``interpret`` runs the GPU kernels in
 Triton's interpreter, and ``native`` as machine code of the processor. A compile-only target such as ``sm_90`` or
 ``gfx942`` has no memory: its launches stop after the compiler, so that kernels are checked for a GPU that is not there.
+``meta`` has neither memory nor kernels: what is there has a shape, strides and a dtype.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tensorlib.errors import DeviceError
 #: The targets every kernel is compiled for in the checks: compute capabilities and LLVM gfx names.
 TARGETS = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201")
 _INDEXED = ("cuda", "hip")
-_SPELLED = re.compile(r"(?P<type>cpu|cuda|hip|interpret|native|sm_\d+|gfx[0-9a-f]+)(:(?P<index>\d+))?")
+_SPELLED = re.compile(r"(?P<type>cpu|cuda|hip|interpret|native|meta|sm_\d+|gfx[0-9a-f]+)(:(?P<index>\d+))?")
 
 
 class device:
@@ -35,7 +36,7 @@ class device:
         match = _SPELLED.fullmatch(type) if isinstance(type, str) else None
         if match is None:
             raise DeviceError(
-                f"unknown device {type!r}: expected 'cpu', 'cuda[:i]', 'hip[:i]', 'interpret', 'native', "
+                f"unknown device {type!r}: expected 'cpu', 'cuda[:i]', 'hip[:i]', 'interpret', 'native', 'meta', "
                 f"or a compile-only target such as 'sm_90' or 'gfx942'"
             )
         kind, spelled = match["type"], match["index"]
@@ -59,6 +60,11 @@ class device:
         """True for a target without memory, whose launches stop after the compiler."""
         return self.type.startswith(("sm_", "gfx"))
 
+    @property
+    def memoryless(self) -> bool:
+        """True where arrays have no numbers: compile-only targets and ``meta``."""
+        return self.type == "meta" or self.compile_only
+
     def __repr__(self) -> str:
         index = "" if self.index is None else f", index={self.index}"
         return f"device(type='{self.type}'{index})"
@@ -73,3 +79,4 @@ class device:
 _INTERNED: dict[tuple[str, int | None], device] = {}
 
 cpu = device("cpu")
+meta = device("meta")

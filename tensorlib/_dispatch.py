@@ -24,16 +24,17 @@ from tensorlib._core import (
     modes,
     new,
     next_seq,
+    node_class,
     observers,
     version_of,
     wrap,
 )
-from tensorlib._device import cpu
+from tensorlib._device import cpu, meta
 from tensorlib._dtypes import HALF, OF_NUMPY, bool_, float32, float64
 from tensorlib._plans import NO_PLAN, Planner
-from tensorlib.errors import DeviceError, DimError, DtypeError, RangeError
+from tensorlib.errors import DeviceError, DimError, DtypeError, RangeError, UnsupportedError
 from tensorlib.runtime import determinism, launch
-from tensorlib.runtime.engine import gpus_used
+from tensorlib.runtime.engine import planning
 
 if TYPE_CHECKING:
     from tensorlib.op import Op
@@ -327,6 +328,12 @@ def execute(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any, de
                     fixed[i] = np.asarray(out).astype(want, copy=False)
             if fixed is not None:
                 outs = fixed
+    elif device is meta:
+        if specs is None and not op.mutates:
+            raise UnsupportedError(
+                f"{op.name}: the shape of its result depends on numbers, which a tensor on 'meta' does not have"
+            )
+        outs = [] if op.mutates else [_array.empty(shape, dtype, meta) for shape, dtype in specs]
     else:
         if op.kernel is None:
             raise DeviceError(
@@ -364,7 +371,7 @@ def _observed(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], outs: Sequen
 def sync(t: Tensor) -> None:
     """Bring a view's history up to date after its base was written in place."""
     view = t._view
-    if view is None or view.stamp < 0 or t._version is None or view.stamp == t._version[0]:
+    if view is None or view.stamp < 0 or t._writes is None or view.stamp == t._writes[0]:
         return
     base = view.base
     if base._needs and base is not t:
@@ -375,8 +382,18 @@ def sync(t: Tensor) -> None:
                 again = apply_view(op, again, attrs)
         finally:
             modes.grad = grad
+        keep_retained(t, again._node, again._index)
         t._node, t._index, t._needs = again._node, again._index, again._needs
-    view.stamp = t._version[0]
+    view.stamp = t._writes[0]
+
+
+def keep_retained(t: Tensor, node: Any, index: int) -> None:
+    """``retain_grad`` follows a tensor to its new Node."""
+    old = t._node
+    if old is not None and old.hooks is not None and node is not None and ("retain", t._index) in old.hooks:
+        if node.hooks is None:
+            node.hooks = {}
+        node.hooks["retain", index] = old.hooks.pop(("retain", t._index))
 
 
 def edge(t: Any) -> Any:
@@ -390,8 +407,15 @@ def saved(t: Any) -> Any:
     """An input as a Node keeps it: (array, version counter, version now); numbers and None as they are."""
     if isinstance(t, Tensor):
         if listening[0] and modes.pack is not None:
-            pack, unpack = modes.pack
-            return Packed(pack(t), unpack)
+            pack, unpack, _ = modes.pack
+            count = version_of(t)
+            before = count[0]
+            packed = pack(t)
+            if count[0] != before:
+                raise RuntimeError(
+                    "saved_tensors_hooks: A saved tensor pack hook is modifying its input in place: pack a clone"
+                )
+            return Packed(packed, unpack)
         counter = version_of(t)
         return t._array, counter, counter[0]
     return [saved(x) for x in t] if type(t) is list else t
@@ -401,15 +425,15 @@ def keep(x: Any) -> Any:
     """``saved`` for the fast paths: one operand, while nothing listens, so that no hook takes kept tensors away."""
     if type(x) not in KINDS:
         return x
-    counter = x._version
+    counter = x._writes
     if counter is None:
-        counter = x._version = [0]
+        counter = x._writes = [0]
     return x._array, counter, counter[0]
 
 
 def make_node(rule: Any, edges: tuple[Any, ...], kept: Any = None, attrs: Any = None) -> Node:
     """A Node with the next sequence number."""
-    node = new(Node)
+    node = new(node_class(rule))
     node.rule = rule
     node.edges = edges
     node.saved = kept
@@ -471,7 +495,7 @@ def apply(op: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
         operands, touched = modes.autocast.cast(op.autocast, operands)
         if touched and op.takes_dtype and attrs["dtype"] is None:  # a sum in float32 of what came narrow
             attrs["dtype"] = np.dtype(np.float32)
-    if gpus_used[0]:
+    if planning[0]:
         out = planned(op, operands, attrs)
         if out is not NO_PLAN:
             return out
@@ -498,8 +522,9 @@ def _general(op: Op, operands: Sequence[Any], attrs: dict[str, Any], done: Any =
     if done is not None:
         done.computed(flat, attrs, outs)
     if op.mutates:
+        targets = unflatten(flat, counts)
         for i in op.mutates:
-            target = unflatten(flat, counts)[i]
+            target = targets[i]
             for t in target if type(target) is list else (target,):
                 if t is not None:
                     version_of(t)[0] += 1
@@ -633,7 +658,7 @@ def apply_view(op: Op, input: Any, attrs: dict[str, Any]) -> Tensor:
             op.spec(x, **attrs)  # raises the message that every device gives
         raise
     t = wrap(out)
-    counter = t._version = version_of(input)
+    counter = t._writes = version_of(input)
     step = (op, attrs)
     grad = modes.grad
     stamp = counter[0] if grad else -1

@@ -13,10 +13,11 @@ import numpy as np
 
 from tensorlib import _array
 from tensorlib._core import KINDS, LIFTED, Node, Tensor, listening, modes, version_of, wrap
-from tensorlib._dispatch import apply_view, dtype_name, edge, make_node, planned, sync
+from tensorlib._dispatch import apply_view, dtype_name, edge, keep_retained, make_node, planned, sync
 from tensorlib._promotion import category
 from tensorlib.errors import AutogradError, DtypeError, ShapeError
 from tensorlib.kernels import pointwise, transfer
+from tensorlib.op import OLD_FORMS, old_form, registry
 
 ndarray = np.ndarray
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -193,7 +194,7 @@ def follow(target: Tensor, source: Tensor, own: bool) -> None:
         )  # fmt: skip
     if view is None:
         node, index = origin if origin is not None else (make_node(_Overwritten, (edge(target),)), 0)
-        _keep_grad_hooks(target, node)
+        keep_retained(target, node, 0)
         target._node, target._index, target._needs = node, index, True
         return
     before = edge(base)
@@ -201,16 +202,6 @@ def follow(target: Tensor, source: Tensor, own: bool) -> None:
     if view.stamp < 0:  # a view made under no_grad has a history from now on
         view.stamp = 0
     sync(target)
-
-
-def _keep_grad_hooks(target: Tensor, node: Node) -> None:
-    """``retain_grad`` follows the tensor to its new Node."""
-    old = target._node
-    if old is not None and old.hooks is not None and ("retain", target._index) in old.hooks:
-        keeper = old.hooks.pop(("retain", target._index))
-        if node.hooks is None:
-            node.hooks = {}
-        node.hooks["retain", 0] = keeper
 
 
 def _before_write(t: Tensor) -> Tensor:
@@ -228,7 +219,7 @@ def _before_write(t: Tensor) -> Tensor:
 
 def _new_history(target: Tensor, result: Tensor) -> None:
     """The history of ``result``, over target's own memory, becomes target's; what it keeps of it has target's count."""
-    node, own = result._node, result._version
+    node, own = result._node, result._writes
     count = version_of(target)
     count[0] -= 1  # the write was counted, and `follow` counts it
     follow(target, result, own=True)
@@ -295,9 +286,11 @@ def method(
                     ufunc(x, args[0], out=x)
                     done = True
                 if done:
-                    if self._version is not None:
-                        self._version[0] += 1
+                    if self._writes is not None:
+                        self._writes[0] += 1
                     return self
+        if name in OLD_FORMS and len(args) == len(registry[name].tensors):
+            (_, *args), kwargs[OLD_FORMS[name]] = old_form(name, (self, *args))  # type: ignore[assignment]
         check_writable(self, f"{name}_")
         tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
         recorded = modes.grad and (self._needs or any(a._needs for a in tensors))
@@ -326,6 +319,7 @@ def method(
             modes.autocast = autocast
 
     inplace.__name__ = inplace.__qualname__ = f"{name}_"
+    inplace.__module__ = "tensorlib"  # where the function of that name is: pickle looks there
     inplace.__doc__ = f"In-place form of ``{name}``: the result is written into this tensor, which is returned."
     return inplace
 

@@ -30,28 +30,35 @@ TYPES: dict[str, dtype] = {
 
 
 class TensorType(type):
-    """The type of a typed tensor: it makes tensors of its dtype, and counts CPU tensors of it as its instances."""
+    """The type of a typed tensor: it makes tensors of its dtype and place, and counts such as its instances."""
 
     dtype: dtype
+    place: str
 
     def __call__(cls, *data: Any) -> Any:
         """An uninitialised tensor of these sizes, or one of this data."""
         if not data or all(type(n) is int for n in data):
-            return empty(data or (0,), dtype=cls.dtype)
+            return empty(data or (0,), dtype=cls.dtype, device=cls.place)
         if len(data) != 1:
             raise TypeError(f"{cls.__name__}() takes sizes or one sequence, got {len(data)} arguments")
-        return tensor(data[0], dtype=cls.dtype)
+        return tensor(data[0], dtype=cls.dtype, device=cls.place)
 
     def __instancecheck__(cls, value: Any) -> bool:
-        return isinstance(value, Tensor) and value.device.type == "cpu" and value.dtype is cls.dtype
+        return isinstance(value, Tensor) and value.device.type in _PLACES[cls.place] and value.dtype is cls.dtype
 
     def __repr__(cls) -> str:
-        return f"<class 'tensorlib.{cls.__name__}'>"
+        return f"<class '{cls.__module__}.{cls.__name__}'>"
 
 
-def _made(name: str, kind: dtype) -> TensorType:
-    made = TensorType(name, (), {"__doc__": f"Tensors of {kind} on the CPU.", "__module__": "tensorlib"})
-    made.dtype = kind
+_PLACES = {"cpu": ("cpu",), "cuda": ("cuda", "hip")}
+
+
+def typed(name: str, place: str) -> TensorType:
+    """The type of that name, of tensors on the CPU or on a GPU."""
+    kind = TYPES[name]
+    where, module = ("the CPU", "tensorlib") if place == "cpu" else ("a GPU", "tensorlib.cuda")
+    made = TensorType(name, (), {"__doc__": f"Tensors of {kind} on {where}.", "__module__": module})
+    made.dtype, made.place = kind, place
     return made
 
 
@@ -65,7 +72,7 @@ ShortTensor: TensorType
 IntTensor: TensorType
 LongTensor: TensorType
 BoolTensor: TensorType
-globals().update({name: _made(name, kind) for name, kind in TYPES.items()})
+globals().update({name: typed(name, "cpu") for name in TYPES})
 
 
 def type_name(x: Tensor) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tensorlib import _array
 from tensorlib._core import LIFTED, Tensor
+from tensorlib._device import meta
 from tensorlib._dispatch import sync
 from tensorlib._dtypes import OF_NUMPY, bool_, complex64, complex128, float64, int64
 from tensorlib._promotion import default_dtype
@@ -157,7 +158,11 @@ def text(t: Tensor) -> str:
         if ours is not OF_NUMPY[default_dtype()]:
             suffixes.append(f"dtype={ours}")
     else:
-        if device.compile_only:
+        if device is meta:
+            body = "..."
+            suffixes.append(f"size={tuple(x.shape)}")
+            usual = {OF_NUMPY[default_dtype()]}
+        elif device.compile_only:
             body = "..."
             suffixes.insert(0, f"size={tuple(x.shape)}")
         else:

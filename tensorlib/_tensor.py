@@ -10,6 +10,7 @@ import importlib
 import math
 import numbers
 import threading
+import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -19,12 +20,13 @@ import numpy as np
 
 from tensorlib import _array, _dlpack, _inplace, _legacy, _printing, _promotion, ops
 from tensorlib._core import KINDS, Tensor, modes, version_of, wrap
-from tensorlib._device import cpu
+from tensorlib._device import cpu, meta
 from tensorlib._device import device as Device
 from tensorlib._dispatch import as_ints, sync
 from tensorlib._dtypes import OF_NUMPY, as_dtype, dtype
 from tensorlib._hooks import RemovableHandle
 from tensorlib._layout import strided
+from tensorlib._size import Size
 from tensorlib._written import written
 from tensorlib.autograd import engine
 from tensorlib.autograd.batched import with_batches
@@ -42,29 +44,6 @@ from tensorlib.kernels.pointwise import Elsewhere
 from tensorlib.op import Composite, Op, declared, names_in, registry, watchers
 from tensorlib.ops import complex_numbers, create, memory
 from tensorlib.runtime.engine import resolve
-
-
-class Size(tuple):  # type: ignore[type-arg]
-    """A shape: a tuple of ints that prints as torch.Size does and knows ``numel``."""
-
-    __slots__ = ()
-
-    def numel(self) -> int:
-        """Number of elements."""
-        n = 1
-        for s in self:
-            n *= s
-        return n
-
-    def __repr__(self) -> str:
-        return f"tensorlib.Size({list(self)})"
-
-    def __getitem__(self, index: Any) -> Any:
-        item = tuple.__getitem__(self, index)
-        return Size(item) if isinstance(index, slice) else item
-
-    def __add__(self, other: Any) -> Size:
-        return Size(tuple.__add__(self, tuple(other)))
 
 
 class _Methods(Tensor):
@@ -140,9 +119,9 @@ class _Methods(Tensor):
         return strides if dim is None else strides[dim]
 
     def data_ptr(self) -> int:
-        """Address of the first element."""
+        """Address of the first element; 0 on ``meta``."""
         x = self._array
-        return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x.ptr
+        return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else 0 if x.device is meta else x.ptr
 
     def is_contiguous(self, memory_format: Any = None) -> bool:
         """Whether the elements lie in C order without gaps."""
@@ -233,7 +212,8 @@ class _Methods(Tensor):
         """How many elements after the first of its memory it begins: 0 but for views."""
         root = self if self._view is None else self._view.base
         start = ops.views._memory(root._array)[0]
-        return (self.data_ptr() - start) // self._array.itemsize
+        x = self._array
+        return ((self.data_ptr() if isinstance(x, np.ndarray) else x.ptr) - start) // x.itemsize
 
     @property
     def is_sparse(self) -> bool:
@@ -257,8 +237,8 @@ class _Methods(Tensor):
 
     @property
     def is_meta(self) -> bool:
-        """False: every tensor has elements."""
-        return False
+        """Whether it is on ``meta``: a shape and a dtype without numbers."""
+        return self.device is meta
 
     @property
     def layout(self) -> str:
@@ -310,7 +290,13 @@ class _Methods(Tensor):
 
     @property
     def grad(self) -> Tensor | None:
-        """The gradient accumulated by backward, or None."""
+        """The gradient accumulated by backward, or None: always for what is no leaf, unless by ``retain_grad``."""
+        if self._grad is None and self._node is not None and not self.retains_grad:
+            warnings.warn(
+                "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute "
+                "won't be populated during autograd.backward(): call retain_grad() on it before",
+                stacklevel=2,
+            )
         return self._grad
 
     @grad.setter
@@ -334,6 +320,11 @@ class _Methods(Tensor):
         return self._node
 
     @property
+    def _version(self) -> int:
+        """How often it, or what shares its memory, was written."""
+        return version_of(self)[0]
+
+    @property
     def output_nr(self) -> int:
         """Which output of ``grad_fn`` it is."""
         return self._index
@@ -347,6 +338,11 @@ class _Methods(Tensor):
     def data(self, value: Tensor) -> None:
         if not isinstance(value, Tensor):
             raise TypeError(f"data: expected a Tensor, got {type(value).__name__}")
+        if self._needs and value._array.dtype.kind in "iub":
+            raise AutogradError(
+                f"data set to a tensor that requires gradients must be floating point or complex dtype, "
+                f"got {value.dtype}"  # type: ignore[attr-defined]
+            )
         self._array = value._array
 
     @property
@@ -449,6 +445,8 @@ class _Methods(Tensor):
         """"tensorlib.FloatTensor" and its like, or the tensor as another dtype, which may be named so too."""
         if dtype is None:
             return _legacy.type_name(self)
+        if dtype is Tensor:
+            dtype = OF_NUMPY[_promotion.default_dtype()]
         name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", "")
         kind = _legacy.TYPES.get(name.rpartition(".")[2]) or as_dtype(dtype)
         place = ("cuda" if ".cuda." in name else "cpu") if "." in name and isinstance(dtype, str) else None
@@ -461,6 +459,10 @@ class _Methods(Tensor):
     def contiguous(self, memory_format: Any = None) -> Tensor:
         """Itself when contiguous, otherwise a contiguous copy."""
         return self if _array.is_contiguous(self._array) else self.clone()
+
+    def to_dense(self, dtype: Any = None, *, masked_grad: bool = True) -> Tensor:
+        """Itself, as ``dtype`` if given: every tensor has strides."""
+        return self if dtype is None else self.to(dtype)
 
     def type_as(self, other: Tensor) -> Tensor:
         """As the dtype and device of ``other``."""
@@ -477,7 +479,7 @@ class _Methods(Tensor):
     def detach(self) -> Tensor:
         """The same memory without history; writes to it are counted."""
         t = wrap(self._array)
-        t._version = version_of(self)
+        t._writes = version_of(self)
         return t
 
     def detach_(self) -> Tensor:
@@ -522,7 +524,10 @@ class _Methods(Tensor):
     def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
         """Call ``hook(tensor)`` after backward has added to this leaf's ``.grad``."""
         if self._node is not None:
-            raise AutogradError("register_post_accumulate_grad_hook: post accumulate grad hooks need a leaf tensor")
+            raise AutogradError(
+                "register_post_accumulate_grad_hook: post accumulate grad hooks cannot be registered on non-leaf "
+                "tensors: use register_hook"
+            )
         if self._hooks is None:
             self._hooks = {}
         hooks = self._hooks.setdefault("post", OrderedDict())
@@ -581,8 +586,10 @@ class _Methods(Tensor):
         if any(t._array.dtype != here.dtype for t in others):
             raise TypeError(f"{name}: expected tensors of dtype {self.dtype}")
         lists = [np.broadcast_to(t._array, here.shape).reshape(-1).tolist() for t in (self, *others)]
-        done = np.array([function(*v) for v in zip(*lists, strict=True)]).reshape(here.shape)
-        return _inplace.assign(self, wrap(done.astype(here.dtype)), name)
+        done = [function(*v) for v in zip(*lists, strict=True)]
+        if not all(isinstance(v, (numbers.Number, np.generic)) for v in done):
+            raise TypeError(f"{name}: expected the callable to return numbers of {self.dtype}")
+        return _inplace.assign(self, wrap(np.array(done).reshape(here.shape).astype(here.dtype)), name)
 
     def fill_diagonal_(self, fill_value: Any, wrap: bool = False) -> Tensor:
         """Write a number on the main diagonal; all sizes must be equal where there are more than two dimensions.
@@ -599,9 +606,9 @@ class _Methods(Tensor):
         t.as_strided((n,), (step,)).fill_(fill_value)
         rows, columns = shape[:2]
         if wrap and len(shape) == 2 and rows > columns + 1:
-            below = -(-self._array.size // step) - n
-            start = self.storage_offset() + self.stride(0) * (columns + 1)
-            t.as_strided((below,), (step,), start).fill_(fill_value)
+            row = create.arange(rows, device=self.device)
+            below = row[(row > columns) & (row % (columns + 1) != columns)]  # type: ignore[index, operator]
+            t[below, below % (columns + 1)] = fill_value
         return self
 
     def resize_(self, *args: Any, size: Any = None, memory_format: Any = None) -> Tensor:
@@ -629,14 +636,30 @@ class _Methods(Tensor):
                 old = (x if _array.is_contiguous(x) else x.copy()).reshape((-1,))
                 _inplace.write(larger[:kept], old[:kept], "resize_")
             self._array = larger.reshape(shape)
+        version_of(self)[0] += 1
         return self
 
     def resize_as_(self, the_template: Tensor, memory_format: Any = None) -> Tensor:
         """``resize_`` to the shape of another tensor."""
         return self.resize_(tuple(the_template._array.shape))
 
-    def set_(self, source: Tensor) -> Tensor:
-        """Use the memory of another tensor from now on."""
+    def set_(self, source: Any = None, storage_offset: int = 0, size: Any = None, stride: Any = None) -> Tensor:
+        """Use the memory of another tensor, or of a storage, from now on; without one be empty.
+
+        With ``size``, and ``stride`` unless it is contiguous: a view of it from element ``storage_offset`` on.
+        """
+        if source is None:
+            source = create.empty(0, dtype=self.dtype, device=self.device)
+        if not isinstance(source, Tensor):  # a storage: all of its memory, as elements of this dtype
+            whole = source.nbytes() // self._array.itemsize
+            source = source._tensor
+            size, stride = ((whole,), (1,)) if size is None else (size, stride)
+        if size is not None:
+            size = (size,) if isinstance(size, int) else tuple(size)
+            if not stride and len(size):
+                stride = [math.prod(size[i + 1 :]) for i in range(len(size))]
+            source = ops.as_strided(source.detach(), size, tuple(stride or ()), storage_offset)
+        version_of(self)[0] += 1
         self._array = source._array
         return self
 
@@ -798,7 +821,7 @@ def _array_api(version: str | None) -> Any:
 def _as_class(cls: type, t: Tensor) -> Any:
     """A tensor as one of a subclass, sharing what it holds."""
     out: Any = object.__new__(cls)
-    for slot in ("_array", "_needs", "_node", "_index", "_version", "_view"):
+    for slot in ("_array", "_needs", "_node", "_index", "_view", "_writes"):
         setattr(out, slot, getattr(t, slot))
     return out
 
@@ -830,8 +853,8 @@ class UntypedStorage:
         self._start, self._end = ops.views._memory(tensor._array)
 
     def data_ptr(self) -> int:
-        """Address of the first byte."""
-        return self._start
+        """Address of the first byte; 0 on ``meta``."""
+        return 0 if self.device is meta else self._start
 
     def nbytes(self) -> int:
         """Bytes of all elements."""
@@ -1192,10 +1215,12 @@ def _attach_binary(special: str, made: Op | Composite) -> None:
     def forward(self: Tensor, other: Any) -> Any:
         if type(other) in KINDS or _operand(other):
             return function(self, other)
-        return NotImplemented
+        return made.public(self, other) if hasattr(type(other), "__torch_function__") else NotImplemented
 
     def reflected(self: Tensor, other: Any) -> Any:
-        return function(other, self) if _operand(other) else NotImplemented
+        if _operand(other):
+            return function(other, self)
+        return made.public(other, self) if hasattr(type(other), "__torch_function__") else NotImplemented
 
     def inplace(self: Tensor, other: Any) -> Any:
         return getattr(self, f"{name}_")(other)

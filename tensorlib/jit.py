@@ -6,15 +6,38 @@ which carries the decorators runs.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, Final
 
-__all__ = [
-    "Final", "annotate", "export", "ignore", "interface", "is_scripting", "is_tracing", "isinstance", "script",
-    "script_if_tracing", "script_method", "trace", "unused",
+__all__ = [  # noqa: F822  ScriptModule comes when it is named
+    "Final", "ScriptModule", "TracerWarning", "annotate", "export", "ignore", "interface", "is_scripting",
+    "is_tracing", "isinstance", "script", "script_if_tracing", "script_method", "trace", "trace_module", "unused",
 ]  # fmt: skip
 
 _isinstance = isinstance
+
+#: Names of types that a compiler would read.
+annotations = SimpleNamespace(  # type: ignore[assignment]
+    List=list, Dict=dict, Tuple=tuple, Optional=Any, Future=Any, BroadcastingList1=list, BroadcastingList2=list,
+    BroadcastingList3=list,
+)  # fmt: skip
+
+
+class TracerWarning(Warning):
+    """What tracing warns of; nothing traces."""
+
+
+def __getattr__(name: str) -> Any:
+    """``ScriptModule``, a Module as any other: it loads when it is first named, as it brings the layers with it."""
+    if name != "ScriptModule":
+        raise AttributeError(f"module 'tensorlib.jit' has no attribute {name!r}")
+    module: Any = importlib.import_module("tensorlib.nn").Module
+    value = globals()[name] = type(
+        "ScriptModule", (module,), {"__doc__": "A Module whose methods run as Python.", "__module__": __name__}
+    )
+    return value
 
 
 def is_scripting() -> bool:
@@ -52,6 +75,11 @@ def trace(func: Any, example_inputs: Any = None, *args: Any, **kwargs: Any) -> A
     return func
 
 
+def trace_module(mod: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    """``mod`` itself; its methods are not called with the examples."""
+    return mod
+
+
 def ignore(drop: Any = False, **kwargs: Any) -> Any:
     """The decorated function itself; with arguments, a decorator that returns it."""
     return drop if callable(drop) else _same
@@ -69,6 +97,11 @@ def unused(fn: Any) -> Any:
 def export(fn: Any) -> Any:
     """``fn`` itself."""
     return fn
+
+
+#: Under PyTorch's private names: one of several signatures, and ``script_if_tracing``.
+_overload_method = _overload = export
+_script_if_tracing = script_if_tracing
 
 
 def annotate(the_type: Any, the_value: Any) -> Any:

@@ -99,6 +99,7 @@ class profile:
         self.schedule = schedule or (lambda step: ProfilerAction.RECORD)
         self.on_trace_ready = on_trace_ready
         self.record_shapes = record_shapes
+        self.profile_memory, self.with_flops, self.with_stack = profile_memory, with_flops, with_stack
         self.step_num = 0
         self.profiler: _profiler.profile | None = None
         self._open = False
@@ -106,7 +107,10 @@ class profile:
     def _record(self, action: ProfilerAction) -> None:
         wanted = action in (ProfilerAction.RECORD, ProfilerAction.RECORD_AND_SAVE)
         if wanted and not self._open:
-            self.profiler = _profiler.profile(record_shapes=self.record_shapes)
+            self.profiler = _profiler.profile(
+                record_shapes=self.record_shapes, profile_memory=self.profile_memory, with_flops=self.with_flops,
+                with_stack=self.with_stack,
+            )  # fmt: skip
             self.profiler.__enter__()
             self._open = True
 

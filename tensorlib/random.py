@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib._core import Tensor, draw_marks, modes, wrap
-from tensorlib._device import cpu, device
+from tensorlib._device import cpu, device, meta
 
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _FACTORS = np.array([[_M1], [_M0]], np.uint64)
@@ -125,12 +125,22 @@ def draw(
     if generator is not None and not isinstance(generator, Generator):
         raise TypeError(f"argument 'generator' must be tensorlib.Generator, not {type(generator).__name__}")
     chosen = default_generator if generator is None else generator
+    if _on_meta(operands, attrs or {}):  # no number is drawn
+        return 0, 0
     seed, offset = chosen.draw()
     for mark in draw_marks:
         offset = mark(offset)
     if modes.capture is not None and modes.capture.records(operands, attrs or {}):
         return modes.capture.draw(chosen, seed, offset)  # type: ignore[no-any-return]
     return seed, offset
+
+
+def _on_meta(operands: Sequence[Any], attrs: dict[str, Any]) -> bool:
+    for x in operands:
+        array = getattr(x, "_array", None)
+        if array is not None:
+            return getattr(array, "device", None) is meta
+    return (attrs.get("device") or modes.device) is meta
 
 
 def manual_seed(seed: int) -> Generator:

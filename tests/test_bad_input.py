@@ -147,7 +147,7 @@ def test_of_an_operator_in_place(made: Op) -> None:
                 method(x, *[bad if i == j else r for j, r in enumerate(rest)])
     with pytest.raises(TypeError):
         method(x, no_such_name=1)
-    assert x.tolist() == [[0.5] * 3] * 2 and not (x._version or [0])[0]
+    assert x.tolist() == [[0.5] * 3] * 2 and not (x._writes or [0])[0]
     expanded = tensorlib.full((1, 3), 0.5).expand(2, 3)
     with pytest.raises(RuntimeError):
         method(expanded, *rest)

@@ -169,7 +169,7 @@ def core_stub() -> str:
     before = before.replace("import threading\n", "import threading\n" + IMPORTS.partition("from typing")[0])
     before = before.replace("if TYPE_CHECKING:", "import numpy as np\n\nif TYPE_CHECKING:")
     slots = "\n".join(f"    {line}" for line in (
-        "_array: Any", "_needs: bool", "_node: Node | None", "_index: int", "_version: list[int] | None",
+        "_array: Any", "_needs: bool", "_node: Node | None", "_index: int", "_writes: list[int] | None",
         "_view: View | None", "_grad: Tensor | None", "_hooks: dict[Any, Any] | None"))  # fmt: skip
     body = NUMBER + "\nclass Tensor:\n" + slots + "\n" + "".join(tensor_methods())
     return before + body + "\nclass View:" + after

@@ -38,7 +38,8 @@ PARTS: dict[str, str] = {
     "torch.sparse, torch.nested, torch.masked": "strided tensors only",
     "torch.ao, torch.quantization": "no quantised tensors",
     "torch.mps, torch.xpu, torch.mtia": "Triton has no such target",
-    "torch.monitor, torch.futures, torch.multiprocessing": "services around PyTorch's own processes",
+    "torch.monitor": "services around PyTorch's own processes",
+    "torch.multiprocessing": "Python's own, with `spawn`: tensors are copied from process to process",
     "torch.utils.cpp_extension, torch.utils.tensorboard, torch.utils.model_zoo": "tools around PyTorch",
 }
 
@@ -54,7 +55,7 @@ _absent(
     "sparse and nested layouts: strided tensors only",
     """torch.*sparse_*  torch.sspaddmm torch.smm torch.hspmm torch.jagged torch.*indices_copy torch.values_copy
     torch.Tensor.*indices torch.Tensor.values torch.Tensor.*sparse* torch.Tensor.coalesce torch.Tensor.is_coalesced
-    torch.Tensor.dense_dim torch.Tensor.sspaddmm torch.Tensor.smm torch.Tensor.to_padded_tensor torch.Tensor.to_dense
+    torch.Tensor.dense_dim torch.Tensor.sspaddmm torch.Tensor.smm torch.Tensor.to_padded_tensor
     torch.Tensor.is_nested torch.optim.SparseAdam""",
 )
 _absent(
@@ -90,8 +91,8 @@ _absent(
 _absent(
     "deprecated by PyTorch in favour of another name that is here",
     """torch.Tensor.resize
-    torch.Tensor.resize_as torch.Tensor.volatile torch.testing.assert_allclose torch.autograd.Function.saved_variables
-    torch.autograd.NestedIOFunction torch.autograd.function.NestedIOFunction torch.autograd.function.InplaceFunction
+    torch.Tensor.resize_as torch.Tensor.volatile torch.autograd.Function.saved_variables
+    torch.autograd.NestedIOFunction torch.autograd.function.NestedIOFunction
     torch.autograd.gradcheck.get_numerical_jacobian torch.cuda.memory_cached
     torch.cuda.max_memory_cached torch.cuda.reset_max_memory_*""",
 )
@@ -104,16 +105,15 @@ _absent("named dimensions", "torch.Tensor.name")
 _absent(
     "the dispatcher's own hooks: a new operator is declared with tensorlib.op, its gradient beside it",
     """torch.library.* torch.overrides.* torch.nn.functional.has_torch_function* torch.autograd.has_torch_function
-    torch.Tensor.module_load torch.Tensor.as_subclass torch.nn.Module.call_super_init torch.nn.Module.dump_patches
+    torch.Tensor.module_load torch.Tensor.as_subclass torch.nn.Module.dump_patches
     torch.func.debug_unwrap torch.func.functionalize torch.func.rearrange torch.Tensor.grad_dtype torch.Tensor.index
-    torch.Tensor.slice_inverse torch.autograd.enforce_grad_layout_policy torch.autograd.is_multithreading_enabled
+    torch.Tensor.slice_inverse torch.autograd.enforce_grad_layout_policy
     torch.autograd.is_view_replay_enabled torch.autograd.kineto_available torch.autograd.function.BackwardCFunction
     torch.autograd.function.FunctionMeta torch.autograd.Function.* torch.autograd.graph.set_*
     torch.autograd.graph.region_activation_memory_budget torch.optim.swap_in_optimizer_params_and_state
     torch.nn.factory_kwargs torch.utils.checkpoint.*""",
 )
 _absent("compilation records below autograd: nothing of Dynamo's to steer", "torch.compiler.* torch.nn.Module.compile")
-_absent("futures and the hub's downloads are no part of a tensor library", "torch.futures.* torch.hub.*")
 _absent(
     "there is one allocator, the library's own; TENSORLIB_NO_MEMORY_CACHING=1 switches its cache off",
     """torch.cuda.CUDAPluggableAllocator torch.cuda.change_current_allocator torch.cuda.caching_allocator_enable
@@ -152,18 +152,20 @@ _absent("randomised eigensolver", "torch.lobpcg")
 
 #: What programs meet besides single names, found by running public programs and PyTorch's own tests: what, here.
 PROGRAMS: dict[str, str] = {
-    'device "meta", fake tensors': "absent: models are made where their numbers are; `nn.utils.skip_init` draws none",
+    "`torch.hub`": "`load` runs the `hubconf.py` of a folder (`source=\"local\"`); code is not fetched, files are",
+    "fake tensors": "absent; device `meta` has shapes and dtypes without numbers",
     "`save` of a module or another object": "refused: `state_dict()` is what is saved, and `load` never unpickles; "
     "`weights_only=False` is taken and allows no more",
     "sparse gradients (`sparse=True` of embeddings, `sparse_grad`)": "the argument is taken, the gradient is dense",
-    "`__torch_function__`, `__torch_dispatch__`, `torch.library`, `torch.ops.aten`": "absent: operators are declared "
-    "with tensorlib.op",
+    "`__torch_function__`": "asked of objects that are no tensors, after the function could not use them; not of "
+    "subclasses of Tensor, whose results are plain Tensors",
+    "`__torch_dispatch__`, `torch.library`, `torch.ops.aten`": "absent: operators are declared with tensorlib.op",
     "a second `backward` through a graph that keeps no values, as of `a + b`": "refused without `retain_graph=True`, "
     "where PyTorch refuses only if values were freed",
     "writing one element of an expanded tensor": "refused: its memory is shared by others",
     "strides of `channels_last`": "`contiguous(memory_format=)` gives the numbers; memory stays in the dims' order",
     "`grad_fn._saved_*`, `torch._C`, `torch._dynamo` and other private names": "absent, but for `torch._utils`' "
-    "flattening, `torch._foreach_*` and hooks of all modules",
+    "flattening, `torch._foreach_*`, hooks of all modules, and marks of tracing and compiling: there is none",
     "samples of gamma, Dirichlet and beta": "their gradients are by implicit reparameterisation of gammas; PyTorch's "
     "of Dirichlet is another unbiased one",
     "`profiler`": "times are the host's, from the end of one operator to the end of the next",

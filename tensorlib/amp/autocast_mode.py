@@ -112,6 +112,21 @@ def get_autocast_dtype(device_type: str) -> dtype:
     return _lower(_kind(device_type))
 
 
+def is_autocast_cpu_enabled() -> bool:
+    """``is_autocast_enabled("cpu")``, by PyTorch's older name."""
+    return is_autocast_enabled("cpu")
+
+
+def get_autocast_cpu_dtype() -> dtype:
+    """``get_autocast_dtype("cpu")``, by PyTorch's older name."""
+    return get_autocast_dtype("cpu")
+
+
+def get_autocast_gpu_dtype() -> dtype:
+    """``get_autocast_dtype("cuda")``, by PyTorch's older name."""
+    return get_autocast_dtype("cuda")
+
+
 def set_autocast_dtype(device_type: str, dtype: Any) -> None:
     """Set the dtype that autocast regions for a type of device cast to by default."""
     _defaults[_kind(device_type)] = as_dtype(dtype)

@@ -114,6 +114,8 @@ has_half = True
 #: What loads when it is first named: it needs more than ``import tensorlib`` does.
 _LATE = {
     "amp": ("amp",),
+    "typed": ("BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor", "HalfTensor",
+              "IntTensor", "LongTensor", "ShortTensor"),
     "nvtx": ("nvtx",),
     "graphs": ("graphs", "CUDAGraph", "graph", "graph_pool_handle", "is_current_stream_capturing",
                "make_graphed_callables"),

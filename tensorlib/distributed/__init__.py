@@ -12,9 +12,9 @@ from tensorlib._core import Tensor
 from tensorlib.errors import UnsupportedError
 
 __all__ = [
-    "ProcessGroup", "ReduceOp", "Work", "all_gather", "all_gather_into_tensor", "all_gather_object",
-    "all_reduce", "barrier", "broadcast", "broadcast_object_list", "destroy_process_group", "gather",
-    "get_backend", "get_rank", "get_world_size", "group", "init_process_group", "is_available",
+    "Backend", "GroupMember", "ProcessGroup", "ReduceOp", "Work", "all_gather", "all_gather_into_tensor",
+    "all_gather_object", "all_reduce", "barrier", "broadcast", "broadcast_object_list", "destroy_process_group",
+    "gather", "get_backend", "get_rank", "get_world_size", "group", "init_process_group", "is_available",
     "is_gloo_available", "is_initialized", "is_mpi_available", "is_nccl_available", "is_torchelastic_launched",
     "new_group", "reduce", "reduce_scatter_tensor", "scatter",
 ]  # fmt: skip
@@ -26,6 +26,19 @@ class ReduceOp:
     """What ``all_reduce`` does with the tensors of all processes; of one process's they all give that tensor."""
 
     SUM, AVG, PRODUCT, MIN, MAX = "sum", "avg", "product", "min", "max"
+
+
+class Backend(str):
+    """The name of a communication backend in small letters; none of them is here."""
+
+    UNDEFINED, GLOO, NCCL, XCCL, UCC, MPI, FAKE = "undefined", "gloo", "nccl", "xccl", "ucc", "mpi", "fake"
+    backend_list = (UNDEFINED, GLOO, NCCL, XCCL, UCC, MPI, FAKE)
+
+    def __new__(cls, name: str) -> Backend:
+        """ValueError for what is no text."""
+        if not isinstance(name, str):
+            raise ValueError("Backend constructor parameter must be string-ish")
+        return super().__new__(cls, name.lower())
 
 
 class ProcessGroup:
@@ -56,6 +69,13 @@ class group:
     """The group of all processes under PyTorch's name."""
 
     WORLD = ProcessGroup()
+
+
+class GroupMember:
+    """Whether a process is in a group: ``NON_GROUP_MEMBER`` stands for one that it is not in."""
+
+    WORLD: Any = None
+    NON_GROUP_MEMBER = -100
 
 
 def new_group(ranks: Any = None, timeout: Any = None, backend: Any = None, **_: Any) -> ProcessGroup:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from tensorlib._core import Tensor
-from tensorlib._tensor import Size
+from tensorlib._size import Size
 from tensorlib.autograd import no_grad
 from tensorlib.distributions.constraints import Constraint, is_dependent
 from tensorlib.distributions.utils import lazy_property
@@ -26,7 +26,6 @@ class Distribution:
     has_rsample = False
     has_enumerate_support = False
     arg_constraints: ClassVar[dict[str, Constraint]] = {}
-    support: Any = None
     _validate_args = __debug__
 
     @staticmethod
@@ -103,6 +102,11 @@ class Distribution:
             new.__dict__[name] = value
         new._batch_shape = Size(batch_shape)
         return new
+
+    @property
+    def support(self) -> Any:
+        """The values that there are, as a constraint."""
+        raise UnsupportedError(f"{type(self).__name__} does not say its support")
 
     @property
     def mean(self) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tensorlib._core import Tensor
-from tensorlib._tensor import Size
+from tensorlib._size import Size
 from tensorlib.autograd import no_grad
 from tensorlib.distributions import constraints
 from tensorlib.distributions.distribution import Distribution

@@ -9,7 +9,7 @@ from typing import Any
 from tensorlib import ops
 from tensorlib._core import Tensor
 from tensorlib._dtypes import finfo
-from tensorlib._tensor import Size
+from tensorlib._size import Size
 from tensorlib.distributions import constraints
 from tensorlib.distributions.constraints import Constraint
 from tensorlib.distributions.utils import (

@@ -29,6 +29,11 @@ def broadcast_all(*values: Any) -> list[Tensor]:
     return list(ops.broadcast_tensors(*tensors))
 
 
+def _standard_normal(shape: Any, dtype: Any, device: Any) -> Tensor:
+    """A draw of N(0, 1), under the private name by which other libraries' distributions import it."""
+    return ops.randn(tuple(shape), dtype=dtype, device=device)
+
+
 def clamp_probs(probs: Tensor) -> Tensor:
     """Probs within [eps, 1 - eps]."""
     eps = finfo(probs.dtype).eps

@@ -26,7 +26,7 @@ from tensorlib import _array
 from tensorlib._core import Tensor, wrap
 from tensorlib._device import device as Device
 from tensorlib._dtypes import OF_NUMPY, as_dtype, dtype
-from tensorlib._tensor import Size
+from tensorlib._size import Size
 from tensorlib.errors import CheckpointError, TensorlibError
 from tensorlib.io import _torch
 from tensorlib.io._source import Placement, Source, strided, typed

@@ -6,7 +6,7 @@ from typing import Any
 
 from tensorlib._core import Tensor
 from tensorlib.nn import functional as F
-from tensorlib.nn.module import Module
+from tensorlib.nn.module import Module, uncalled
 from tensorlib.nn.parameter import Parameter
 from tensorlib.ops import full
 
@@ -140,6 +140,15 @@ class Softsign(Module):
     def forward(self, input: Tensor) -> Tensor:
         """The same shape."""
         return F.softsign(input)
+
+
+def activation_name(module: Any) -> str | None:
+    """What ``linear_activation`` calls the function of a module to which nothing is hooked; None of others."""
+    kind = type(module)
+    name = "relu" if kind is ReLU else "silu" if kind is SiLU else None
+    if kind is GELU:
+        name = {"none": "gelu", "tanh": "gelu_tanh"}.get(module.approximate)
+    return name if name is not None and uncalled(module) else None
 
 
 class GELU(Module):

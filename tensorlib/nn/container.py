@@ -8,7 +8,11 @@ from collections.abc import Iterable, Iterator, KeysView, Mapping
 from itertools import chain
 from typing import Any
 
+from tensorlib._array import DeviceArray
 from tensorlib._core import Tensor
+from tensorlib.nn import functional as F
+from tensorlib.nn.activation import activation_name
+from tensorlib.nn.linear import Linear, in_one_kernel
 from tensorlib.nn.module import Module, _indent, _typename
 from tensorlib.nn.parameter import Parameter
 
@@ -71,9 +75,27 @@ class Sequential(_Numbered):
 
     def forward(self, input: Any) -> Any:
         """The last module's output."""
+        if type(getattr(input, "_array", None)) is DeviceArray:
+            return self._on_device(input)
         for module in self._modules.values():
             input = module(input)  # type: ignore[misc]
         return input
+
+    def _on_device(self, input: Any) -> Any:
+        """The same; a `Linear` and an activation after it are one kernel."""
+        waiting: Any = None
+        for module in self._modules.values():
+            if waiting is not None:
+                name = activation_name(module)
+                if name is not None and in_one_kernel(waiting, input):
+                    input, waiting = F.linear_activation(input, waiting.weight, waiting.bias, name), None
+                    continue
+                input, waiting = waiting(input), None
+            if type(module) is Linear:
+                waiting = module
+            else:
+                input = module(input)  # type: ignore[misc]
+        return input if waiting is None else waiting(input)
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):

@@ -5,14 +5,37 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tensorlib._core import Tensor
+from tensorlib._array import DeviceArray
+from tensorlib._core import Tensor, modes
 from tensorlib.nn import functional as F
 from tensorlib.nn import init
-from tensorlib.nn.module import Module
+from tensorlib.nn.module import Module, uncalled
 from tensorlib.nn.parameter import Parameter
 from tensorlib.ops import empty
 
 __all__ = ["Bilinear", "Identity", "Linear"]
+
+#: Activations that a product's kernel applies to what it stores, by the function that a layer calls.
+_IN_KERNEL = {F.relu: "relu", F.gelu: "gelu", F.silu: "silu"}
+
+
+def activated(layer: Module, activation: Any, input: Any) -> Any:
+    """activation(layer(input)), in one kernel where that is possible; activation: a function of `nn.functional`."""
+    name = _IN_KERNEL.get(activation)
+    if name is not None and in_one_kernel(layer, input):
+        return F.linear_activation(input, layer.weight, layer.bias, name)
+    return activation(layer(input))
+
+
+def in_one_kernel(layer: Any, input: Any) -> bool:
+    """Whether a layer and the activation after it are one kernel: a plain `Linear` on a device, with no hooks."""
+    return (
+        type(layer) is Linear
+        and type(getattr(input, "_array", None)) is DeviceArray
+        and (modes.autocast is not None or input.dtype == layer.weight.dtype)
+        and input.is_floating_point()
+        and uncalled(layer)
+    )
 
 
 class Identity(Module):

@@ -21,7 +21,7 @@ def _alias(cls: Any, data: Tensor | None, requires_grad: bool) -> Any:
     self._needs = False
     self._node = None
     self._index = 0
-    self._version = version_of(data)
+    self._writes = version_of(data)
     self._view = None
     if requires_grad:
         self.requires_grad_(True)
@@ -103,9 +103,9 @@ class _Uninitialized:
 
     def materialize(self: Any, shape: Any, device: Any = None, dtype: Any = None) -> None:
         """Turn into a plain parameter or tensor of that shape, its elements undefined, still the same object."""
-        self._array = empty(
-            tuple(shape), device=device or Tensor.device.__get__(self), dtype=dtype or Tensor.dtype.__get__(self)
-        )._array
+        size = (shape,) if isinstance(shape, int) else tuple(shape)
+        at, kind = device or Tensor.device.__get__(self), dtype or Tensor.dtype.__get__(self)
+        self._array = empty(size, device=at, dtype=kind)._array
         self.__class__ = self._becomes
 
     @property

@@ -125,6 +125,11 @@ class RNNBase(Module):
     def _flat_weights(self) -> list[Parameter]:
         return [weight for weights in self.all_weights for weight in weights]
 
+    @_flat_weights.setter
+    def _flat_weights(self, weights: list[Any]) -> None:
+        """Put other tensors in the parameters' places: what makes functions of modules does."""
+        self._parameters.update(zip(self._flat_weights_names, weights, strict=True))
+
     def flatten_parameters(self) -> None:
         """Nothing: parameters need not lie in one piece of memory."""
 

@@ -13,7 +13,7 @@ from tensorlib.nn import init
 from tensorlib.nn.attention import MultiheadAttention
 from tensorlib.nn.container import ModuleList
 from tensorlib.nn.dropout import Dropout
-from tensorlib.nn.linear import Linear
+from tensorlib.nn.linear import Linear, activated
 from tensorlib.nn.module import Module
 from tensorlib.nn.normalization import LayerNorm
 from tensorlib.ops import full, zeros_like
@@ -98,7 +98,7 @@ class _Layer(Module):
         return self.dropout1(out[0])  # type: ignore[no-any-return]
 
     def _feed(self, x: Tensor, dropout: Module) -> Tensor:
-        return dropout(self.linear2(self.dropout(self.activation(self.linear1(x)))))  # type: ignore[no-any-return]
+        return dropout(self.linear2(self.dropout(activated(self.linear1, self.activation, x))))  # type: ignore[no-any-return]
 
 
 class TransformerEncoderLayer(_Layer):

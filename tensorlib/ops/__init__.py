@@ -4,6 +4,7 @@ from tensorlib._dispatch import wrap_dim
 from tensorlib.op import declared as _declared
 from tensorlib.ops import (
     activation,
+    adaptive_pooling,
     add_norm,
     arithmetic,
     attention,
@@ -82,6 +83,7 @@ from tensorlib.ops import (
 
 __all__ = [
     "activation",
+    "adaptive_pooling",
     "add_norm",
     "arithmetic",
     "attention",

@@ -11,6 +11,7 @@ import numpy as np
 
 from tensorlib import Tensor
 from tensorlib.ops import activation as activation
+from tensorlib.ops import adaptive_pooling as adaptive_pooling
 from tensorlib.ops import add_norm as add_norm
 from tensorlib.ops import arithmetic as arithmetic
 from tensorlib.ops import attention as attention

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib import _array
+from tensorlib._device import meta
 from tensorlib._dtypes import HALF, OF_NUMPY
 from tensorlib._promotion import category
 from tensorlib.errors import DtypeError, LinAlgError, ShapeError
@@ -49,7 +50,7 @@ def square(name: str, x: Any, what: str = "A", half: bool = False) -> None:
 
 def failed(name: str, info: Any, message: str) -> None:
     """LinAlgError for the first matrix whose ``info`` is not 0; ``{}`` in the message is that number."""
-    if not np.any(info):
+    if getattr(info, "device", None) is meta or not np.any(info):
         return
     info = _array.numbers(info)
     at = int(np.argmax(info.reshape(-1) != 0))
@@ -59,7 +60,7 @@ def failed(name: str, info: Any, message: str) -> None:
 
 def absent(g: Any) -> bool:
     """Whether no gradient arrived: zeros without history."""
-    return not g._needs and not _array.numbers(g._array).any()
+    return not g._needs and not g.is_meta and not _array.numbers(g._array).any()
 
 
 def identity(n: int, like: Any) -> Any:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorlib._array import DeviceArray
 from tensorlib._core import Tensor
+from tensorlib._device import meta
 from tensorlib._dispatch import dtype_name
 from tensorlib._dtypes import HALF
 from tensorlib._promotion import INT_TO_FLOAT, PROMOTE, category, complex_of, default_dtype, real_of
@@ -47,6 +49,9 @@ def view_as_real(input: Array):
             f"view_as_real: is only supported for complex tensors, got {dtype_name(input.dtype)}: expected complex "
             f"numbers, as x.to(tensorlib.complex64) gives them"
         )
+    if not isinstance(input, np.ndarray):  # on "meta": elsewhere there are none
+        strides = (*(2 * s for s in input.strides), 1)
+        return DeviceArray(input.ptr, (*input.shape, 2), strides, real_of(input.dtype), input.device, input.owner)
     return input[..., None].view(real_of(input.dtype))
 
 
@@ -63,6 +68,9 @@ def view_as_complex(input: Array):
         )
     if not shape or shape[-1] != 2:
         raise ShapeError(f"view_as_complex: Tensor must have a last dimension of size 2, got shape {shape}")
+    if input.device is meta:
+        strides = tuple(s // 2 for s in input.strides[:-1])
+        return DeviceArray(input.ptr, shape[:-1], strides, complex_of(input.dtype), meta, input.owner)
     if not isinstance(input, np.ndarray):
         raise DtypeError(f"view_as_complex: complex numbers are on the CPU only, got a tensor on {str(input.device)!r}")
     width = 2 * input.itemsize

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import builtins
 import math
 import warnings
@@ -138,6 +139,22 @@ def number_as(name: str, value: Any, dtype: np.dtype[Any]) -> Any:
     return bool(value) if ours.kind == "bool" else value
 
 
+def dtype_with(name: str, out: Any, dtype: Any) -> Any:
+    """The dtype of what a factory makes: that of ``out``, which a ``dtype`` must agree with."""
+    if not isinstance(out, Tensor):
+        return dtype
+    kind = OF_NUMPY[out._array.dtype]
+    if dtype is not None and as_dtype(dtype) is not kind:
+        raise DtypeError(f"{name}: dtype {as_dtype(dtype)} does not match dtype of out parameter ({kind}): give one")
+    return kind
+
+
+def _into_row(name: str, out: Any, row: Tensor) -> Any:
+    """``out=`` of what makes a row of numbers: one of as many elements keeps its shape, and takes them in its order."""
+    same = isinstance(out, Tensor) and out._array.size == row._array.size
+    return into(name, out, row.reshape(out._array.shape) if same else row)  # type: ignore[attr-defined]
+
+
 def _make(name: str, size: tuple[int, ...], value: Any, dtype: Any, device: Any) -> Tensor:
     at = device_of(device)
     if value != 0 and value != 1:
@@ -153,6 +170,7 @@ def _make(name: str, size: tuple[int, ...], value: Any, dtype: Any, device: Any)
 def zeros(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
           pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of zeros of ``size``, of ``dtype`` (the default float dtype for None)."""
+    dtype = dtype_with("zeros", out, dtype)
     t = _make("zeros", _size("zeros", sizes_given("zeros", args, size)), 0, numpy_dtype(dtype), device)
     return _finish(t if out is None else into("zeros", out, t), requires_grad, pin_memory)
 
@@ -161,6 +179,7 @@ def zeros(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layo
 def ones(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
          pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of ones of ``size``, of ``dtype`` (the default float dtype for None)."""
+    dtype = dtype_with("ones", out, dtype)
     t = _make("ones", _size("ones", sizes_given("ones", args, size)), 1, numpy_dtype(dtype), device)
     return _finish(t if out is None else into("ones", out, t), requires_grad, pin_memory)
 
@@ -177,6 +196,7 @@ def empty(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layo
 def full(size: Any, fill_value: Any, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
          pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A tensor of ``size`` with every element ``fill_value``; without ``dtype`` that of the value."""
+    dtype = dtype_with("full", out, dtype)
     shape = _size("full", (size,))
     if isinstance(fill_value, Tensor):
         if _elsewhere(fill_value) and not fill_value._array.ndim:  # a copy from device to device, with no host read
@@ -250,6 +270,7 @@ def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, d
 
     ``arange(end)`` starts at 0. int64 when all arguments are integers, otherwise the default float dtype.
     """
+    dtype = dtype_with("arange", out, dtype)
     if end is None:
         start, end = 0, start
     start, end, step = [x.item() if isinstance(x, Tensor) else x for x in (start, end, step)]
@@ -268,18 +289,19 @@ def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, d
         raise DtypeError(f"arange: not implemented for {OF_NUMPY[kind]}: complex numbers have no order")
     length = math.ceil((end - start) / step)
     t = _arange(start, step, length, kind, device_of(device))
-    return _finish(t if out is None else into("arange", out, t), requires_grad, pin_memory)
+    return _finish(t if out is None else _into_row("arange", out, t), requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw(-1.0, 2.0, 7), draw(3, 3, 1), draw(0, 1, 0)))
 def linspace(start: Any, end: Any, steps: int, *, out: Any = None, dtype: Any = None, layout: Any = None,
              device: Any = None, pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """``steps`` numbers from ``start`` to ``end``, both included, evenly spaced."""
+    dtype = dtype_with("linspace", out, dtype)
     if steps < 0:
         raise ArgumentError(f"linspace: number of steps must be non-negative, got {steps}")
     if _elsewhere(start, end):
         t = _evenly(start, end, steps).to(device_of(device), OF_NUMPY[numpy_dtype(dtype)])  # type: ignore[attr-defined]
-        return _finish(t if out is None else into("linspace", out, t), requires_grad, pin_memory)
+        return _finish(t if out is None else _into_row("linspace", out, t), requires_grad, pin_memory)
     start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
     of_complex = isinstance(start, complex) or isinstance(end, complex)
     kind = numpy_dtype(dtype, default_complex() if of_complex else None)
@@ -287,7 +309,7 @@ def linspace(start: Any, end: Any, steps: int, *, out: Any = None, dtype: Any = 
         raise DtypeError(f"linspace: of complex numbers takes a complex dtype, got {OF_NUMPY[kind]}")
     t = wrap(np.linspace(start, end, steps, dtype=np.complex128 if of_complex else np.float64).astype(kind))
     t = t.to(device_of(device))  # type: ignore[attr-defined]
-    return _finish(t if out is None else into("linspace", out, t), requires_grad, pin_memory)
+    return _finish(t if out is None else _into_row("linspace", out, t), requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw(-1.0, 2.0, 7), draw(3, 3, 1), draw(0, 1, 0), draw(0, 4, 5, base=2.0)))
@@ -295,16 +317,17 @@ def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, out: Any =
              layout: Any = None, device: Any = None, pin_memory: bool = False,
              requires_grad: bool = False) -> Tensor:  # fmt: skip
     """base**start … base**end: ``steps`` numbers whose logarithms are evenly spaced, computed in float64."""
+    dtype = dtype_with("logspace", out, dtype)
     if steps < 0:
         raise ArgumentError(f"logspace: number of steps must be non-negative, got {steps}")
     if _elsewhere(start, end):
         powers: Any = base ** _evenly(start, end, steps)  # type: ignore[operator]
         t = powers.to(device_of(device), OF_NUMPY[numpy_dtype(dtype)])
-        return _finish(t if out is None else into("logspace", out, t), requires_grad, pin_memory)
+        return _finish(t if out is None else _into_row("logspace", out, t), requires_grad, pin_memory)
     start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
     numbers = np.power(np.float64(base), np.linspace(start, end, steps, dtype=np.float64)).astype(numpy_dtype(dtype))
     t = wrap(numbers).to(device_of(device))
-    return _finish(t if out is None else into("logspace", out, t), requires_grad, pin_memory)
+    return _finish(t if out is None else _into_row("logspace", out, t), requires_grad, pin_memory)
 
 
 @composite(on="function")
@@ -314,6 +337,7 @@ def range(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dt
 
     Of the default float dtype, whatever the arguments are, as in PyTorch, where it is deprecated.
     """
+    dtype = dtype_with("range", out, dtype)
     warnings.warn("range: is deprecated, because it includes its end: use arange", UserWarning, stacklevel=outside())
     if end is None:
         start, end = 0, start
@@ -324,7 +348,7 @@ def range(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dt
             f"range: upper bound and lower bound inconsistent with step sign: {start}, {end}, step {step}"
         )
     t = _arange(start, step, math.floor((end - start) / step) + 1, numpy_dtype(dtype), device_of(device))
-    return _finish(t if out is None else into("range", out, t), requires_grad, pin_memory)
+    return _finish(t if out is None else _into_row("range", out, t), requires_grad, pin_memory)
 
 
 @composite(on="function", samples=each(draw(2.5), draw(True), draw(7)))
@@ -382,7 +406,16 @@ def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, req
     ArgumentError where the buffer does not hold them. Writes reach the buffer; a read-only one stays read-only.
     """
     kind = numpy_dtype(dtype)
-    have = memoryview(buffer).nbytes
+    try:
+        view = memoryview(buffer)
+    except TypeError:
+        raise ArgumentError(
+            f"frombuffer: object does not implement Python buffer protocol: got {type(buffer).__name__}"
+        ) from None
+    if view.readonly:
+        warnings.warn("frombuffer: The given buffer is not writable, and neither is the tensor over it", UserWarning,
+                      stacklevel=outside())  # fmt: skip
+    have = view.nbytes
     if have == 0 or count == 0:
         raise ArgumentError(f"frombuffer: both buffer length ({have}) and count ({count}) must not be 0")
     if not 0 <= offset < have:
@@ -409,6 +442,7 @@ def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, req
 def eye(n: int, m: int | None = None, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
         pin_memory: bool = False, requires_grad: bool = False) -> Tensor:  # fmt: skip
     """The n × m matrix with ones on the diagonal and zeros elsewhere; m is n for None."""
+    dtype = dtype_with("eye", out, dtype)
     at = device_of(device)
     if at is cpu and out is None and type(n) is int and n >= 0 and (m is None or (type(m) is int and m >= 0)):
         return _finish(wrap(np.eye(n, m, dtype=numpy_dtype(dtype))), requires_grad, pin_memory)
@@ -521,14 +555,18 @@ def asarray(
 ) -> Tensor:
     """``obj`` as a tensor, over its memory where dtype and device allow it; ``copy`` True: never, False: or an error.
 
+    The bytes of a buffer (bytes, memoryview, array.array) are taken as elements of ``dtype``, as by ``frombuffer``.
     A tensor's history goes on, unless ``requires_grad`` is False. ValueError where ``copy=False`` cannot be kept.
     """
-    t = as_tensor(obj, dtype, device)
+    raw = isinstance(obj, (bytes, bytearray, memoryview, array.array))
+    t = frombuffer(obj, dtype=dtype).to(device_of(device)) if raw else as_tensor(obj, dtype, device)  # type: ignore[attr-defined]
     if isinstance(obj, Tensor):
         shared = t is obj
+    elif raw:
+        shared = isinstance(t._array, np.ndarray)
     else:
-        array = t._array
-        shared = isinstance(obj, np.ndarray) and isinstance(array, np.ndarray) and np.may_share_memory(obj, array)
+        made = t._array
+        shared = isinstance(obj, np.ndarray) and isinstance(made, np.ndarray) and np.may_share_memory(obj, made)
     if copy is False and not shared:
         raise ArgumentError(
             "asarray: can't alias arbitrary sequence into a tensor, nor what is of another dtype or device: expected "

@@ -381,6 +381,8 @@ def _as_index(item: Any, device: Any) -> Tensor:
             "index: indexing with uint8 is deprecated, please use bool masks instead", UserWarning, stacklevel=outside()
         )
         t = t.to(np.dtype(np.bool_))
+    elif kind.kind in "iu" and not t._array.ndim:  # one integer, of whatever dtype
+        t = t.to(np.dtype(np.int64))
     elif kind not in INTEGERS and kind != _BOOL:
         raise DimError(f"index: tensors used as indices must be long, int, byte or bool tensors, got {OF_NUMPY[kind]}")
     return t.to(device) if _array.device_of(t._array) is not device else t
@@ -658,8 +660,8 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
             except (IndexError, ValueError, OverflowError):
                 key = None  # the general path has the message
             if key is not None:
-                if self._version is not None:
-                    self._version[0] += 1
+                if self._writes is not None:
+                    self._writes[0] += 1
                 return
     basic, advanced = _parse(x, index)
     given = as_value(value, x)

@@ -165,7 +165,10 @@ def _exponent_rule(g: Tensor, input: Any, exponent: Any, out: Tensor) -> Tensor:
         if input == 0:
             return _where(_nonnegative(exponent), 0.0, g * (out * -math.inf))
         return g * (out * _log_of(complex(input) if out._array.dtype.kind == "c" else input))
-    return _where((input == 0) & _nonnegative(exponent), 0.0, g * (out * log(input)))
+    base: Any = input
+    if out._array.dtype.kind == "c" and input._array.dtype.kind != "c":  # of a negative number: a complex one
+        base = base.to(OF_NUMPY[out._array.dtype])
+    return _where((input == 0) & _nonnegative(exponent), 0.0, g * (out * log(base)))
 
 
 def _integer_power(input: np.ndarray, exponent: np.ndarray) -> np.ndarray:

@@ -55,7 +55,7 @@ def _parts(input: Tensor, dim: int, indices: Sequence[Any], stacked: bool = Fals
         attrs = {"index": (*before, i)}
         array = _basic(x, attrs["index"])
         t = wrap(array)
-        t._version = counter
+        t._writes = counter
         t._view = View(base, (*steps, (_SLICE, attrs)), stamp)
         out.append(t)
         if listening[0]:

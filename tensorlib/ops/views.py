@@ -19,6 +19,7 @@ from tensorlib._dispatch import apply_view, as_int, as_ints, wrap_dim
 from tensorlib._dtypes import OF_NUMPY, as_dtype
 from tensorlib._dtypes import dtype as Dtype
 from tensorlib._samples import draw, each, fails, transposed
+from tensorlib._size import Size
 from tensorlib.errors import DimError, ShapeError
 from tensorlib.kernels import indexing as kernels
 from tensorlib.op import Array, Dim, Dims, Ints, NewDim, composite, op, registry, view
@@ -71,7 +72,10 @@ def _expand_shape(input: Any, size: Any) -> tuple[int, ...]:
 )
 def expand(input: Array, size: Ints):
     """The view in which dimensions of size 1 repeat to ``size``, with stride 0; -1 keeps a size."""
-    return _array.expand(input, _expand_shape(input, size))
+    shape = _expand_shape(input, size)
+    if isinstance(input, np.ndarray) and math.prod(shape) == input.size:  # nothing repeats, so that it can be written
+        return input.reshape(shape)
+    return _array.expand(input, shape)
 
 
 def _view_shape(input: Any, shape: Any) -> tuple[int, ...]:
@@ -462,9 +466,9 @@ def shape_of_all(name: str, shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
 
 
 @composite(on="function")
-def broadcast_shapes(*shapes: Any) -> tuple[int, ...]:
+def broadcast_shapes(*shapes: Any) -> Size:
     """The shape that tensors of the given shapes have after broadcasting."""
-    return shape_of_all("broadcast_shapes", [as_ints("broadcast_shapes", "shapes", s) for s in shapes])
+    return Size(shape_of_all("broadcast_shapes", [as_ints("broadcast_shapes", "shapes", s) for s in shapes]))
 
 
 def _several(tensors: tuple[Any, ...]) -> tuple[Tensor, ...]:

@@ -172,7 +172,7 @@ class SWALR(LRScheduler):
         if len(rates) != len(groups):
             raise ValueError(f"swa_lr must have the same length as optimizer.param_groups: {len(rates)}, {len(groups)}")
         for rate, group in zip(rates, groups, strict=True):
-            group["swa_lr"] = rate
+            group["swa_lr"] = rate.clone() if isinstance(rate, Tensor) else rate
         if anneal_strategy not in self._SHAPES:
             raise ValueError(f"anneal_strategy must by one of 'cos' or 'linear', instead got {anneal_strategy}")
         if not isinstance(anneal_epochs, int) or anneal_epochs < 0:

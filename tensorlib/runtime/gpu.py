@@ -18,7 +18,7 @@ from tensorlib.errors import CaptureError, DeviceError, OutOfMemoryError
 from tensorlib.runtime import caching, cuda, hip, pinned
 from tensorlib.runtime.compiler import Jit
 from tensorlib.runtime.driver import Driver, Event, Stream, Unavailable
-from tensorlib.runtime.engine import gpus_used
+from tensorlib.runtime.engine import planning
 from tensorlib.runtime.gpu_launch import Launchers
 
 STAGED = 1 << 20  #: bytes: what is written to a GPU through page-locked memory of the library's own, at most
@@ -140,7 +140,7 @@ def gpu(device: Device) -> GPU:
                 assert name is not None and device.index is not None
                 found = _gpus[device] = GPU(device, drivers()[name], device.index)
                 device.engine = found
-                gpus_used[0] = True
+                planning[0] = True
     return found
 
 

@@ -164,6 +164,7 @@ class Recording:
         self.gpu = gpu
         self.steps: list[Any] = []
         self.refused = ""
+        self.reports = False  #: whether a kernel may end with an error, which who launches it has to look for
         self._operands = operands
         self._origins: dict[int, Any] = {}  # of the memory of an owner, by the owner's id: what it begins with
         self._owners: list[Any] = []  # kept: an id must not be used twice

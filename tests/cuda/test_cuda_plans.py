@@ -70,11 +70,11 @@ def machine() -> Iterator[Simulation]:
 @contextlib.contextmanager
 def without_plans() -> Iterator[None]:
     """Every call goes the general way."""
-    before, engine.gpus_used[0] = engine.gpus_used[0], False
+    before, engine.planning[0] = engine.planning[0], False
     try:
         yield
     finally:
-        engine.gpus_used[0] = before
+        engine.planning[0] = before
 
 
 def plans(made: Any = None) -> list[Any]:
@@ -286,7 +286,7 @@ def test_writes_within_one_tensor(machine: Simulation) -> None:
         y.copy_(x[:4])
         y.fill_(2.5)[1:].add_(y[:-1])
         assert host(y).tolist() == [2.5, 5.0, 5.0, 5.0]
-        assert y._version == [3]
+        assert y._writes == [3]
 
 
 def test_layouts(machine: Simulation) -> None:
@@ -367,7 +367,7 @@ def test_who_listens_sees_every_call(machine: Simulation) -> None:
     with tl.autograd.graph.saved_tensors_hooks(lambda t: packed.append(t) or t, lambda t: t):
         x * x
     assert packed
-    with tl.autograd.detect_anomaly():
+    with tl.autograd.set_detect_anomaly(True):
         y = x * x
         assert y.grad_fn is not None
         assert y._node.trace is not None
@@ -399,9 +399,9 @@ def test_in_place_forms_are_one_kernel(machine: Simulation) -> None:
         assert len(seen) == count and host(x).tolist() == want.tolist()
         for trained in (False, True) * 4:
             x = there.clone().requires_grad_() * 1.0 if trained else there.clone()
-            x._version, at = [0], x.data_ptr()
+            x._writes, at = [0], x.data_ptr()
             form(x, there)
-            assert x.data_ptr() == at and x._version[0] == 1
+            assert x.data_ptr() == at and x._writes[0] == 1
             assert host(x).tolist() == want.tolist()
     x = tl.tensor([1, 2], device="cuda")
     for _ in range(3):

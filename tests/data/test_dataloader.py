@@ -402,7 +402,7 @@ def test_errors_before_the_first_batch() -> None:
 
     with pytest.raises(OSError, match="no disk"):
         next(iter(DataLoader(Numbers(), num_workers=1, worker_init_fn=init)))
-    with pytest.raises(TypeError, match="missing the required __iter__"):
+    with pytest.raises(NotImplementedError, match="missing the required __iter__"):
         next(iter(DataLoader(IterableDataset(), num_workers=1)))
 
 

@@ -122,7 +122,7 @@ def test_random_split() -> None:
 
 def test_missing_methods() -> None:
     for value, action in [(Dataset(), lambda d: d[0]), (IterableDataset(), iter), (Sampler(), iter)]:
-        with pytest.raises(TypeError, match="missing the required"):
+        with pytest.raises(NotImplementedError, match="missing the required"):
             action(value)  # type: ignore[operator]
     with pytest.raises(TypeError):
         len(Dataset())  # type: ignore[arg-type]

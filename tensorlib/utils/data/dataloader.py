@@ -26,6 +26,9 @@ from tensorlib.utils.data.transport import Receiver
 
 __all__ = ["DataLoader"]
 
+#: What programs annotate ``collate_fn`` with, under PyTorch's private name.
+_collate_fn_t = Callable[[list[Any]], Any]
+
 T_co = TypeVar("T_co", covariant=True)
 _FIXED = ("batch_size", "batch_sampler", "sampler", "drop_last", "dataset", "persistent_workers")
 _PATIENCE = 5.0  # seconds that workers are given to finish what they are reading when the loader is done with them

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from tensorlib._core import Tensor, wrap
+from tensorlib.errors import UnsupportedError
 from tensorlib.ops import randperm
 from tensorlib.random import Generator, default_generator
 
@@ -28,7 +29,7 @@ class Dataset(Generic[T_co]):
     """
 
     def __getitem__(self, index: Any) -> T_co:
-        raise TypeError(f"Dataset [{type(self).__name__}] is missing the required __getitem__: define it in the class")
+        raise UnsupportedError(f"Dataset [{type(self).__name__}] is missing the required __getitem__: define it")
 
     def __add__(self, other: Dataset[Any]) -> ConcatDataset[Any]:
         return ConcatDataset([self, other])
@@ -42,7 +43,7 @@ class IterableDataset(Dataset[T_co]):
     """
 
     def __iter__(self) -> Iterator[T_co]:
-        raise TypeError(f"IterableDataset [{type(self).__name__}] is missing the required __iter__: define it")
+        raise UnsupportedError(f"IterableDataset [{type(self).__name__}] is missing the required __iter__: define it")
 
     def __add__(self, other: Dataset[Any]) -> ChainDataset:  # type: ignore[override]
         return ChainDataset([self, other])

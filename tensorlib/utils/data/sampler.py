@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlib import random as stream
 from tensorlib._core import Tensor
-from tensorlib.errors import ArgumentError
+from tensorlib.errors import ArgumentError, UnsupportedError
 from tensorlib.ops import as_tensor, randint, randperm
 from tensorlib.random import Generator
 
@@ -29,7 +29,7 @@ class Sampler(Generic[T_co]):
     """
 
     def __iter__(self) -> Iterator[T_co]:
-        raise TypeError(f"Sampler [{type(self).__name__}] is missing the required __iter__: define it in the class")
+        raise UnsupportedError(f"Sampler [{type(self).__name__}] is missing the required __iter__: define it")
 
 
 class SequentialSampler(Sampler[int]):
