@@ -6,6 +6,7 @@ from typing import Any
 
 from tensorlib._core import Tensor
 from tensorlib.autograd import no_grad
+from tensorlib.errors import ShapeError
 from tensorlib.nn.batchnorm import (
     BatchNorm1d,
     BatchNorm2d,
@@ -75,6 +76,11 @@ class LazyModuleMixin:
                 self._buffers[name] = UninitializedBuffer(False, value.device, value.dtype)
 
 
+def _checked(module: Any, input: Any) -> None:
+    if not isinstance(input, Tensor):
+        raise TypeError(f"{module._get_name()}(): argument 'input' must be Tensor, not {type(input).__name__}")
+
+
 class LazyLinear(LazyModuleMixin, Linear):
     """A Linear whose ``in_features`` are those of the first input."""
 
@@ -91,6 +97,7 @@ class LazyLinear(LazyModuleMixin, Linear):
 
     def initialize_parameters(self, input: Tensor) -> None:
         """Shapes for inputs (…, in_features)."""
+        _checked(self, input)
         if self.in_features == 0:
             self.in_features = input.shape[-1]
         if self.has_uninitialized_params():
@@ -117,6 +124,7 @@ class _LazyConv(LazyModuleMixin):
 
     def initialize_parameters(self: Any, input: Tensor, *args: Any, **kwargs: Any) -> None:
         """Shapes for inputs (n, in_channels, …) or (in_channels, …)."""
+        _checked(self, input)
         dims = len(self.kernel_size)
         if input.ndim not in (dims + 1, dims + 2):
             raise RuntimeError(
@@ -152,10 +160,13 @@ class _LazyNorm(LazyModuleMixin):
 
     def initialize_parameters(self: Any, input: Tensor) -> None:
         """Shapes for inputs (n, num_features, …), of instance norms (num_features, …) as well."""
+        _checked(self, input)
         if hasattr(self, "_check_input_dim"):
             self._check_input_dim(input)
         if self.num_features == 0:
             unbatched = input.ndim == getattr(self, "_without_batch", -1)
+            if input.ndim < 1 + (not unbatched):
+                raise ShapeError(f"{self._get_name()}: expected (n, c, …), got an input of shape {tuple(input.shape)}")
             self.num_features = input.shape[0 if unbatched else 1]
         if self.has_uninitialized_params():
             with no_grad():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 from tensorlib._core import Tensor
@@ -13,6 +15,15 @@ from tensorlib.nn.parameter import Parameter
 from tensorlib.ops import empty
 
 __all__ = ["CrossMapLRN2d", "GroupNorm", "LayerNorm", "LocalResponseNorm", "RMSNorm"]
+
+
+def _normalized(shape: Any) -> tuple[int, ...]:
+    """Sizes of the last dims, of one for a number."""
+    if isinstance(shape, Integral):
+        return (int(shape),)
+    if isinstance(shape, str) or not isinstance(shape, Iterable):
+        raise TypeError(f"normalized_shape: expected an int or a tuple of ints, got {shape!r}")
+    return tuple(shape)
 
 
 class LayerNorm(Module):
@@ -31,7 +42,7 @@ class LayerNorm(Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.normalized_shape = _normalized(normalized_shape)
         self.eps, self.elementwise_affine = eps, elementwise_affine
         for name, wanted in (("weight", elementwise_affine), ("bias", elementwise_affine and bias)):
             value = Parameter(empty(self.normalized_shape, device=device, dtype=dtype)) if wanted else None
@@ -72,7 +83,7 @@ class RMSNorm(Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.normalized_shape = _normalized(normalized_shape)
         self.eps, self.elementwise_affine = eps, elementwise_affine
         if elementwise_affine:
             self.weight = Parameter(empty(self.normalized_shape, device=device, dtype=dtype))

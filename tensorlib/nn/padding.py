@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from tensorlib._core import Tensor
@@ -16,6 +17,8 @@ __all__ = [
 
 
 def _widths(padding: Any, n: int) -> tuple[int, ...]:
+    if isinstance(padding, str) or not isinstance(padding, (int, Iterable)):
+        raise TypeError(f"padding: expected an int or a tuple of {2 * n} ints, got {padding!r}")
     return (padding,) * (2 * n) if isinstance(padding, int) else tuple(padding)
 
 
