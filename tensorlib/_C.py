@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
+from types import SimpleNamespace
 from typing import Any
 
 from tensorlib.errors import LinAlgError as _LinAlgError
 
 __all__ = ["_LinAlgError", "_get_tracing_state", "_log_api_usage_once"]
+
+
+#: The class of Tensor's class.
+_TensorMeta = type
+
+
+def _parse_to(*args: Any, **kwargs: Any) -> tuple[Any, Any, bool, Any]:
+    """(device, dtype, non_blocking, memory_format) of arguments as ``Module.to`` takes them."""
+    layout = kwargs.get("memory_format")
+    return (*importlib.import_module("tensorlib.nn.module")._parse_to(*args, **kwargs), layout)
+
+
+_nn = SimpleNamespace(_parse_to=_parse_to)
 
 
 def _get_tracing_state() -> None:

@@ -50,6 +50,7 @@ from tensorlib._settings import (
 )
 from tensorlib._size import Size
 from tensorlib._tensor import (
+    UntypedStorage,
     can_cast,
     get_default_device,
     get_default_dtype,
@@ -96,15 +97,17 @@ if _collecting:
 
 _SUBMODULES = (
     "_C", "_dynamo", "_utils", "accelerator", "amp", "array_api", "backends", "compiler", "cpu", "distributed",
-    "distributions", "fft", "func", "futures", "hub", "io", "jit", "linalg", "multiprocessing", "nn", "onnx", "ops",
-    "optim", "overrides", "profiler", "serialization", "signal", "special", "testing", "triton", "utils", "version",
+    "distributions", "fft", "func", "futures", "fx", "hub", "io", "jit", "library", "linalg", "mps", "multiprocessing",
+    "nn", "onnx", "ops", "optim", "overrides", "profiler", "serialization", "signal", "special", "testing", "triton",
+    "utils", "version", "xpu",
 )  # fmt: skip
 #: Functions and classes of this namespace that live in a submodule.
 _LATE: dict[str, tuple[str, ...]] = {
     "io": ("load", "save"),
+    "io.records": ("PyTorchFileReader",),
     "func": ("vmap",),
     "futures": ("Future",),
-    "jit": ("_assert",),
+    "jit": ("_assert", "ScriptModule"),
     "triton": ("launch",),
     "amp": ("autocast", "GradScaler"),
     # Names of the array API standard that PyTorch does not have: nothing of PyTorch's is shadowed.

@@ -19,7 +19,7 @@ from tensorlib._printing import set_printoptions as set_printoptions
 from tensorlib._promotion import set_default_dtype as set_default_dtype
 from tensorlib._settings import are_deterministic_algorithms_enabled as are_deterministic_algorithms_enabled, compile as compile, get_deterministic_debug_mode as get_deterministic_debug_mode, get_float32_matmul_precision as get_float32_matmul_precision, get_num_interop_threads as get_num_interop_threads, get_num_threads as get_num_threads, is_deterministic_algorithms_warn_only_enabled as is_deterministic_algorithms_warn_only_enabled, is_warn_always_enabled as is_warn_always_enabled, set_default_tensor_type as set_default_tensor_type, set_deterministic_debug_mode as set_deterministic_debug_mode, set_float32_matmul_precision as set_float32_matmul_precision, set_flush_denormal as set_flush_denormal, set_num_interop_threads as set_num_interop_threads, set_num_threads as set_num_threads, set_warn_always as set_warn_always, typename as typename, use_deterministic_algorithms as use_deterministic_algorithms
 from tensorlib._size import Size as Size
-from tensorlib._tensor import can_cast as can_cast, get_default_device as get_default_device, get_default_dtype as get_default_dtype, is_tensor as is_tensor, promote_types as promote_types, result_type as result_type, set_default_device as set_default_device
+from tensorlib._tensor import UntypedStorage as UntypedStorage, can_cast as can_cast, get_default_device as get_default_device, get_default_dtype as get_default_dtype, is_tensor as is_tensor, promote_types as promote_types, result_type as result_type, set_default_device as set_default_device
 from tensorlib._version import __version__ as __version__
 from tensorlib.autograd.modes import enable_grad as enable_grad, inference_mode as inference_mode, is_grad_enabled as is_grad_enabled, is_inference_mode_enabled as is_inference_mode_enabled, no_grad as no_grad, set_grad_enabled as set_grad_enabled
 from tensorlib.op import declared as _declared
@@ -27,9 +27,10 @@ from tensorlib.op import names_in as _names_in
 from tensorlib.random import Generator as Generator, default_generator as default_generator, get_rng_state as get_rng_state, initial_seed as initial_seed, manual_seed as manual_seed, seed as seed, set_rng_state as set_rng_state
 from tensorlib.runtime import autotune as autotune
 from tensorlib.io import load as load, save as save
+from tensorlib.io.records import PyTorchFileReader as PyTorchFileReader
 from tensorlib.func import vmap as vmap
 from tensorlib.futures import Future as Future
-from tensorlib.jit import _assert as _assert
+from tensorlib.jit import ScriptModule as ScriptModule, _assert as _assert
 from tensorlib.triton import launch as launch
 from tensorlib.amp import GradScaler as GradScaler, autocast as autocast
 from tensorlib.array_api import __array_api_version__ as __array_api_version__, __array_namespace_info__ as __array_namespace_info__, astype as astype, broadcast_arrays as broadcast_arrays, cumulative_prod as cumulative_prod, cumulative_sum as cumulative_sum, isdtype as isdtype, matrix_transpose as matrix_transpose, repeat as repeat, take_along_axis as take_along_axis, unique_all as unique_all, unique_counts as unique_counts, unique_inverse as unique_inverse, unique_values as unique_values, unstack as unstack, vecdot as vecdot

@@ -53,7 +53,7 @@ class Tensor:
     def __float__(self) -> _float: ...
     def __floordiv__(self, other: Any) -> Tensor: ...
     def __format__(self, spec: str) -> str:
-        """Default object formatter."""
+        """As PyTorch: without dimensions the number, ``repr`` otherwise, and for what has no number to show."""
     def __ge__(self, other: Any) -> Tensor: ...
     def __getitem__(self, index: Any) -> Tensor:
         """``self[index]`` for integers, slices, None, Ellipsis (a view) and tensors, lists, masks (a copy), as in PyTorch."""
@@ -646,7 +646,7 @@ class Tensor:
     def is_set_to(self, tensor: Tensor) -> _bool:
         """Whether the other tensor is the same view of the same memory."""
     def is_shared(self) -> _bool:
-        """Whether other processes see its memory: on a GPU they can, on the CPU never."""
+        """Whether other processes see its memory: on a GPU they can, on the CPU after ``share_memory_``."""
     def is_signed(self) -> _bool:
         """Whether the dtype holds negative numbers."""
     @property
@@ -1035,6 +1035,8 @@ class Tensor:
         """In-place sgn."""
     @property
     def shape(self) -> Any: ...
+    def share_memory_(self) -> Tensor:
+        """Itself, moved to memory that processes share: what one writes in place the others see."""
     def short(self, memory_format: Any = None) -> Tensor:
         """As tensorlib.int16."""
     def sigmoid(self, *, out: Any = None) -> Tensor:

@@ -161,6 +161,10 @@ def wrap_dim(op: str, dim: Any, ndim: int, new_dim: bool = False) -> int:
     return dim % n
 
 
+#: Operators to which no dims are none of them. To the other reductions they are all, as in PyTorch.
+_NONE_OF_THEM = frozenset({"squeeze", "all", "any"})
+
+
 def wrap_dims(op: str, dims: Any, ndim: int) -> tuple[int, ...]:
     """All dims for None; otherwise each counted from the front, without repetition."""
     if dims is None:
@@ -168,7 +172,8 @@ def wrap_dims(op: str, dims: Any, ndim: int) -> tuple[int, ...]:
     if type(dims) is int:
         wrapped: tuple[int, ...] = (wrap_dim(op, dims, ndim),)
     elif isinstance(dims, (tuple, list)):
-        wrapped = tuple(wrap_dim(op, d, ndim) for d in dims) if len(dims) else tuple(range(ndim))
+        every = not dims and op not in _NONE_OF_THEM
+        wrapped = tuple(range(ndim)) if every else tuple(wrap_dim(op, d, ndim) for d in dims)
     else:
         wrapped = (wrap_dim(op, dims, ndim),)
     if len(set(wrapped)) != len(wrapped):
@@ -257,9 +262,12 @@ def refuse_complex(op: str, dtype: np.dtype[Any]) -> None:
 
 
 def promote(
-    op: Op, flat: Sequence[Any], attrs: dict[str, Any], device: Any
+    op: Op, flat: Sequence[Any], attrs: dict[str, Any], device: Any, halves: bool = False
 ) -> tuple[Sequence[Any], Sequence[Any], Any]:
-    """(arrays, what spec sees, the result's dtype) with the promoted inputs in one dtype; half ones in float32."""
+    """(arrays, what spec sees, the result's dtype) with the promoted inputs in one dtype; half ones in float32.
+
+    ``halves``: those stay as they are.
+    """
     arrays: list[Any] = [x._array if isinstance(x, Tensor) else x for x in flat]
     rule = op.promote
     if rule is None:
@@ -275,7 +283,7 @@ def promote(
     compute, out = rule(op.name, [arrays[i] for i in chosen], attrs)
     if not op.complex:
         refuse_complex(op.name, compute)
-    work = _FLOAT32 if compute in HALF and not op.exact else compute
+    work = _FLOAT32 if compute in HALF and not op.exact and not halves else compute
     seen = arrays
     for i in chosen:
         x = arrays[i]
@@ -284,14 +292,16 @@ def promote(
                 if seen is arrays:
                     seen = list(arrays)
                 seen[i] = Meta(x.shape, compute)
-                arrays[i] = x.astype(work) if x.dtype == compute else x.astype(compute).astype(work, copy=False)
+                order: Any = "C" if 0 in x.strides else "K"  # K would order an expanded array's dims otherwise
+                x = x if x.dtype == compute else x.astype(compute, order)
+                arrays[i] = x.astype(work, order, copy=False)
         elif isinstance(x, NUMBERS):
             if device is None or device is cpu:
                 if compute in HALF:
                     if seen is arrays:
                         seen = list(arrays)
                     seen[i] = Meta((), compute)
-                    arrays[i] = np.asarray(x, work)
+                    arrays[i] = np.asarray(x, _FLOAT32 if halves else work)
                 elif compute.kind in "iub":
                     arrays[i] = np.asarray(x).astype(compute)  # wraps, where np.asarray(x, compute) would raise
                 else:
@@ -356,6 +366,25 @@ def execute(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any, de
         finally:
             launch.operator[0] = ""
     return _observed(op, arrays, attrs, outs)
+
+
+def narrow(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any) -> Sequence[Any]:
+    """``execute`` on the CPU for operands of a half type: by the kernel that reads them, or in float32.
+
+    A number that stands for a tensor is in float32 already.
+    """
+    if _native.halves(op, arrays):
+        done = _native.run_halves(op, arrays, attrs, specs)
+        if done is not None:
+            return _observed(op, arrays, attrs, done)
+    wide = list(arrays)
+    for i in range(len(wide)) if op.promoted is None else op.promoted:
+        x = wide[i]
+        if type(x) is ndarray:
+            wide[i] = x.astype(_FLOAT32, "C" if 0 in x.strides else "K", copy=False)
+        elif type(x) is list:
+            wide[i] = [y.astype(_FLOAT32, copy=False) for y in x]
+    return execute(op, wide, attrs, specs, cpu)
 
 
 def _observed(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], outs: Sequence[Any]) -> Sequence[Any]:
@@ -547,13 +576,14 @@ def compute(op: Op, flat: list[Any], counts: Any, attrs: dict[str, Any]) -> Sequ
         device = attrs.get("device") or modes.device or cpu
     elif op.promote is not None and not any(isinstance(x, Tensor) for x in flat):
         device = cpu
-    arrays, seen, out_dtype = promote(op, flat, attrs, device)
+    halves = device is cpu and counts is None and _native.halves(op, [getattr(x, "_array", None) for x in flat])
+    arrays, seen, out_dtype = promote(op, flat, attrs, device, halves)
     arrays, seen = unflatten(arrays, counts), unflatten(seen, counts)
     if op.broadcasts and op.spec is None:
         specs = [(broadcast(op, seen), out_dtype)]
     else:
         specs = op.specs(seen, attrs)
-    return execute(op, arrays, attrs, specs, device)
+    return narrow(op, arrays, attrs, specs) if halves else execute(op, arrays, attrs, specs, device)
 
 
 def results(op: Op, flat: Sequence[Any], counts: Any, attrs: dict[str, Any], outs: Sequence[Any]) -> Any:

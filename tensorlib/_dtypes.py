@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import ml_dtypes
@@ -112,12 +113,12 @@ class finfo:
         self.dtype = d.name
         self.bits = int(info.bits)
         self.eps, self.max, self.min, self.tiny = float(info.eps), float(info.max), float(info.min), float(info.tiny)
-        self.smallest_normal, self.resolution = float(info.smallest_normal), float(info.resolution)
+        self.smallest_normal = float(info.smallest_normal)
+        self.resolution = float(f"1e-{int(-math.log10(self.eps))}")  # by the decimal digits that always survive
 
     def __repr__(self) -> str:
-        return (
-            f"finfo(resolution={self.resolution}, min={self.min}, max={self.max}, eps={self.eps}, dtype={self.dtype})"
-        )
+        names = ("resolution", "min", "max", "eps", "smallest_normal", "tiny")
+        return f"finfo({', '.join(f'{name}={getattr(self, name):g}' for name in names)}, dtype={self.dtype})"
 
 
 class iinfo:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib import _array
+from tensorlib import _array, _native
 from tensorlib._core import KINDS, LIFTED, Node, Tensor, listening, modes, version_of, wrap
 from tensorlib._dispatch import apply_view, dtype_name, edge, keep_retained, make_node, planned, sync
+from tensorlib._dtypes import bfloat16, float16
 from tensorlib._promotion import category
 from tensorlib.errors import AutogradError, DtypeError, ShapeError
 from tensorlib.kernels import pointwise, transfer
@@ -21,6 +22,7 @@ from tensorlib.op import OLD_FORMS, old_form, registry
 
 ndarray = np.ndarray
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
+native = _native.state
 
 
 _copy = planned.routine("copy_", pointwise.copy, 2)
@@ -209,6 +211,12 @@ def _before_write(t: Tensor) -> Tensor:
     x = t._array
     if type(x) is ndarray:
         copied: Any = np.array(x)
+    elif type(x) in LIFTED:
+        before, modes.grad = modes.grad, False
+        try:
+            copied = wrap(x).clone()._array  # type: ignore[attr-defined]
+        finally:
+            modes.grad = before
     else:
         copied = _array.empty(x.shape, x.dtype, x.device)
         _copy(copied, x)
@@ -227,6 +235,30 @@ def _new_history(target: Tensor, result: Tensor) -> None:
         for name, kept in node.saved.items():
             if type(kept) is tuple and kept[1] is own:
                 node.saved[name] = (kept[0], count, count[0])
+
+
+#: Elements from which the in-place form of a pointwise operator is one kernel on the CPU too: a pass, no copy.
+MANY = 1 << 17
+_ALIKE = frozenset((_F32, _F64, float16.numpy, bfloat16.numpy))
+
+
+def writes_plainly(target: Tensor) -> bool:
+    """Whether writing into ``target`` is writing into an array and counting it: it has no history, nor gets any."""
+    x = target._array
+    if type(x) is not ndarray or type(target) not in KINDS or not x.flags.writeable:
+        return False
+    view = target._view
+    return not modes.grad or not (target._needs or (view is not None and view.base._needs))
+
+
+def _alike(x: ndarray, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Whether a native kernel can write into x: all tensors among the arguments are of its float dtype."""
+    if x.dtype not in _ALIKE or not _native.least():
+        return False
+    for a in (*args, *kwargs.values()) if kwargs else args:
+        if isinstance(a, Tensor) and a._array.dtype is not x.dtype:
+            return False
+    return True
 
 
 def _fit(x: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
@@ -266,7 +298,12 @@ def method(
             and self._view is None
         ):
             x = self._array
-            if type(x) is ndarray and (x.dtype is _F32 or x.dtype is _F64) and x.flags.writeable:
+            if (
+                type(x) is ndarray
+                and (x.dtype is _F32 or x.dtype is _F64)
+                and x.flags.writeable
+                and (x.size < MANY or name not in native.least)
+            ):
                 done = False
                 if not args:
                     ufunc(x, out=x)
@@ -291,6 +328,26 @@ def method(
                     return self
         if name in OLD_FORMS and len(args) == len(registry[name].tensors):
             (_, *args), kwargs[OLD_FORMS[name]] = old_form(name, (self, *args))  # type: ignore[assignment]
+        if not listening[0] and writes_plainly(self):
+            x = self._array
+            for a in (*args, *kwargs.values()) if kwargs else args:
+                if isinstance(a, Tensor) and ((a._needs and modes.grad) or type(a._array) is not ndarray):
+                    break
+            else:
+                if written is not None and x.size >= MANY and _alike(x, args, kwargs):
+                    try:
+                        written(self, *args, **kwargs)
+                    except pointwise.Elsewhere:
+                        pass
+                    else:
+                        return self
+                result = public(self, *args, **kwargs)
+                r = result._array
+                if type(r) is ndarray and r.dtype is x.dtype and r.shape == x.shape:
+                    np.copyto(x, r)
+                    version_of(self)[0] += 1
+                    return self
+                return assign(self, result, f"{name}_", own=True)
         check_writable(self, f"{name}_")
         tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
         recorded = modes.grad and (self._needs or any(a._needs for a in tensors))

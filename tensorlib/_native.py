@@ -25,6 +25,7 @@ from tensorlib import _array, _native_plans
 from tensorlib._array import DeviceArray, contiguous_strides
 from tensorlib._core import listening, observers
 from tensorlib._device import device as Device
+from tensorlib._dtypes import bfloat16, float16
 from tensorlib._plans import NO_PLAN
 from tensorlib.errors import DeviceError
 from tensorlib.runtime import engine, environment, tables
@@ -43,24 +44,55 @@ _K = 1 << 10
 #: many win from 4 Ki on: a program of small tensors should not wait for a compiler.
 MEASURED: dict[str, int] = {
     **dict.fromkeys((
-        "_attention", "scaled_dot_product_attention_grad", "_cross_entropy", "cross_entropy_grad", "_dropout",
-        "_normal", "_gelu", "gelu_grad",
-        "_silu", "silu_grad", "sigmoid", "logsigmoid", "_mish", "_elu", "_hardswish", "erf", "log1p", "softmax",
-        "softmax_grad", "log_softmax", "log_softmax_grad", "_layer_norm", "layer_norm_grad", "_rms_norm",
-        "rms_norm_grad", "cumsum", "_cumsum_reversed", "_batch_norm", "batch_norm_grad", "_group_norm",
-        "group_norm_grad", "xlogy",
+        "_attention", "scaled_dot_product_attention_grad", "_attention_mask_grad", "_cross_entropy",
+        "cross_entropy_grad", "_dropout", "_normal", "_gelu", "gelu_grad", "_silu", "silu_grad", "sigmoid",
+        "logsigmoid", "_mish", "_elu", "_hardswish", "erf", "log1p", "softmax", "softmax_grad", "log_softmax",
+        "log_softmax_grad", "_layer_norm", "layer_norm_grad", "_rms_norm", "rms_norm_grad", "cumsum",
+        "_cumsum_reversed", "_batch_norm", "batch_norm_grad", "_group_norm", "group_norm_grad", "xlogy", "softplus",
+        "_smooth_abs", "cast", "lerp", "_where", "_power", "_threshold", "hardshrink", "_softshrink", "_hardsigmoid",
+        "swiglu", "_geglu", "_bce", "hypot", "copysign", "heaviside", "angle", "nextafter", "logaddexp", "logaddexp2",
+        "sinc", "special_entr", "special_xlog1py", "logical_and", "logical_or", "logical_xor", "logical_not",
+        "bitwise_left_shift", "bitwise_right_shift", "_uniform", "_randint", "_bernoulli", "_multinomial",
+        "_searchsorted", "prod", "_var", "_std", "_var_mean", "_std_mean", "logsumexp", "_max_dim", "_min_dim",
+        "argmax", "argmin", "cumprod", "_cumprod_reversed", "cummax", "cummin", "logcumsumexp",
     ), 16 * _K),
+    # Of these NumPy makes hundreds of passes.
     **dict.fromkeys((
-        "_leaky_relu", "sgn", "exp", "sin", "cos", "_smooth_abs", "relu_grad", "_hardtanh", "addcmul", "_clone",
+        "erfc", "erfinv", "lgamma", "digamma", "_polygamma_of", "igamma", "igammac", "i0", "special_i0e", "special_i1",
+        "special_i1e", "special_bessel_j0", "special_bessel_j1", "special_bessel_y0", "special_bessel_y1",
+        "special_modified_bessel_k0", "special_modified_bessel_k1", "special_scaled_modified_bessel_k0",
+        "special_scaled_modified_bessel_k1", "special_spherical_bessel_j0", "special_airy_ai", "special_erfcx",
+        "special_ndtr", "special_log_ndtr", "special_ndtri", "special_chebyshev_polynomial_t",
+        "special_shifted_chebyshev_polynomial_t", "special_chebyshev_polynomial_u",
+        "special_shifted_chebyshev_polynomial_u", "special_chebyshev_polynomial_v",
+        "special_shifted_chebyshev_polynomial_v", "special_chebyshev_polynomial_w",
+        "special_shifted_chebyshev_polynomial_w", "special_hermite_polynomial_h", "special_hermite_polynomial_he",
+        "special_laguerre_polynomial_l", "special_legendre_polynomial_p",
+    ), 4 * _K),
+    **dict.fromkeys((
+        "_leaky_relu", "sgn", "exp", "sin", "cos", "relu_grad", "_hardtanh", "addcmul", "_clone",
+        "addcdiv", "sign", "softsign", "frac", "_cube", "logit", "log", "atan2", "_gather", "histc", "count_nonzero",
+        "sum",
     ), 64 * _K),
-    **dict.fromkeys(("adam_", "embedding_grad", "_where"), 256 * _K),
-    **dict.fromkeys(("lerp", "clamp"), 1024 * _K),
+    **dict.fromkeys(("adam_", "embedding_grad", "clamp", "_nan_to_num", "amax", "amin"), 256 * _K),
 }  # fmt: skip
 #: The same of two threads and more, besides: what waits for memory, and NumPy does on one thread. Both are exact.
 SHARED: dict[str, int] = dict.fromkeys(
     ("add", "sub", "mul", "true_divide", "neg", "abs", "sqrt", "square", "maximum", "minimum", "_relu",
      "eq", "ne", "lt", "le", "gt", "ge"), 256 * _K,
 )  # fmt: skip
+
+
+#: Elements of half types from which the kernel is faster, which reads and writes them as they are: NumPy widens them
+#: first and rounds after, in passes of their own. That holds for all pointwise operators, and for these.
+HALVES, LEAST_HALVES = frozenset((
+    "softmax", "softmax_grad", "log_softmax", "log_softmax_grad", "_dropout", "vector_norm", "_layer_norm",
+    "layer_norm_grad", "_rms_norm", "rms_norm_grad", "_batch_norm", "batch_norm_grad", "_group_norm", "group_norm_grad",
+    "add_norm_grad", "_add_layer_norm", "_add_rms_norm", "_cross_entropy", "cross_entropy_grad", "cumsum",
+    "_cumsum_reversed", "logsumexp", "sum", "mean", "prod", "amax", "amin", "_max_all", "_min_all", "_max_dim",
+    "_min_dim", "argmax", "argmin", "_var", "_std", "swiglu_grad", "geglu_grad",
+)), 16 * _K  # fmt: skip
+_F16, _BF16 = float16.numpy, bfloat16.numpy
 
 
 class _Unread(dict[str, int]):
@@ -190,18 +222,29 @@ def _share(arrays: list[DeviceArray]) -> None:
             last = own
 
 
+#: Where NumPy goes through memory in strides, along a dim that is not the last.
+_ANY_DIM = frozenset(("_max_dim", "_min_dim", "argmax", "argmin", "_var", "_std", "_gather", "logsumexp"))
+
+
 def _suits(op: Op, arrays: Sequence[Any], attrs: dict[str, Any]) -> bool:
     """Whether the operands are of the kind that was measured: rows along the last dim, attention of many queries,
     a copy that turns dims."""
     first: Any = next((x for x in arrays if type(x) is ndarray), None)
     if first is None:
         return True
-    if attrs.get("dim", first.ndim - 1) != first.ndim - 1:
+    name, dim = op.name, attrs.get("dim")
+    if type(dim) is int and dim != first.ndim - 1 and name not in _ANY_DIM:
         return False
+    if name == "sum":  # of what is true; of numbers NumPy's is as fast
+        return first.dtype.kind == "b"
+    if name.startswith("logical_"):
+        return first.dtype.kind != "b"
     if op.name == "_attention":
         return first.shape[-2] >= 16
     if op.name == "_clone":
         return not first.flags.c_contiguous
+    if op.name == "cast":  # NumPy widens bfloat16 as fast, and is quick with all else
+        return first.dtype is _F16 or attrs["dtype"] is _F16 or attrs["dtype"] is _BF16
     if "cross_entropy" in op.name:  # with more dims the classes are not the last
         return all(x.ndim <= 2 for x in arrays if type(x) is ndarray)
     return True
@@ -227,11 +270,54 @@ def run(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any) -> Seq
     try:
         return force(op, arrays, attrs, specs)
     except DeviceError as error:
-        if not isinstance(error, engine.codegen().NoCompiler):
-            raise
-        warnings.warn(f"{error}: operators of the CPU run on NumPy alone", stacklevel=2)
-        state.least = {}
+        _no_compiler(error)
         return None
+
+
+def halves(op: Op, arrays: Sequence[Any]) -> bool:
+    """Whether the kernel is to compute this: its operands are of one half type, and many."""
+    if not (op.pointwise or op.name in HALVES) or op.exact or op.kernel is None or not least():
+        return False
+    dtype, most = None, 0
+    for i in range(len(arrays)) if op.promoted is None else op.promoted:
+        x = arrays[i]
+        if type(x) is ndarray and x.ndim:
+            if dtype is None:
+                dtype = x.dtype
+                if dtype is not _F16 and dtype is not _BF16:
+                    return False
+            elif x.dtype is not dtype:
+                return False
+            most = max(most, x.size)
+        elif type(x) is list:
+            return False
+    return most >= LEAST_HALVES
+
+
+def run_halves(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any) -> Sequence[Any] | None:
+    """The operator by its kernel on half types, where ``halves`` says so."""
+    try:
+        return force(op, arrays, attrs, specs)
+    except DeviceError as error:
+        _no_compiler(error)
+        return None
+
+
+def write(op: Op, arrays: Sequence[Any], attrs: dict[str, Any]) -> bool:
+    """An operator that writes into an operand, by its kernel; False where that cannot be."""
+    try:
+        return force(op, arrays, attrs, None) is not None
+    except DeviceError as error:
+        _no_compiler(error)
+        return False
+
+
+def _no_compiler(error: DeviceError) -> None:
+    """Nothing compiles here: told once."""
+    if not isinstance(error, engine.codegen().NoCompiler):
+        raise error
+    warnings.warn(f"{error}: operators of the CPU run on NumPy alone", stacklevel=3)
+    state.least = {}
 
 
 def force(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any) -> Sequence[Any] | None:
@@ -248,7 +334,7 @@ def _by_host(
     wrapped: list[DeviceArray] = []
     for x in arrays:
         if type(x) is ndarray:
-            if op.pointwise and not x.ndim:
+            if op.pointwise and not x.ndim and x.dtype.kind != "b":  # Triton takes no number for a condition
                 operands.append(x.item())  # a number that promotion made an array
                 continue
             seen: Any = _seen(x)

@@ -87,7 +87,7 @@ def run(op: Op, arrays: Sequence[Any], attrs: dict[str, Any], specs: Any, genera
     parts: list[Any] = [op, _array._poisoned, autotune.state.generation, precision.float32[0], *specs]
     for x in arrays:
         if type(x) is ndarray:
-            if not x.ndim and op.pointwise:  # a number that promotion made an array
+            if not x.ndim and op.pointwise and x.dtype.kind != "b":  # a number that promotion made an array
                 number = x.item()
                 if type(number) is float and of.marks:
                     pointers.append(number)

@@ -1,12 +1,13 @@
-"""What an operator costs on the CPU beside its NumPy body, for operands that need no conversion: ``Op.quick``.
+"""What an operator costs on the CPU beside its NumPy body: ``Op.quick``.
 
 What binding finds out (dims counted from the front, shapes and dtypes of the results, every error) depends on the
 operands' shapes and dtypes and the attributes alone, so it is found out once for each of them. A function generated
 from the declaration looks it up, calls the body, and makes the result and its Node inline. Views and what writes into
-its arguments have little to bind and remember nothing.
+its arguments have little to bind and remember nothing. Operands of several dtypes, of half types, and numbers beside
+integers are converted to what was found out; factories and draws have such functions too.
 
-The function returns None for anything unusual (promotion, devices, subclasses, arrays that stand for more than their
-numbers, observers, attributes of other types), which takes the one slow path in ``_dispatch``, whose results and
+The function returns None for anything unusual (devices, subclasses, arrays that stand for more than their numbers,
+observers, attributes of other types), which takes the one slow path in ``_dispatch``, whose results and
 errors are the definition: a test holds each function to it.
 """
 
@@ -24,11 +25,13 @@ from tensorlib._core import KINDS, Tensor, View, listening, modes, new, next_seq
 from tensorlib._device import cpu
 from tensorlib._dispatch import (
     NUMBERS,
+    Meta,
     bind_attrs,
     broadcast,
     execute,
     flatten,
     keep,
+    narrow,
     record,
     refuse_complex,
     results,
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
 
 ndarray = np.ndarray
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
+_ANY = np.zeros((), np.bool_)  #: the array of a number until it is known what it becomes
+_DRAWS = frozenset(("seed", "offset"))
 _PLAIN = frozenset((*NUMBERS, str, type(None)))  # of attributes: they are their own keys, with their type
 MOST = 1 << 10  #: what one operator remembers of shapes and attributes; all is dropped when there would be more
 
@@ -52,12 +57,12 @@ MOST = 1 << 10  #: what one operator remembers of shapes and attributes; all is 
 def compiled(op: Op) -> Callable[..., Any] | None:
     """The fast function of an operator, of all its parameters in order; None where it has none.
 
-    It returns None for operands that it is not for: other devices, other classes, what must be converted. (The names of
-    the generated code begin with ``_``, which those of parameters do not.)
+    It returns None for operands that it is not for: other devices, other classes. (The names of the generated code
+    begin with ``_``, which those of parameters do not.)
     """
-    draws = {"seed", "offset"} <= {p.name for p in op.params}  # vmap may have the offset stand for several
     mixed = op.variadic and op.promoted is not None
-    if all(p.kind == "optional" for p in op.tensors) or op.dynamic or draws or mixed:
+    made = not op.tensors and any(p.name == "device" for p in op.attrs)
+    if (all(p.kind == "optional" for p in op.tensors) and not made) or op.dynamic or mixed:
         return None
     if op.mutates and (op.promote is not None or op.spec is not None or op.styled or not op.complex):
         return None
@@ -67,11 +72,11 @@ def compiled(op: Op) -> Callable[..., Any] | None:
         "_bind": partial(_bind, op, memo), "_body": op.reference if op.is_view else op.cpu, "_converted": _converted,
         "_count": _count, "_cpu": cpu, "_default_dtype": default_dtype, "_execute": execute, "_F32": _F32, "_F64": _F64,
         "_flatten": flatten, "_frozen": frozen, "_ints": _ints, "_keep": keep, "_KINDS": KINDS,
-        "_listening": listening, "_many": _many, "_memo": memo, "_modes": modes, "_native": native,
-        "_ndarray": ndarray, "_new": new, "_new_tuple": tuple.__new__, "_next_seq": next_seq, "_Node": node_class(op),
-        "_NUMBERS": frozenset(NUMBERS), "_op": op, "_plain": _PLAIN, "_record": record, "_Refuse": Refuse,
-        "_result_type": op.result_type, "_results": results, "_sync": sync, "_Tensor": Tensor, "_typed": _typed,
-        "_View": View, "_viewed": viewed, "_wrap": wrap,
+        "_listening": listening, "_many": _many, "_memo": memo, "_modes": modes, "_convert": _convert, "_ANY": _ANY,
+        "_native": native, "_ndarray": ndarray, "_new": new, "_new_tuple": tuple.__new__, "_next_seq": next_seq,
+        "_Node": node_class(op), "_NUMBERS": frozenset(NUMBERS), "_op": op, "_plain": _PLAIN, "_record": record,
+        "_Refuse": Refuse, "_result_type": op.result_type, "_results": results, "_sync": sync, "_Tensor": Tensor,
+        "_typed": _typed, "_View": View, "_viewed": viewed, "_wrap": wrap,
     }  # fmt: skip
     source = _view_source if op.is_view else _writing_source if op.mutates else _source
     exec(_code(source(op)), scope)
@@ -90,6 +95,11 @@ def _source(op: Op) -> str:
     numbers = op.promote is not None and op.promote.name != "floats"  # a Python number may stand for a tensor
     lines = [f"def _quick({', '.join(p.name for p in op.params)}):", "    if _listening[0]: return None"]
     lines += ["    _d = None"] * bool(where)
+    names = {p.name for p in op.attrs}
+    if _DRAWS <= names:  # vmap may have the offset stand for several
+        lines += ["    if type(seed) is not int or type(offset) is not int: return None"]
+    if not op.tensors:
+        lines += ["    if device is not _cpu and (device is not None or _modes.device is not None): return None"]
     key: list[str] = ["_d"] if where else ["_default_dtype()"]
     for i, p in enumerate(op.tensors):
         name, promoted = p.name, i in where
@@ -104,7 +114,8 @@ def _source(op: Op) -> str:
         lines += [f"    if type({name}) in _KINDS:", f"        _a{i} = {name}._array"]
         lines += [f"        if type(_a{i}) is not _ndarray: return None"]
         if promoted:
-            lines += [f"        if _d is None: _d = _a{i}.dtype", f"        elif _a{i}.dtype is not _d: return None"]
+            lines += [f"        if _d is None: _d = _a{i}.dtype",
+                      f"        elif _a{i}.dtype is not _d: _d = (_d, {i}, _a{i}.dtype)"]  # fmt: skip
         lines += [f"        if {name}._view is not None: _sync({name})", f"        _n{i} = {name}._needs"]
         if p.kind == "optional":
             lines += [f"    elif {name} is None:", f"        _a{i}, _n{i} = None, False"]
@@ -120,14 +131,14 @@ def _source(op: Op) -> str:
         for i in where:
             if op.tensors[i].kind != "arrays":
                 lines += [f"    if type(_a{i}) is not _ndarray and _a{i} is not None:",
-                          "        if _d is not _F32 and _d is not _F64: return None",
-                          f"        _a{i} = _asarray(_a{i}, _d)"]  # fmt: skip
+                          f"        if _d is _F32 or _d is _F64: _a{i} = _asarray(_a{i}, _d)",
+                          f"        else: _d, _a{i} = (_d, {i}, type(_a{i})), _ANY"]  # fmt: skip
     if op.lifts:  # whose first operand is never optional
         lines += ["    if not _a0.ndim: return None"]
     for p in op.attrs:
         if p.style == "scalar":
             lines += [f"    if type({p.name}) not in _NUMBERS and {p.name} is not None: return None"]
-    key += [_keyed(p) for p in op.attrs]
+    key += [_keyed(p) for p in op.attrs if p.name not in _DRAWS and (op.tensors or p.name != "device")]
     styled = [name for name, style in op.styled if style != "scalar"]
     operands = f"({''.join(f'{p.name}, ' for p in op.tensors)})"
     arrays = f"({''.join(f'_a{i}, ' for i in range(len(op.tensors)))})"
@@ -142,8 +153,9 @@ def _source(op: Op) -> str:
         "    if not _found:",
         f"        if _found is None: _found = _bind(_key, {operands}, {arrays}, {attrs})",
         "        if not _found: return None",
-        f"    {''.join(f'{name}, ' for name in styled)}_want, _rule, _most, _specs, _inputs = _found",
-        f"    if {op.name!r} in _native.least and _most >= _native.least[{op.name!r}]:",
+        f"    {''.join(f'{name}, ' for name in styled)}_want, _rule, _most, _specs, _inputs, _to = _found",
+        *_prepared(op, where, operands, arrays, attrs),
+        f"    {'el' * bool(where)}if {op.name!r} in _native.least and _most >= _native.least[{op.name!r}]:",
         f"        _outs = _execute(_op, {arrays}, {attrs}, _specs, _cpu)",
     ]
     needs = " or ".join(f"_n{i}" for i in range(len(op.tensors)))
@@ -173,11 +185,38 @@ def _source(op: Op) -> str:
         "    _t._index = 0",
         "    _t._writes = _t._view = _t._node = None",
         "    _t._needs = False",
+    ]
+    if not op.tensors:
+        return "\n".join([*lines, "    return _t"])
+    lines += [
         f"    if ({needs}) and _rule is not None and _modes.grad:",
     ]
     lines += ["        " + line for line in _history(op, operands, attrs, outs)]
     lines.append("    return _t")
     return "\n".join(lines)
+
+
+def _prepared(op: Op, where: Sequence[int], operands: str, arrays: str, attrs: str) -> list[str]:
+    """Source for operands that are to be converted."""
+    if not where:
+        return []
+    call = f"        _outs = _convert(_op, {operands}, {arrays}, {attrs}, _specs, _to)"
+    return ["    if _to is not None:", call, "        _r = _outs[0]"]
+
+
+def _convert(
+    op: Op, operands: Sequence[Any], arrays: Sequence[Any], attrs: dict[str, Any], specs: Any, to: np.dtype[Any]
+) -> Sequence[Any]:
+    """The operator on operands in one dtype, in float32 if that is a half type: what ``_dispatch.promote`` says."""
+    half = to in HALF and not op.exact
+    made = list(arrays)
+    for i in range(len(made)) if op.promoted is None else op.promoted:
+        a, x = made[i], operands[i]
+        if type(x) is float or type(x) is int:
+            made[i] = np.asarray(x).astype(to) if to.kind in "iub" else np.asarray(x, _F32 if half else to)
+        elif type(a) is ndarray and a.dtype is not to:
+            made[i] = a.astype(to, "C" if 0 in a.strides else "K")  # K would order an expanded array's dims otherwise
+    return narrow(op, made, attrs, specs) if half else execute(op, made, attrs, specs, cpu)
 
 
 def _history(op: Op, operands: str, attrs: str, outs: str) -> list[str]:
@@ -284,28 +323,36 @@ def _many(tensors: Any, promoted: bool) -> tuple[list[Any] | None, bool, Any]:
 def _bind(
     op: Op, memo: dict[Any, Any], key: Any, operands: Sequence[Any], arrays: Sequence[Any], attrs: dict[str, Any]
 ) -> Any:
-    """What binding finds out, which is the same whenever ``key`` comes again; False where operands are converted.
+    """What binding finds out, which is the same whenever ``key`` comes again; False for what goes the general way.
 
     (the bound dims and sizes ..., dtype of the first result, the rule of its Node or None where no gradient flows, most
-    elements of an operand or result, specs, what gradients of the operands are brought back to).
+    elements of an operand or result, specs, what gradients of the operands are brought back to, the dtype that operands
+    are converted to or None).
     """
     flat = [y for x in operands for y in (x if type(x) in (list, tuple) else (x,))]
     whole = [y for a in arrays for y in (a if type(a) is list else (a,))]
-    out = None
+    bind_attrs(op, flat, attrs)
+    out, to, seen = None, None, arrays
     if op.promote is not None:
         where = range(len(whole)) if op.promoted is None or op.variadic else op.promoted
-        chosen = [whole[i] for i in where if whole[i] is not None]
+        chosen = [flat[i] if type(flat[i]) in NUMBERS else whole[i] for i in where if whole[i] is not None]
         compute, out = op.promote(op.name, chosen, attrs)
-        if any(a.dtype != compute for a in chosen) or (compute in HALF and not op.exact):
-            return _remember(memo, key, False)
+        if compute in HALF and not op.exact:
+            to = compute
+        for i in where:
+            a = whole[i]
+            if a is not None and (a.dtype != compute or a is _ANY):
+                if op.variadic:
+                    return _remember(memo, key, False)
+                to, seen = compute, list(seen)
+                seen[i] = Meta(a.shape, compute)
         if not op.complex:
             refuse_complex(op.name, compute)
     elif not op.complex:
         for a in whole:
             if a is not None:
                 refuse_complex(op.name, a.dtype)
-    bind_attrs(op, flat, attrs)
-    specs = [(broadcast(op, arrays), out)] if op.broadcasts and op.spec is None else op.specs(arrays, attrs)
+    specs = [(broadcast(op, seen), out)] if op.broadcasts and op.spec is None else op.specs(seen, attrs)
     if specs is None:
         return _remember(memo, key, False)
     want: Any = specs[0][1]
@@ -319,7 +366,7 @@ def _bind(
         if any(odd):
             inputs = odd, tuple([None if a is None else (a.shape if op.broadcasts else None, a.dtype) for a in whole])
     bound = [attrs[name] for name, style in op.styled if style != "scalar"]
-    return _remember(memo, key, (*bound, want, rule, most, specs, inputs))
+    return _remember(memo, key, (*bound, want, rule, most, specs, inputs, to))
 
 
 def _remember(memo: dict[Any, Any], key: Any, found: Any) -> Any:

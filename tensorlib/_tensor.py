@@ -9,6 +9,7 @@ import functools
 import importlib
 import math
 import numbers
+import os
 import threading
 import warnings
 import weakref
@@ -18,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib import _array, _dlpack, _inplace, _legacy, _printing, _promotion, ops
-from tensorlib._core import KINDS, Tensor, modes, version_of, wrap
+from tensorlib import _array, _dlpack, _inplace, _legacy, _printing, _promotion, _sharing, ops
+from tensorlib._core import KINDS, LIFTED, Tensor, listening, modes, version_of, wrap
 from tensorlib._device import cpu, meta
 from tensorlib._device import device as Device
 from tensorlib._dispatch import as_ints, sync
@@ -38,6 +39,7 @@ from tensorlib.errors import (
     DeviceError,
     DtypeError,
     ShapeError,
+    UnsupportedError,
 )
 from tensorlib.kernels import transfer
 from tensorlib.kernels.pointwise import Elsewhere
@@ -201,8 +203,24 @@ class _Methods(Tensor):
         return self._view is not None
 
     def is_shared(self) -> bool:
-        """Whether other processes see its memory: on a GPU they can, on the CPU never."""
-        return self.is_cuda
+        """Whether other processes see its memory: on a GPU they can, on the CPU after ``share_memory_``."""
+        return self.is_cuda or _sharing.memory_of(self._array) is not None
+
+    def share_memory_(self) -> Tensor:
+        """Itself, moved to memory that processes share: what one writes in place the others see.
+
+        It reaches processes by ``fork``, or in the arguments and queues of ``tensorlib.multiprocessing``. Views that
+        were made before stay over the old memory; UnsupportedError for a view. Nothing changes on a GPU.
+        """
+        if self.is_shared():
+            return self
+        if self._view is not None:
+            raise UnsupportedError("share_memory_: this is a view: share the tensor that it is a view of, or a clone")
+        if not isinstance(self._array, np.ndarray):
+            raise DeviceError(f"share_memory_: expected a tensor on the CPU, got one on {self.device}")
+        self._array = _sharing.share(self._array)
+        _processes()._sends(Tensor, _reduce_shared)
+        return self
 
     def get_device(self) -> int:
         """The number of the GPU it is on; -1 on the CPU."""
@@ -558,6 +576,12 @@ class _Methods(Tensor):
                 )
             return _inplace.assign(self, value, "fill_")
         x = self._array
+        if type(value) is float or type(value) is int:
+            plain = _inplace.writes_plainly(self) and not listening[0]
+            if plain and x.dtype.kind == "f" and x.dtype.itemsize > 2 and -3e38 < value < 3e38:
+                x.fill(value)
+                version_of(self)[0] += 1
+                return self
         filler = np.asarray(create.number_as("fill_", value, x.dtype)).astype(x.dtype)
         return _inplace.assign(self, wrap(filler), "fill_")
 
@@ -759,7 +783,9 @@ class _Methods(Tensor):
         return _printing.text(self)
 
     def __format__(self, spec: str) -> str:
-        if not self._array.ndim and spec:
+        """As PyTorch: without dimensions the number, ``repr`` otherwise, and for what has no number to show."""
+        x = self._array
+        if not x.ndim and (spec or (type(self) is Tensor and type(x) not in LIFTED and not self.device.memoryless)):
             return format(self.item(), spec)
         return object.__format__(repr(self), spec) if spec else repr(self)
 
@@ -837,6 +863,24 @@ def _rebuild(cls: type, array: np.ndarray, device: str, requires_grad: bool, sta
     return out
 
 
+def _processes() -> Any:
+    """What sends tensors to other processes: it loads when the first one is shared."""
+    return importlib.import_module("tensorlib.multiprocessing")
+
+
+def _reduce_shared(t: Tensor) -> Any:
+    """How a tensor goes to another process: by its memory if that is shared, by its numbers otherwise."""
+    packed = _processes()._packed(t._array) if t._node is None and isinstance(t._array, np.ndarray) else None
+    return t.__reduce_ex__(2) if packed is None else (_rebuild_shared, (packed, t._needs))
+
+
+def _rebuild_shared(packed: Any, requires_grad: bool) -> Tensor:
+    t = wrap(_processes()._unpacked(*packed))
+    t._needs = requires_grad
+    _processes()._sends(Tensor, _reduce_shared)
+    return t
+
+
 def _host(t: Tensor, what: str) -> np.ndarray:
     """The numbers of a tensor that is not on the CPU, there; an error says for what."""
     try:
@@ -846,11 +890,71 @@ def _host(t: Tensor, what: str) -> np.ndarray:
 
 
 class UntypedStorage:
-    """The memory of a tensor and its views: where it is and how large, to tell which tensors share it."""
+    """The memory of a tensor and its views as a row of bytes: where it is and how large, to tell who shares it.
 
-    def __init__(self, tensor: Tensor) -> None:
+    Of a number of bytes: new memory of the CPU, not filled.
+    """
+
+    def __init__(self, tensor: Any) -> None:
+        if isinstance(tensor, int):
+            tensor = wrap(np.empty(tensor, np.uint8))
         self._tensor = tensor
         self._start, self._end = ops.views._memory(tensor._array)
+
+    @classmethod
+    def from_file(cls, filename: Any, shared: bool = False, nbytes: int | None = None) -> UntypedStorage:
+        """The first ``nbytes`` of a file (all), mapped: writes stay in memory, or with ``shared`` reach the file.
+
+        A shared file is made, and made longer, where it must be.
+        """
+        path = os.fspath(filename)
+        have = os.path.getsize(path) if os.path.exists(path) or not shared else 0
+        size = have if nbytes is None else nbytes
+        if size > have and not shared:
+            raise RuntimeError(f"UntypedStorage.from_file: {path!r} has {have} bytes: {size} were asked for")
+        if size > have:
+            with open(path, "ab") as file:
+                file.truncate(size)
+        if not size:
+            return cls(0)
+        return cls(wrap(np.memmap(path, np.uint8, "r+" if shared else "c", shape=(size,)).view(np.ndarray)))
+
+    def _bytes(self) -> np.ndarray:
+        """The CPU's memory."""
+        if self.device != cpu:
+            raise DeviceError(f"UntypedStorage: its bytes are on {self.device}: copy the tensor to the CPU first")
+        count = self.nbytes() // self._tensor._array.itemsize
+        return ops.as_strided(self._tensor.detach(), (count,), (1,), 0)._array.view(np.uint8)  # type: ignore[no-any-return]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        found = self._bytes()
+        return found.copy() if copy else found
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._bytes()[index]
+        return UntypedStorage(wrap(found)) if isinstance(index, slice) else int(found)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._bytes()[index] = value
+
+    def tolist(self) -> list[int]:
+        """The bytes as numbers."""
+        return self._bytes().tolist()  # type: ignore[no-any-return]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.tolist())
+
+    def clone(self) -> UntypedStorage:
+        """A copy."""
+        return UntypedStorage(wrap(self._bytes().copy()))
+
+    def untyped(self) -> UntypedStorage:
+        """Itself."""
+        return self
+
+    def cpu(self) -> UntypedStorage:
+        """Itself on the CPU, else a copy there."""
+        return self if self.device == cpu else UntypedStorage(self._tensor.cpu())  # type: ignore[attr-defined]
 
     def data_ptr(self) -> int:
         """Address of the first byte; 0 on ``meta``."""

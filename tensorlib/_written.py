@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tensorlib import _native
 from tensorlib._core import Tensor, modes
 from tensorlib._dispatch import apply, bind_attrs, flatten, results
 from tensorlib.kernels.pointwise import Elsewhere, Host, InPlace
@@ -15,8 +16,9 @@ from tensorlib.op import Op, _compile, _late
 def written(op: Op) -> Callable[..., Any] | None:
     """``op`` with its result in its first tensor's memory; None where it has no such form.
 
-    For tensors of other devices than the CPU. Returns None, or, where a gradient is wanted, a tensor over the same
-    memory with the new history; raises ``Elsewhere`` before anything is written where another way has to be gone.
+    For tensors of other devices than the CPU, and large ones on it. Returns None, or, where a gradient is wanted, a
+    tensor over the same memory with the new history; raises ``Elsewhere`` before anything is written where another
+    way has to be gone.
     """
     kernel = op.kernel
     if type(kernel) is not Host or op.promote is None or op.random or not op.pointwise:
@@ -28,6 +30,12 @@ def written(op: Op) -> Callable[..., Any] | None:
     twin.kernel = InPlace(kernel.fn, kernel.name, kernel.promote, kernel.promoted, specs)
     twin.mutates, twin.n_public = (0,), 0
     twin.fast = twin.quick = twin.composite = twin.autocast = None  # type: ignore[misc, assignment]
+
+    def on_cpu(*arrays: Any, **attrs: Any) -> None:
+        if not _native.write(twin, arrays, attrs):
+            raise Elsewhere
+
+    twin.cpu = on_cpu
 
     def write(_: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
         if not modes.grad or not any(isinstance(x, Tensor) and x._needs for x in operands):

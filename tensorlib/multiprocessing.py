@@ -1,7 +1,8 @@
 """Python's ``multiprocessing`` under PyTorch's name, with ``spawn``: a function run in processes by their rank.
 
-Tensors travel between processes by pickling, which copies them; batches of a DataLoader go through shared memory of
-their own (``utils.data``).
+Tensors travel between processes by pickling, which copies them, but for those in shared memory
+(``Tensor.share_memory_``, ``Module.share_memory``): they arrive over that memory. Batches of a DataLoader go through
+shared memory of their own (``utils.data``).
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ import traceback
 import weakref
 from collections.abc import Callable
 from multiprocessing import *  # noqa: F403  all its names are this module's
+from multiprocessing import reduction as _reduction
 from typing import Any
+
+import numpy as _np
+
+from tensorlib import _sharing
 
 __all__ = [
     *_multiprocessing.__all__, "ProcessContext", "ProcessExitedException", "ProcessRaisedException", "SpawnContext",
@@ -183,3 +189,22 @@ def spawn(
 ) -> ProcessContext | None:
     """``start_processes`` with new processes of Python, which import what ``fn`` needs."""
     return start_processes(fn, args, nprocs, join, daemon, start_method)
+
+
+def _packed(x: _np.ndarray) -> tuple[Any, ...] | None:
+    """What ``_unpacked`` takes, for a message to another process; None for memory that cannot be sent."""
+    memory = _sharing.memory_of(x)
+    if memory is None or memory.fd < 0:
+        return None
+    offset = x.__array_interface__["data"][0] - memory.__array_interface__["data"][0]
+    return _reduction.DupFd(memory.fd), memory.size, offset, x.shape, x.strides, x.dtype  # type: ignore[attr-defined]
+
+
+def _unpacked(descriptor: Any, size: int, offset: int, shape: Any, strides: Any, dtype: Any) -> _np.ndarray:
+    """The array, in the process that got the message."""
+    return _np.ndarray(shape, dtype, _np.asarray(_sharing.SharedMemory(size, descriptor.detach())), offset, strides)
+
+
+def _sends(kind: type, reduce: Callable[[Any], Any]) -> None:
+    """Have messages between processes take objects of a class apart by ``reduce``."""
+    _reduction.ForkingPickler.register(kind, reduce)

@@ -560,8 +560,8 @@ def _compile(op: Op) -> Any:
         lines += [f"    if {' and '.join(plain)}:", f"        return _fast({', '.join(tensors)})"]
     absent = [f"{p.name} is _missing" for p in params if aliased and p.default is MISSING]
     right = arguments.quick()
-    quick = None if op.random else op.quick
-    if quick is not None:
+    quick = op.quick
+    if quick is not None and not op.random:
         plain = ["not _names", *["out is None"] * has_out, *[right] * bool(right)]
         lines += [
             f"    if {' and '.join(plain)}:",
@@ -577,7 +577,14 @@ def _compile(op: Op) -> Any:
     if right:
         lines += [f"    if not ({right}):", "        _arguments.refuse(attrs)"]
     if op.random:
-        lines.append("    attrs['seed'], attrs['offset'] = _draw(generator, operands, attrs)")
+        lines.append("    attrs['seed'], attrs['offset'] = seed, offset = _draw(generator, operands, attrs)")
+        if quick is not None:
+            plain = ["not _names", "out is None"]
+            lines += [
+                f"    if {' and '.join(plain)}:",
+                f"        result = _quick({', '.join(p.name for p in op.params)})",
+                "        if result is not None: return result",
+            ]
     lines.append(f"    result = _apply(_op, {'operands[0]' if op.is_view else 'operands'}, attrs)")
     into_out = "    return result if out is None else _into(_op.name, out, result)"
     lines.append(into_out if has_out else "    return result")
@@ -660,9 +667,9 @@ def into(name: str, out: Any, result: Any) -> Any:
     if have.shape != want.shape:
         if have.size:
             warnings.warn(
-                f"{name}: an output with one or more elements was resized since it had shape {list(have.shape)}, which "
-                f"does not match the required output shape {list(want.shape)}: give an out of that shape, or an empty "
-                f"one",
+                f"An output with one or more elements was resized since it had shape {list(have.shape)}, which does "
+                f"not match the required output shape {list(want.shape)} of {name}: give an out of that shape, or an "
+                f"empty one",
                 UserWarning,
                 stacklevel=outside(),
             )
@@ -855,7 +862,7 @@ def _of_real(function: F) -> F:
 
     @wraps(function)
     def public(*args: Any, **kwargs: Any) -> Any:
-        for x in (*args, *kwargs.values()):
+        for x in (*args, *(v for k, v in kwargs.items() if k != "out")):
             if isinstance(x, Tensor):
                 refuse_complex(function.__name__, x._array.dtype)
         return function(*args, **kwargs)

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from tensorlib._core import Tensor
 from tensorlib._overrides import call, implementing
+from tensorlib.errors import UnsupportedError
 from tensorlib.op import declared, names_in
 
 __all__ = [
-    "get_overridable_functions", "handle_torch_function", "has_torch_function", "has_torch_function_unary",
-    "has_torch_function_variadic", "is_tensor_like", "is_tensor_method_or_property", "resolve_name",
-    "wrap_torch_function",
+    "TorchFunctionMode", "get_overridable_functions", "handle_torch_function", "has_torch_function",
+    "has_torch_function_unary", "has_torch_function_variadic", "is_tensor_like", "is_tensor_method_or_property",
+    "resolve_name", "wrap_torch_function",
 ]  # fmt: skip
 
 
@@ -69,6 +70,26 @@ def is_tensor_method_or_property(func: Any) -> bool:
     """Whether it is a method of Tensor, or how one of its properties is read."""
     owner = getattr(func, "__self__", None)
     return func in vars(Tensor).values() or (isinstance(owner, property) and owner in vars(Tensor).values())
+
+
+class TorchFunctionMode:
+    """The class of blocks in which PyTorch hands every function to an object; such a block cannot be entered here.
+
+    Functions ask the objects among their arguments, after they could not use them: calls with tensors are Python's.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """``func(*args, **kwargs)``."""
+        return func(*args, **(kwargs or {}))
+
+    def __enter__(self) -> NoReturn:
+        raise UnsupportedError(
+            f"{type(self).__name__}: functions are not handed to modes here: call what the mode would have called, or "
+            f"give an object with __torch_function__ in place of a tensor"
+        )
+
+    def __exit__(self, *error: object) -> None:
+        """Never reached: no block is entered."""
 
 
 @functools.cache

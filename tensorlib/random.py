@@ -11,7 +11,7 @@ import contextlib
 import math
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -194,7 +194,12 @@ def words(n: int, seed: int, offset: int) -> np.ndarray:
     return out.reshape(-1)[:n]
 
 
-def _philox(index: np.ndarray, offset: int, seed: int, out: np.ndarray) -> None:
+def some_words(n: int, seed: int, offset: int) -> np.ndarray:
+    """``words``, of few with those of the draws to come."""
+    return _small(_words_of, n, seed, offset) if 0 < n <= _SMALL else words(n, seed, offset)
+
+
+def _philox(index: np.ndarray, offset: Any, seed: int, out: np.ndarray) -> None:
     """Ten rounds at counters (index low, index high, offset low, offset high): words 0, 2 in one array, 1, 3 in one."""
     even, odd, product = np.empty((3, 2, len(index)), np.uint64)
     even[0], even[1] = index & _LOW, offset & 0xFFFFFFFF
@@ -232,6 +237,52 @@ def _few(counters: int, offset: int, seed: int) -> np.ndarray:
     return np.array(out, np.uint32)
 
 
+#: Words of a draw up to which the next draws of its like are computed with it, and words in all: a few hundred NumPy
+#: calls' worth of overhead is shared by many draws then. Every draw is a function of its place in the stream alone.
+_SMALL, _TOGETHER = 1 << 10, 1 << 13
+_KEPT = 32  # kinds of small draws that are remembered
+_ahead: dict[Any, tuple[int, int, np.ndarray | None]] = {}
+
+
+def _small(make: Callable[..., np.ndarray], n: int, seed: int, offset: int, *more: Any) -> np.ndarray:
+    """``make(n, seed, [offset], *more)[0]``, from what was computed ahead where draws of this kind keep their distance.
+
+    The first draw of a kind is computed alone; the second tells the distance, and so the places of the next ones.
+    """
+    key = make, n, seed, more
+    found = _ahead.get(key)
+    if found is not None:
+        start, step, rows = found
+        past = offset - start
+        if rows is not None and past >= 0:
+            i, rest = divmod(past, step)
+            if not rest and i < len(rows):
+                row: np.ndarray = rows[i].copy()
+                return row
+        step = past - (len(rows) - 1) * step if rows is not None else past
+        if 0 < step <= 1 << 16:
+            rows = make(n, seed, range(offset, offset + step * max(2, min(64, _TOGETHER // n)), step), *more)
+            _ahead[key] = offset, step, rows
+            row = rows[0].copy()
+            return row
+    elif len(_ahead) >= _KEPT:
+        _ahead.clear()
+    _ahead[key] = offset, 1, None
+    row = make(n, seed, (offset,), *more)[0]
+    return row
+
+
+def _words_of(n: int, seed: int, offsets: Sequence[int]) -> np.ndarray:
+    """(draws, n): ``words`` of several draws."""
+    if len(offsets) == 1:
+        return words(n, seed, offsets[0])[None]
+    counters = -(-n // 4)
+    out = np.empty((len(offsets) * counters, 4), np.uint32)
+    index = np.tile(np.arange(counters, dtype=np.uint64), len(offsets))
+    _philox(index, np.repeat(np.array(offsets, np.uint64), counters), seed, out)
+    return out.reshape(len(offsets), -1)[:, :n]
+
+
 #: Bits of a uniform number that its dtype holds exactly: fewer, so that rounding never gives 1.
 _MANTISSA = {"float16": 11, "bfloat16": 8}
 
@@ -239,30 +290,45 @@ _MANTISSA = {"float16": 11, "bfloat16": 8}
 def uniform01(shape: tuple[int, ...], dtype: np.dtype[Any], seed: int, offset: int) -> np.ndarray:
     """Uniform numbers in [0, 1): float32 from one word as ``tl.rand`` makes them, float64 from 53 bits of two."""
     n = math.prod(shape)
+    if 0 < n <= _SMALL:
+        return _small(_uniform, n, seed, offset, dtype).reshape(shape)
+    return _uniform(n, seed, (offset,), dtype).reshape(shape)
+
+
+def _uniform(n: int, seed: int, offsets: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
+    """(draws, n): ``uniform01`` of several draws."""
     if dtype == np.float64:
-        pairs = words(2 * n, seed, offset).reshape(-1, 2)
-        high, low = (pairs[:, 0] >> 5).astype(np.float64), (pairs[:, 1] >> 6).astype(np.float64)
-        return ((high * 67108864.0 + low) / 9007199254740992.0).reshape(shape)
-    signed = words(n, seed, offset).view(np.int32)
+        pairs = _words_of(2 * n, seed, offsets)
+        high, low = (pairs[:, 0::2] >> 5).astype(np.float64), (pairs[:, 1::2] >> 6).astype(np.float64)
+        exact: np.ndarray = (high * 67108864.0 + low) / 9007199254740992.0
+        return exact
+    signed = _words_of(n, seed, offsets).view(np.int32)
     out = np.where(signed < 0, ~signed, signed).astype(np.float32)
     out *= np.float32(4.6566127342e-10)
     bits = _MANTISSA.get(dtype.name) if dtype.itemsize < 4 else None
     if bits is not None:
         out = np.floor(out * np.float32(1 << bits)) * np.float32(2.0**-bits)
-    return out.astype(dtype, copy=False).reshape(shape)
+    return out.astype(dtype, copy=False)
 
 
 def normal01(shape: tuple[int, ...], dtype: np.dtype[Any], seed: int, offset: int) -> np.ndarray:
     """Standard normal numbers: Box-Muller on pairs of uniforms, in float32 (float64 for float64)."""
     n = math.prod(shape)
+    if 0 < n <= _SMALL:
+        return _small(_normal, n, seed, offset, dtype).reshape(shape)
+    return _normal(n, seed, (offset,), dtype).reshape(shape)
+
+
+def _normal(n: int, seed: int, offsets: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
+    """(draws, n): ``normal01`` of several draws."""
     work = np.dtype(np.float64 if dtype == np.float64 else np.float32)
-    u = uniform01((n + n % 2,), work, seed, offset).reshape(-1, 2)
+    u = _uniform(n + n % 2, seed, offsets, work).reshape(-1, 2)
     radius = np.sqrt(-2.0 * np.log(np.maximum(u[:, 0], work.type(1e-7))))
     angle = u[:, 1] * work.type(6.283185307179586)
     out = np.empty_like(u)
     np.multiply(radius, np.cos(angle), out=out[:, 0])
     np.multiply(radius, np.sin(angle), out=out[:, 1])
-    return out.reshape(-1)[:n].reshape(shape).astype(dtype, copy=False)
+    return out.reshape(len(offsets), -1)[:, :n].astype(dtype, copy=False)
 
 
 def integers(shape: tuple[int, ...], low: int, high: int, dtype: np.dtype[Any], seed: int, offset: int) -> np.ndarray:
@@ -270,7 +336,7 @@ def integers(shape: tuple[int, ...], low: int, high: int, dtype: np.dtype[Any], 
     n = math.prod(shape)
     span = high - low
     if span <= 1 << 32:
-        drawn = words(n, seed, offset).astype(np.uint64)
+        drawn = some_words(n, seed, offset).astype(np.uint64)
     else:
         pairs = words(2 * n, seed, offset).reshape(-1, 2).astype(np.uint64)
         drawn = pairs[:, 0] << _32 | pairs[:, 1]

@@ -119,7 +119,7 @@ def test_other_arguments_by_name() -> None:
 def test_a_process_group_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs for many processes run as one; more than one is refused."""
     dist = tl.distributed
-    assert dist.is_available() and not dist.is_initialized()
+    assert not dist.is_available() and not dist.is_initialized()
     with pytest.raises(ValueError, match="has not been initialized"):
         dist.get_rank()
     monkeypatch.delenv("WORLD_SIZE", raising=False)

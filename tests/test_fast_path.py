@@ -131,6 +131,8 @@ def test_compiled_is_general(op: Any) -> None:
     for case in (c for c in cases(op)[:6] if not c.refusable):
         for dtype in (np.dtype(np.float32), np.dtype(np.int64), np.dtype(np.float16)):
             args, attrs = case.arguments(dtype)
+            if op.random:
+                attrs = {**attrs, "seed": 3, "offset": taken}
             given_, _ = calls.tensors(args, needs=True)
             want = _outcome(general, op, given_, dict(attrs))
             for _ in range(2):

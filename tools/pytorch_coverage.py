@@ -33,15 +33,21 @@ NAMES = ROOT / "docs" / "pytorch_names.txt"
 
 #: Whole parts of PyTorch that are one line here.
 PARTS: dict[str, str] = {
-    "torch.distributed": "groups of one process (tensorlib.distributed); no communication backend yet",
-    "torch.fx, torch.export, torch.onnx, torch.package": "graphs of programs: models here are Python",
+    "torch.distributed": "groups of one process (tensorlib.distributed); no communication backend yet, so that "
+    "`is_available()` is False",
+    "torch.fx, torch.export, torch.onnx, torch.package": "graphs of programs: models here are Python; of `torch.fx` "
+    "there is `wrap`, and the classes by which programs tell what was traced",
     "torch.sparse, torch.nested, torch.masked": "strided tensors only",
     "torch.ao, torch.quantization": "no quantised tensors",
-    "torch.mps, torch.xpu, torch.mtia": "Triton has no such target",
+    "torch.mps, torch.xpu, torch.mtia": "Triton has no such target; `torch.mps` and `torch.xpu` say so to programs",
     "torch.monitor": "services around PyTorch's own processes",
-    "torch.multiprocessing": "Python's own, with `spawn`: tensors are copied from process to process",
+    "torch.multiprocessing": "Python's own, with `spawn`; `share_memory_` and `share_memory` share tensors, others are "
+    "copied from process to process",
     "torch.utils.cpp_extension, torch.utils.tensorboard, torch.utils.model_zoo": "tools around PyTorch",
 }
+
+#: Full names that are here only to refuse: they count as absent.
+REFUSED = {"torch.autograd.profiler.emit_itt", "torch.autograd.profiler.emit_nvtx"}
 
 #: Full names, with * and ?, -> why they are absent. The first that matches counts.
 ABSENT: dict[str, str] = {}
@@ -99,7 +105,7 @@ _absent(
 _absent(
     "typed storages: a tensor's memory is reached through numpy() or DLPack, its address by untyped_storage()",
     """torch.is_storage torch.Tensor.storage_type torch.from_file
-    torch.Tensor.const_data_ptr torch.Tensor.share_memory_ torch.nn.Module.share_memory torch.Tensor.is_distributed""",
+    torch.Tensor.const_data_ptr torch.Tensor.is_distributed""",
 )
 _absent("named dimensions", "torch.Tensor.name")
 _absent(
@@ -159,7 +165,11 @@ PROGRAMS: dict[str, str] = {
     "sparse gradients (`sparse=True` of embeddings, `sparse_grad`)": "the argument is taken, the gradient is dense",
     "`__torch_function__`": "asked of objects that are no tensors, after the function could not use them; not of "
     "subclasses of Tensor, whose results are plain Tensors",
-    "`__torch_dispatch__`, `torch.library`, `torch.ops.aten`": "absent: operators are declared with tensorlib.op",
+    "`__torch_dispatch__`, `TorchFunctionMode`, `torch.ops.aten`": "absent; operators are declared with tensorlib.op",
+    "`torch.library`": "operators of Python functions, with gradients, kernels by kind of device, shapes for `meta`; "
+    "without dispatch keys for autograd, and nothing traces them",
+    "transformers, diffusers, accelerate, timm, PyTorch Lightning": "run on tensorlib where it stands for torch in "
+    "`sys.modules`: what they import of PyTorch's private names is here as far as they use it",
     "a second `backward` through a graph that keeps no values, as of `a + b`": "refused without `retain_graph=True`, "
     "where PyTorch refuses only if values were freed",
     "writing one element of an expanded tensor": "refused: its memory is shared by others",
@@ -287,7 +297,7 @@ def names() -> list[Name]:
         m = made.get((place, name))
         if m is not None:
             result.append(Name(place, name, state_of(m)))
-        elif any(hasattr(p, name) for p in places[place]):
+        elif any(hasattr(p, name) for p in places[place]) and f"{place}.{name}" not in REFUSED:
             result.append(Name(place, name, "done"))
         else:
             pattern = next((p for p in ABSENT if fnmatchcase(f"{place}.{name}", p)), None)

@@ -42,13 +42,21 @@ class Dual(Level):
 
     def prepare(self, target: Tensor, source: Any) -> None:
         """Give the target, and what it is a view of, a tangent to write."""
-        if tangent_in(source, self) is None or tangent_in(target._array, self) is not None:
+        swapped, tangent = swapped_at(source, self), tangent_in(source, self)
+        if tangent_in(target._array, self) is not None or (
+            tangent is None and (not swapped or self in levels_of(target._array))
+        ):
             return
         base = target if target._view is None else target._view.base
         if tangent_in(base._array, self) is None:
             x = primal_in(base._array, self)
-            zeros = of_array(lambda t: t * 0 if levels_of(t._array) else t.new_zeros(t.shape), x)  # type: ignore
-            base._array = joined(x, zeros, self)
+            zeros = None
+            if tangent is not None:
+                zeros = of_array(lambda t: t * 0 if levels_of(t._array) else t.new_zeros(t.shape), x)  # type: ignore
+                if any(level not in levels_of(zeros) for level in levels_of(tangent)):  # a tangent for each of a batch
+                    nothing = of_array(lambda t: t.reshape(-1)[:0].sum(), tangent)  # type: ignore[attr-defined]
+                    zeros = of_array(lambda t: t + wrap(nothing), zeros)
+            base._array = joined(x, zeros, self, swapped)
         if target._view is not None:
             array = base._array
             for op, attrs in target._view.steps:

@@ -206,12 +206,20 @@ class Function:
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Run forward and record it."""
+        if cls.setup_context is not Function.setup_context:
+            bound = inspect.signature(cls.forward).bind(*args, **kwargs)
+            bound.apply_defaults()
+            args, kwargs = bound.args, bound.kwargs
         top = highest(*[a._array for a in args if isinstance(a, Tensor)])
         if top is not None:
             if type(top) is not BatchedArray:
                 return cls._forward_mode(top.level, args, kwargs)
             if cls.vmap is not Function.vmap:
                 return cls._over_batch(top.level, args)
+            ahead = [level for a in args if isinstance(a, Tensor) for level in levels_of(a._array)
+                     if isinstance(level, dual.Dual)]  # fmt: skip
+            if cls.generate_vmap_rule and ahead:
+                return cls._forward_mode(max(ahead, key=lambda level: level.order), args, kwargs)
             if not cls.generate_vmap_rule:
                 raise AutogradError(
                     f"You tried to vmap over {cls.__name__}, but it does not have vmap support. Please override and "
@@ -248,48 +256,55 @@ class Function:
         for a in args:
             live = isinstance(a, Tensor) and dual.tangent_in(a._array, level) is not None
             tangents.append(dual.tangent_of(a, level) if live else None)
-        if all(t is None for t in tangents):
+        separate, constant = cls.setup_context is not Function.setup_context, all(t is None for t in tangents)
+        if constant and not separate:
             return cls._run(tuple(args), kwargs)[0]
-        if cls.jvp is Function.jvp:
+        if cls.jvp is Function.jvp and not constant:
             cls.jvp(None)
-        before, state.active = state.active, tuple([other for other in state.active if other.order < level.order])
+        before, state.active = state.active, tuple([other for other in state.active if other is not level])
         grad, modes.grad = modes.grad, False
         try:
-            value, ctx = cls._run(tuple(primals), kwargs)
+            if separate and highest(*[p._array for p in primals if isinstance(p, Tensor)]) is not None:
+                # Forward may take no batches, and no numbers of another level: they go through their own rules.
+                ctx, value = FunctionCtx(), cls.apply(*primals, **kwargs)
+                ctx.needs_input_grad = tuple(isinstance(a, Tensor) and a._needs for a in args)
+                cls.setup_context(ctx, tuple(primals), value)
+            else:
+                value, ctx = cls._run(tuple(primals), kwargs)
             ctx._to_save = ctx._for_forward or ctx._to_save
             if ctx._materialize:
                 tangents = [
                     zeros(p._array.shape, p._array.dtype, _array.device_of(p._array))
-                    if t is None and isinstance(p, Tensor)
+                    if t is None and isinstance(p, Tensor) and p._array.dtype.kind not in "iub"
                     else t
                     for t, p in zip(tangents, primals, strict=True)
                 ]
-            pushed = cls.jvp(ctx, *tangents)
+            pushed: Any = None if constant else cls.jvp(ctx, *tangents)
         finally:
             state.active, modes.grad = before, grad
         single = isinstance(value, Tensor)
-        outs, ahead = ([value], [pushed]) if single and not isinstance(pushed, tuple) else (
-            [value] if single else list(value), list(pushed))  # fmt: skip
-        if modes.grad and any(isinstance(a, Tensor) and a._needs for a in args):
-            # Its own backward meets dual numbers, and so gives their derivatives.
-            recorded = cls._run(tuple(args), kwargs)[0]
-            found = [recorded] if single else list(recorded)
-        else:
-            found = list(outs)
-        for t, o, along in zip(found, outs, ahead, strict=True):
-            if isinstance(t, Tensor) and along is not None:
-                t._array = dual.joined(o._array, along._array, level)
-        return found[0] if single else type(value)(found)
+        outs = [value] if single else list(value)
+        ahead = [None] * len(outs) if constant else [pushed] if single and not isinstance(pushed, tuple) else pushed
+        wanted = modes.grad and any(isinstance(a, Tensor) and a._needs for a in args)
+        swapped = any(isinstance(a, Tensor) and dual.swapped_at(a._array, level) for a in args)
+        # Its own backward meets dual numbers, and so gives their derivatives.
+        recorded: Any = cls._run(tuple(args), kwargs)[0] if wanted and not separate else value
+        found = [recorded] if isinstance(recorded, Tensor) else list(recorded)
+        written = {id(p): a for p, a in zip(primals, args, strict=True) if any(p is t for t in ctx._dirty)}
+        for i, (o, along) in enumerate(zip(outs, ahead, strict=True)):
+            found[i] = t = written.get(id(o), found[i])
+            if isinstance(t, Tensor) and (along is not None or (constant and o._array.dtype.kind not in "iub")):
+                t._array = dual.joined(o._array, None if along is None else along._array, level, swapped)
+        result = found[0] if single else type(value)(found)
+        return cls._run(tuple(args), kwargs, (result,))[0] if wanted and separate else result
 
     @classmethod
-    def _run(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, FunctionCtx]:
-        """(outputs, what forward kept)."""
+    def _run(
+        cls, args: tuple[Any, ...], kwargs: dict[str, Any], known: tuple[Any] | None = None
+    ) -> tuple[Any, FunctionCtx]:
+        """(outputs, what forward kept); ``known``: what forward has returned, which is then not called again."""
         ctx = FunctionCtx()
         separate = cls.setup_context is not Function.setup_context
-        if separate:
-            bound = inspect.signature(cls.forward).bind(*args, **kwargs)
-            bound.apply_defaults()
-            args, kwargs = bound.args, bound.kwargs
         tensors = [(i, a) for i, a in enumerate(args) if isinstance(a, Tensor)]
         for _, t in tensors:
             sync(t)
@@ -298,7 +313,7 @@ class Function:
         before, modes.grad = modes.grad, False
         try:
             if separate:
-                result = cls.forward(*args, **kwargs)
+                result = cls.forward(*args, **kwargs) if known is None else known[0]
                 cls.setup_context(ctx, args, result)
             else:
                 result = cls.forward(ctx, *args, **kwargs)
@@ -325,8 +340,11 @@ class Function:
                            for e, (_, t) in zip(edges, tensors, strict=True)])  # fmt: skip
         if wanted:
             node = make_node(rule, edges, kept=())
+            written = [(k, t) for k, t in enumerate(ctx._to_save) if id(t) in dirty]  # kept as it is after the write
             node.saved = [
-                (saved(t), origins[id(t)])
+                (None, None)
+                if id(t) in dirty
+                else (saved(t), origins[id(t)])
                 if id(t) in origins and id(t) not in given
                 else (saved(t), t if t is None or t._node is None else edge(t))
                 for t in ctx._to_save
@@ -351,6 +369,8 @@ class Function:
             elif wanted and id(result if single else result[i]) not in constant and x.dtype.kind not in "iub":
                 o._node, o._index, o._needs = node, i, True
         if wanted:
+            for k, t in written:
+                node.saved[k] = saved(t), origins[id(t)]
             node.outputs = (None, rule.metas)
         return (outputs[0] if single else type(result)(outputs)), ctx
 

@@ -7,12 +7,13 @@ where it does not apply: the operator's vjp is then differentiated.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from tensorlib._core import Tensor, wrap
 from tensorlib._dispatch import compute
-from tensorlib.op import Op
+from tensorlib.op import Op, registry
 
 Rule = Callable[[Op, Sequence[Any], Sequence[Any], list[int], Any, dict[str, Any], Sequence[Any]], Any]
 
@@ -21,7 +22,9 @@ def linear(
     op: Op, primals: Sequence[Any], tangents: Sequence[Any], live: list[int], counts: Any, attrs: dict[str, Any],
     outs: Sequence[Any],
 ) -> Any:  # fmt: skip
-    """Linear, together, in all operands that have a gradient."""
+    """Linear, together, in all operands that have a gradient; a number that is written beside them has no tangent."""
+    if attrs.get("value") is not None:
+        attrs = {**attrs, "value": 0}
     flat: list[Any] = []
     for x, t, name in zip(primals, tangents, _names(op, counts), strict=True):
         if not isinstance(x, Tensor) or (type(op.vjps) is dict and name not in op.vjps):
@@ -76,17 +79,22 @@ def logcumsumexp(
     x, t, out = primals[0], tangents[0], wrap(outs[0])
     dim = attrs["dim"]
 
-    def part(size: Any) -> Any:
-        return ((size.log() + x).logcumsumexp(dim) - out).exp()
+    where = registry["_where"].public
 
-    return [part(t.clamp_min(0)) - part((-t).clamp_min(0))]
+    def part(size: Any) -> Any:
+        some = size > 0  # the logarithm of 0 is of no weight, and must not be differentiated
+        logs = (where(some, where(some, size, 1.0).log(), -math.inf) + x).logcumsumexp(dim)
+        any_ = logs != -math.inf
+        return where(any_, where(any_, logs - out, 0.0).exp(), 0.0)
+
+    return [part(t) - part(-t)]
 
 
 _LINEAR = """
     sum mean cumsum _cumsum_reversed cat stack cast _clone _conjugate tril triu _flip _roll _gather _scatter_add
-    _index _index_grad _slice_grad _as_strided_grad _unfold_grad _diagonal_grad _embedding embedding_grad _avg_pool
-    _avg_pool_grad _adaptive_avg_pool _max_pool_take _max_pool_grad _dropout _unfold _fold _fft_c2c _fft_r2c
-    _fft_c2r
+    _index _index_grad _index_put _scatter _slice_grad _as_strided_grad _unfold_grad _diagonal_grad _embedding
+    embedding_grad _avg_pool _avg_pool_grad _adaptive_avg_pool _max_pool_take _max_pool_grad _dropout _unfold _fold
+    _fft_c2c _fft_r2c _fft_c2r
 """.split()
 _MULTILINEAR = """matmul _gram linear _convolution _convolution_transposed _convolution_grad_weight""".split()
 

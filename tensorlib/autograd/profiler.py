@@ -16,8 +16,12 @@ from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 from tensorlib._core import listening, observers
+from tensorlib.errors import UnsupportedError
 
-__all__ = ["EventList", "FunctionEvent", "FunctionEventAvg", "kineto_available", "profile", "record_function"]
+__all__ = [
+    "EventList", "FunctionEvent", "FunctionEventAvg", "emit_itt", "emit_nvtx", "kineto_available", "profile",
+    "record_function",
+]  # fmt: skip
 
 _ROOT = str(Path(__file__).parent.parent)
 
@@ -302,3 +306,26 @@ class record_function(ContextDecorator):
         for p, start in self._starts:
             p.function_events.append(FunctionEvent(self.name, start, p._now(), is_user=True))
         self._starts = []
+
+
+class emit_nvtx:
+    """PyTorch's marks for NVIDIA's profiler, which are not here: UnsupportedError on entry if ``enabled``."""
+
+    def __init__(self, enabled: bool = True, record_shapes: bool = False) -> None:
+        self.enabled = enabled
+        self.record_shapes = record_shapes
+
+    def __enter__(self) -> emit_nvtx:
+        if self.enabled:
+            raise UnsupportedError(
+                f"{type(self).__name__}: nothing is emitted to other profilers: profile() records the operators, and "
+                f"NVIDIA's shows the kernels by their names"
+            )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing to end."""
+
+
+class emit_itt(emit_nvtx):
+    """PyTorch's marks for Intel's profiler: as ``emit_nvtx``."""

@@ -5,6 +5,7 @@ There is no communication backend in this version: a group of more than one proc
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Any
 
@@ -20,6 +21,14 @@ __all__ = [
 ]  # fmt: skip
 
 _backend: list[str] = []
+
+
+def __getattr__(name: str) -> Any:
+    """``device_mesh``, which loads when it is first named."""
+    if name in ("DeviceMesh", "device_mesh", "init_device_mesh"):
+        module = importlib.import_module("tensorlib.distributed.device_mesh")
+        return module if name == "device_mesh" else getattr(module, name)
+    raise AttributeError(f"module 'tensorlib.distributed' has no attribute {name!r}")
 
 
 class ReduceOp:
@@ -97,8 +106,11 @@ def is_mpi_available() -> bool:
 
 
 def is_available() -> bool:
-    """True: groups of one process."""
-    return True
+    """False: there is no communication backend, and programs that ask go their way of one process.
+
+    A group of one process can be begun in any case, by ``init_process_group``.
+    """
+    return False
 
 
 def is_initialized() -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from tensorlib._array import DeviceArray, empty, expand, is_contiguous
 from tensorlib.kernels import attention_scores
 from tensorlib.kernels.attention_blocks import Blocks, block_mask, block_start, listed_blocks
-from tensorlib.kernels.attention_tiles import Problem, fit, fits, tunable
+from tensorlib.kernels.attention_tiles import Problem, fit, fits, spread, tunable
 from tensorlib.kernels.matmul import contiguous, precision
 from tensorlib.kernels.pointwise import collapse
 from tensorlib.kernels.random import drawn
@@ -718,9 +718,11 @@ class _Problem:
         self.matrices = math.prod(lead) * self.H
         self.q, self.k, self.v, self.g = q, k, v, g if g is None or g.ndim > 2 else g[None]
         self.blocks = blocks = scores.blocks
-        self.mask = attn_mask  # of blocks: tiles
+        self.mask = attn_mask
         if attn_mask is not None and blocks is None:
             self.mask = expand(attn_mask, (*lead, self.H, self.L, self.S))
+        elif attn_mask is not None and not is_contiguous(attn_mask):  # tiles, all queries of which may be one
+            self.mask = contiguous(attn_mask)
         self.total = self.L
         self.cu: tuple[Any, Any, Any] = (None, None, None)
         if packed is not None:
@@ -832,6 +834,30 @@ def attention(
     run(ATTENTION.choose(x.problem, x.q.device, run, (out, logsumexp)), out, logsumexp)
 
 
+def delta_of(x: _Problem, out: DeviceArray, logsumexp: DeviceArray, g_sums: DeviceArray | None) -> DeviceArray:
+    """sum_e g * out - g_sums of every row, in the order of the log-sums."""
+    delta: DeviceArray = empty(logsumexp.shape, x.acc, out.device)
+    out = out if is_contiguous(out) else contiguous(out)
+    if g_sums is not None and not is_contiguous(g_sums):
+        g_sums = contiguous(g_sums)
+    if delta.size:
+        rank = x.constants["RANK"]
+        if x.constants["VARLEN"]:
+            rows = x.total
+            strides_out: tuple[int, ...] = (x.EV, x.H * x.EV, 1)
+        else:  # contiguous
+            rows = x.L
+            strides_out = (rows * x.EV, x.EV, 1)
+            for n in (x.H, *x.shape[:0:-1])[:rank]:
+                strides_out = (strides_out[0] * n, *strides_out)
+        launch(
+            delta_kernel, (cdiv(rows, 32) * (delta.size // rows),), delta, x.g, out, g_sums, x.H, x.shape,
+            x.strides[4], strides_out, rows, x.EV, RANK=rank, ACC=x.acc, BLOCK_M=32, BLOCK_EV=x.constants["BLOCK_EV"],
+            WIDE=x.constants["WIDE"],
+        )  # fmt: skip
+    return delta
+
+
 def attention_grad(
     dq: DeviceArray, dk: DeviceArray, dv: DeviceArray, g: DeviceArray, query: DeviceArray, key: DeviceArray,
     value: DeviceArray, attn_mask: DeviceArray | None, out: DeviceArray, logsumexp: DeviceArray,
@@ -842,24 +868,8 @@ def attention_grad(
     scores = scores or (CAUSAL if is_causal else ALL)
     x = _Problem(query, key, value, attn_mask, scores, scale, dropout_p, seed, offset, g, packed)
     strides_q, strides_k, strides_v, strides_mask, strides_g = x.strides
-    delta = empty(logsumexp.shape, x.acc, g.device)
-    rank = x.constants["RANK"]
-    out, logsumexp = (t if is_contiguous(t) else contiguous(t) for t in (out, logsumexp))
-    if g_sums is not None and not is_contiguous(g_sums):
-        g_sums = contiguous(g_sums)
-    if delta.size:
-        rows = x.total if packed is not None else x.L
-        if packed is not None:
-            strides_out: tuple[int, ...] = (x.EV, x.H * x.EV, 1)
-        else:  # contiguous
-            strides_out = (rows * x.EV, x.EV, 1)
-            for n in (x.H, *x.shape[:0:-1])[:rank]:
-                strides_out = (strides_out[0] * n, *strides_out)
-        launch(
-            delta_kernel, (cdiv(rows, 32) * (delta.size // rows),), delta, x.g, out, g_sums, x.H, x.shape, strides_g,
-            strides_out, rows, x.EV, RANK=rank, ACC=x.acc, BLOCK_M=32, BLOCK_EV=x.constants["BLOCK_EV"],
-            WIDE=x.constants["WIDE"],
-        )  # fmt: skip
+    logsumexp = logsumexp if is_contiguous(logsumexp) else contiguous(logsumexp)
+    delta = delta_of(x, out, logsumexp, g_sums)
     arrays = (x.g, x.q, x.k, x.v, x.mask, logsumexp, delta, *x.cu, x.parameters)
     numbers = (
         x.H, x.shape, strides_g, strides_q, strides_k, strides_v, strides_mask, x.L, x.S, x.E, x.EV, x.total,
@@ -880,9 +890,8 @@ def attention_grad(
         def key_grad(config: Config, dk: DeviceArray, dv: DeviceArray) -> None:
             taken = x.tile(config)
             grid = (cdiv(x.S, taken["BLOCK_N"]) * x.matrices // x.constants["GROUP"],)
-            threads = config.num_warps * gpu.warp_size
-            spread = max(threads // taken["BLOCK_M"], 1) if gpu.family in ("cdna", "rdna") else 1
-            launch(key_grad_kernel, grid, dk, dv, *arrays, x.lists(True), *numbers, SPREAD=spread, **taken, **grads)
+            lanes = spread(config, gpu, taken["BLOCK_M"])
+            launch(key_grad_kernel, grid, dk, dv, *arrays, x.lists(True), *numbers, SPREAD=lanes, **taken, **grads)
 
         key_grad(KEY_GRAD.choose(x.problem, x.q.device, key_grad, (dk, dv)), dk, dv)
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensorlib._device import device as Device
+from tensorlib.runtime import versions
 from tensorlib.runtime.autotune import Config, Tunable, bucket
 from tensorlib.runtime.hardware import Estimate, Hardware, Tile, hardware, product_cost
 from tensorlib.runtime.launch import cdiv, next_power_of_2
@@ -110,7 +111,9 @@ def _narrow(p: Problem, gpu: Hardware, products: int) -> tuple[int, int, int]:
         return (32 if products == 4 and mask and drawn else 64), 64, 4
     if from_shared:  # a matrix unit takes 128 rows of what a program owns
         return (128, 64, 8) if products == 3 else (64, 128, 8)
-    return (64, 32, 4) if mask or drawn else (64, 64, 4) if products == 3 else (64, 128, 8)
+    if mask or drawn:
+        return 64, 32, 4
+    return (64, 64, 4) if products == 3 else (32 if _before39() else 64, 128, 8)
 
 
 def _rdna(p: Problem, gpu: Hardware, products: int) -> tuple[int, int, int, int]:
@@ -124,12 +127,26 @@ def _rdna(p: Problem, gpu: Hardware, products: int) -> tuple[int, int, int, int]
         return (64, 32 if width <= 64 else 16, 4, 0) if products == 2 else (32, 32 if width <= 64 else 16, 8, 0)
     if products == 2:
         n = 32 if width <= 64 or (width <= 128 and not extra) else 16
-        return 64, n, 4 if width <= 128 else 8, 64 if width > 64 else 0
+        return 64, n, 4 if width <= 128 else 8, 0 if width <= 64 else 32 if width <= 128 else 64
     if products == 3:
         return 64, 16, 4 if width <= 128 else 8, 64 if width > 64 or extra else 0
     if gpu.target.startswith("gfx12"):
         return (32, 32, 8, 0) if width <= 64 else (16, 32, 4, 64)
     return 16, 64 if width <= 128 else 32, 4 if width <= 64 and not p.dropout else 8, 64
+
+
+def _before39() -> bool:
+    return versions.require().number < (3, 9)
+
+
+def spread(config: Config, gpu: Hardware, rows: int) -> int:
+    """Of how many lanes each loads the same log-sum, where not every lane shall load all that its scores need.
+
+    On AMD's, and before Triton 3.9, which copies to shared memory whatever each lane reads, as often as it is read.
+    """
+    if gpu.family in ("cdna", "rdna") or (gpu.family == "nvidia" and _before39()):
+        return max(config.num_warps * gpu.warp_size // rows, 1)
+    return 1
 
 
 def fits(features: int, itemsize: int, device: Device, backward: bool) -> bool:
@@ -191,6 +208,64 @@ def _cost(config: Config, p: Problem, gpu: Hardware, products: int) -> Estimate:
     )
     buffers = config.num_stages if gpu.family == "nvidia" else max(config.num_stages - 1, 1)
     return estimate._replace(shared=(m + 2 * n * buffers) * p.width * p.dtype.itemsize)
+
+
+def _mask_tile(p: Problem, gpu: Hardware) -> Config:
+    """Of the gradient of a mask: a program holds sums and two products of a tile. All operands are read once a step,
+    so that taking some features at a time costs nothing."""
+    if gpu.family == "native":
+        return _default(p, gpu, 3)
+    from_shared = gpu.target in _FROM_SHARED
+    m, n, warps, chunk = 64, 64, 4, 64 if p.width > 64 and not from_shared else 0
+    if p.dtype.itemsize == 8:
+        m, n, chunk = 16, 16, 32 if p.width > 32 else 0
+    elif p.dtype.itemsize == 4:
+        m, n = (32, 32) if p.width <= (128 if gpu.family == "nvidia" else 256) else (16, 16)
+        chunk = 32 if p.width > 32 else 0
+    elif gpu.family == "rdna":
+        n = 32
+    elif from_shared and p.width > 128:
+        n, warps = 32, 8
+    elif gpu.family == "nvidia" and not from_shared:  # operands in registers
+        n, warps = (32 if p.dropout or p.width > 64 else 64), 8
+    made = _tile(m, n, warps, 2, p, chunk)
+    while made["BLOCK_M"] > 16 and _mask_shared(made.replace(num_stages=1), p, gpu) > gpu.shared:
+        made = made.replace(BLOCK_M=made["BLOCK_M"] // 2, BLOCK_N=max(16, made["BLOCK_N"] // 2))
+    if gpu.family != "nvidia" or _mask_shared(made, p, gpu) > gpu.shared:
+        made = made.replace(num_stages=1)
+    return made
+
+
+def _mask_shared(config: Config, p: Problem, gpu: Hardware) -> int:
+    """Bytes of q, k, g and v that are held or on their way; AMD's come one after the other."""
+    rows, features = config["BLOCK_M"] + config["BLOCK_N"], config["CHUNK"] or p.width
+    held = 1 if gpu.family != "nvidia" else 2 * config.num_stages * cdiv(p.width, features)
+    return _rows_held(rows * held, features * p.dtype.itemsize)
+
+
+def mask_grad_tunable(name: str, kernel: Any) -> Tunable:
+    """The choice of the tile of a mask's gradient; ``reach`` of its Problem: how many heads and batches share it."""
+
+    def candidates(p: Problem, gpu: Hardware) -> list[Config]:
+        found = [_mask_tile(p, gpu)]
+        if gpu.on_host or p.dtype.itemsize == 8:
+            return found
+        for m, n, warps in ((32, 32, 4), (64, 32, 4), (64, 64, 4), (64, 64, 8), (128, 64, 8)):
+            for stages in (1, 2) if gpu.family == "nvidia" else (1,):
+                made = _tile(m, n, warps, stages, p, found[0]["CHUNK"])
+                if _mask_shared(made, p, gpu) <= gpu.shared:
+                    found.append(made)
+        return found
+
+    def cost(config: Config, p: Problem, gpu: Hardware) -> Estimate:
+        m, n = config["BLOCK_M"], config["BLOCK_N"]
+        tile = Tile(m, n, p.width, config.num_warps, config.num_stages)
+        programs, steps = cdiv(p.L, m) * cdiv(p.S, n) * p.matrices, max(p.reach, 1)
+        moved = (2 * p.L + 2 * p.S) * p.width * p.matrices * steps * p.dtype.itemsize
+        estimate = product_cost(gpu, tile, p.dtype, p.precision, programs, 2 * steps, moved)
+        return estimate._replace(shared=_mask_shared(config, p, gpu))
+
+    return Tunable(name, (kernel,), candidates, _bucket, cost, default=_mask_tile)
 
 
 def tunable(name: str, kernel: Any, products: int) -> Tunable:

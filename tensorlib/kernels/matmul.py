@@ -252,8 +252,8 @@ def matmul_descriptor_kernel(
     out, before, a, b, extras, M, N, K, extra_strides, stride_a, stride_b,
     MODES: tl.constexpr, FUNCTION: tl.constexpr, ACTIVATION: tl.constexpr, BEFORE: tl.constexpr,
     A_COLUMNS: tl.constexpr, B_COLUMNS: tl.constexpr, MAPPED: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
-    SUBTILE: tl.constexpr, WARP_SPECIALIZE: tl.constexpr,
+    IMPRECISE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    GROUP_M: tl.constexpr, SUBTILE: tl.constexpr, WARP_SPECIALIZE: tl.constexpr,
 ):  # fmt: skip
     if A_COLUMNS:
         a_blocks = tl.make_tensor_descriptor(a, [K, M], [stride_a, 1], [BLOCK_K, BLOCK_M])
@@ -286,7 +286,7 @@ def matmul_descriptor_kernel(
                 y = b_blocks.load([first_n, k * BLOCK_K]).T
             else:
                 y = b_blocks.load([k * BLOCK_K, first_n])
-            acc = tl.dot(x, y, acc, input_precision=PRECISION, out_dtype=ACC)
+            acc = tl.dot(x, y, acc, input_precision=PRECISION, max_num_imprecise_acc=IMPRECISE, out_dtype=ACC)
         m = first_m + tl.arange(0, BLOCK_M)
         if SUBTILE:
             halves = tl.permute(tl.reshape(acc, (BLOCK_M, 2, HALF_N)), (0, 2, 1))
@@ -523,8 +523,8 @@ class _Product:
             self.extra.extras, self.M, self.N, self.K, self.extra.strides,
             stride_am if stride_ak == 1 else stride_ak, stride_bk if stride_bn == 1 else stride_bn,
             A_COLUMNS=stride_ak != 1, B_COLUMNS=stride_bn != 1,
-            MAPPED=self.N * out.itemsize % 16 == 0 and out.ptr % 16 == 0, ACC=self.acc, PRECISION=self.how, **storing,
-            **config.launch,
+            MAPPED=self.N * out.itemsize % 16 == 0 and out.ptr % 16 == 0, ACC=self.acc, PRECISION=self.how,
+            IMPRECISE=min(config["BLOCK_K"], 128) if self.slow_sums else None, **storing, **config.launch,
         )  # fmt: skip
 
 

@@ -134,6 +134,11 @@ _DESCRIPTORS = tuple(
 _SPECIALIZED = tuple(
     _by_descriptor(*sizes, True) for sizes in ((128, 128, 64, 4, 4), (128, 256, 64, 4, 3), (128, 256, 64, 8, 3))
 )
+_DESCRIPTORS_BYTE = tuple(
+    _by_descriptor(*sizes, False) for sizes in (
+        (64, 128, 128, 4, 4), (128, 128, 128, 4, 4), (128, 128, 128, 8, 4), (128, 256, 128, 8, 3),
+    )
+)  # fmt: skip
 _HOPPER, _BLACKWELL = ("sm_90",), ("sm_100", "sm_103", "sm_110")
 
 # A product with a vector: n of its elements, k terms at a time, their products summed at the end. The first of each
@@ -201,8 +206,14 @@ def candidates(p: Problem, gpu: Hardware) -> Sequence[Config]:
 
 def _mapped(p: Problem, gpu: Hardware) -> tuple[Config, ...]:
     """The persistent programs that load through descriptors, where hardware moves blocks by itself and the rows fit."""
-    if p.dtype.itemsize != 2 or p.batch != 1 or min(p.M, p.N) < 64 or p.K < 64 or not set(p.layout) <= set("rc+"):
+    if p.dtype.itemsize > 2 or p.batch != 1 or min(p.M, p.N) < 64 or p.K < 64 or not set(p.layout) <= set("rc+"):
         return ()
+    if p.dtype.itemsize == 1:  # its terms are neighbours in both operands
+        if p.dtype.kind in "iu" or not p.layout.startswith("rc") or p.K < 128:
+            return ()
+        if gpu.target in _BLACKWELL and versions.require().number < (3, 9):  # takes more shared memory for the last
+            return _DESCRIPTORS_BYTE[:-1]
+        return _DESCRIPTORS_BYTE if gpu.target in _HOPPER + _BLACKWELL else ()
     if gpu.target in _BLACKWELL and versions.require().number >= (3, 9):  # older ones fail at specialised warps
         return _DESCRIPTORS + _SPECIALIZED
     return _DESCRIPTORS if gpu.target in _HOPPER + _BLACKWELL else ()
@@ -256,9 +267,10 @@ _SPILLED = 1.5  # how much slower, by guess, a tile is whose sums do not all sta
 
 
 def _spills(config: Config, p: Problem, gpu: Hardware) -> bool:
-    """Whether Triton 3.9 compiles a large tile to spills (bench/kernels.py), where the sums alone do not tell it."""
+    """Whether Triton compiles a large tile to spills (bench/kernels.py), where the sums alone do not tell it."""
     m, n, k, split = (config.constants.get(name, 1) for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "SPLIT_K"))
     threads = config.num_warps * gpu.warp_size
+    before39 = versions.require().number < (3, 9)
     added, odd_rows = p.layout.endswith("+"), p.N % 8 != 0  # an epilogue that reads a tile; stores of single elements
     unaligned = [x.isupper() or x == "s" for x in p.layout[:2]]
     if gpu.family == "cdna":  # eight warps of 256 registers, half of which hold the sums
@@ -267,13 +279,17 @@ def _spills(config: Config, p: Problem, gpu: Hardware) -> bool:
         return (k > 32 or split > 1 or added) if gpu.target == "gfx950" else odd_rows or (k > 32 and any(unaligned))
     sums = m * n / threads
     if gpu.family == "rdna":
+        if before39 and p.dtype.itemsize == 4:
+            return sums >= 32 and k >= 32
         return sums >= 128 and (added or p.dtype.itemsize == 1)
     if p.dtype.itemsize > 2:
         return gpu.target == "sm_80" and p.precision == "ieee" and sums >= 64 and k >= 32
     if sums >= 128 and (added or p.precision == "sums"):
         return True
     if p.dtype.itemsize == 1 and p.dtype.kind != "i" and not gpu.float8:  # converted in registers
-        return (m + n) * k / threads > 128
+        return (m + n) * k / threads > (64 if before39 else 128)
+    if before39 and sums >= 128 and k >= 64 and gpu.target not in _HOPPER + _BLACKWELL and (odd_rows or p.batch > 1):
+        return True
     # What is not aligned comes to shared memory through registers, an element at a time.
     return (m * unaligned[0] + n * unaligned[1]) * k / threads > 48
 
@@ -295,7 +311,8 @@ def cost(config: Config, p: Problem, gpu: Hardware) -> Estimate:
     if _spills(config, p, gpu):
         found = found._replace(seconds=found.seconds * _SPILLED)
     if mapped:
-        staged = sizes.m * sizes.n * p.dtype.itemsize // (2 if config["SUBTILE"] else 1)  # the result, on its way out
+        size = max(p.dtype.itemsize, 4 // p.dtype.itemsize)  # of the result, on its way out: of float8 up to float32
+        staged = sizes.m * sizes.n * size // (2 if config["SUBTILE"] else 1)
         if p.layout.endswith("+"):  # and what is added to it, on its way in
             staged += 4 * sizes.m * sizes.n
         return found._replace(shared=found.shared + staged, seconds=found.seconds * _UNPROVEN)

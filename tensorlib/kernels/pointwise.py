@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib._array import DeviceArray, empty, expand
-from tensorlib._dtypes import HALF
+from tensorlib._dtypes import HALF, bfloat16, float16
 from tensorlib.runtime.compiler import Jit, jit
 from tensorlib.runtime.hardware import vector_warps
 from tensorlib.runtime.launch import cdiv, launch, next_power_of_2
@@ -25,6 +25,8 @@ BLOCK = 1024
 MANY = 1 << 20  # elements that leave work for every multiprocessor in larger blocks
 TURNED = 64  # rows and columns of a tile that is turned in shared memory
 _FLOAT32, _FLOAT64, _BOOL = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.bool_)
+_UINT8, _INT64 = np.dtype(np.uint8), np.dtype(np.int64)
+_FLOATING = frozenset([float16.numpy, bfloat16.numpy, _FLOAT32, _FLOAT64])
 
 ARRAY, NUMBER, CONSTANT, ONE = 0, 1, 2, 3  # what a value handed to the scalar function is; ONE: an array of one element
 
@@ -240,7 +242,8 @@ def run(
             types.append(c if first is not None or v.dtype != c else None)
             constants.append(None)
         elif isinstance(v, (int, float)) and not isinstance(v, bool):
-            inputs.append(float64(v) if c == _FLOAT64 and isinstance(v, float) else v)
+            wide = c is not None and c == _FLOAT64  # NumPy finds float64 equal to None
+            inputs.append(float64(v) if wide and isinstance(v, float) else v)
             kinds.append(NUMBER)
             types.append(c)
             constants.append(None)
@@ -416,8 +419,12 @@ class InPlace(Host):
 
 
 def copy(out: DeviceArray, x: DeviceArray) -> None:
-    """out[...] = x, broadcast and converted to out's dtype; x may be another view of out's memory."""
-    run(identity, out, (apart(x, out),), (None,))
+    """out[...] = x, broadcast and converted to out's dtype; x may be another view of out's memory.
+
+    A float becomes uint8 by way of int64, as PyTorch has it: -3.5 is 253, where a GPU's own conversion gives 0.
+    """
+    wraps = out.dtype == _UINT8 and x.dtype in _FLOATING
+    run(identity, out, (apart(x, out),), (_INT64 if wraps else None,))
 
 
 def fill(out: DeviceArray, value: Any) -> None:

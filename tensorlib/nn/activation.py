@@ -62,14 +62,6 @@ class ReLU(_Inplace):
         return F.relu(input, inplace=self.inplace)
 
 
-class ReLU6(_Inplace):
-    """min(max(x, 0), 6)."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The same shape."""
-        return F.relu6(input, inplace=self.inplace)
-
-
 class SELU(_Inplace):
     """1.0507 (max(x, 0) + min(1.6733 (e^x - 1), 0)). Klambauer et al. 2017."""
 
@@ -340,6 +332,17 @@ class Hardtanh(Module):
     def extra_repr(self) -> str:
         """Its constants."""
         return f"min_val={self.min_val}, max_val={self.max_val}{', inplace=True' if self.inplace else ''}"
+
+
+class ReLU6(Hardtanh):
+    """min(max(x, 0), 6)."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__(0.0, 6.0, inplace)
+
+    def extra_repr(self) -> str:
+        """Whether in place."""
+        return "inplace=True" if self.inplace else ""
 
 
 class Softmax(Module):

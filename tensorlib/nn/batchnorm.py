@@ -18,7 +18,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class _ChannelNorm(Module):
+class _NormBase(Module):
     """Parameters, running statistics and text of the normalisations that work a channel at a time."""
 
     _version = 2  # 2: num_batches_tracked was added
@@ -85,7 +85,7 @@ class _ChannelNorm(Module):
         )
 
 
-class _BatchNorm(_ChannelNorm):
+class _BatchNorm(_NormBase):
     """(x - mean) / sqrt(var + eps) * weight + bias with one mean and variance a channel. Ioffe & Szegedy 2015.
 
     Training uses the batch's statistics (biased variance) and moves the running ones by ``momentum``:
@@ -187,7 +187,7 @@ class SyncBatchNorm(_BatchNorm):
         return made
 
 
-class _InstanceNorm(_ChannelNorm):
+class _InstanceNorm(_NormBase):
     """(x - mean) / sqrt(var + eps) * weight + bias, with each sample's own mean and variance a channel.
 
     Biased variance. ``track_running_stats``: averages over the batch are kept while training and used in evaluation.

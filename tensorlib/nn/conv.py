@@ -172,7 +172,7 @@ class Conv3d(_Conv):
     _function = staticmethod(F.conv3d)
 
 
-class _ConvTranspose(_ConvNd):
+class _ConvTransposeNd(_ConvNd):
     """Transposed convolutions, which differ in their number of dims."""
 
     def __init__(
@@ -229,7 +229,7 @@ class _ConvTranspose(_ConvNd):
         )
 
 
-class ConvTranspose1d(_ConvTranspose):
+class ConvTranspose1d(_ConvTransposeNd):
     """The adjoint of ``Conv1d`` in its input. input (n, in, l) or (in, l) -> (n, out, l').
 
     l' = (l - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1. weight (in, out / groups, k) and bias
@@ -240,7 +240,7 @@ class ConvTranspose1d(_ConvTranspose):
     _function = staticmethod(F.conv_transpose1d)
 
 
-class ConvTranspose2d(_ConvTranspose):
+class ConvTranspose2d(_ConvTransposeNd):
     """The adjoint of ``Conv2d`` in its input. input (n, in, h, w) or (in, h, w) -> (n, out, h', w').
 
     h' = (h - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1. weight (in, out / groups, kh, kw) and
@@ -251,7 +251,7 @@ class ConvTranspose2d(_ConvTranspose):
     _function = staticmethod(F.conv_transpose2d)
 
 
-class ConvTranspose3d(_ConvTranspose):
+class ConvTranspose3d(_ConvTransposeNd):
     """The adjoint of ``Conv3d`` in its input. input (n, in, d, h, w) or (in, d, h, w) -> (n, out, d', h', w').
 
     Sizes as for ``ConvTranspose2d``. weight (in, out / groups, kd, kh, kw) and bias (out,), both from U(-b, b) with

@@ -9,7 +9,7 @@ from tensorlib.nn.module import Module
 __all__ = ["AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"]
 
 
-class _Dropout(Module):
+class _DropoutNd(Module):
     """Active in training only."""
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
@@ -23,7 +23,7 @@ class _Dropout(Module):
         return f"p={self.p}, inplace={self.inplace}"
 
 
-class Dropout(_Dropout):
+class Dropout(_DropoutNd):
     """In training, zero each element with probability ``p`` and scale the rest by 1 / (1 - p). Any shape."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ class Dropout(_Dropout):
         return F.dropout(input, self.p, self.training, self.inplace)
 
 
-class Dropout1d(_Dropout):
+class Dropout1d(_DropoutNd):
     """Dropout of whole channels: (n, c, l) or (c, l)."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class Dropout1d(_Dropout):
         return F.dropout1d(input, self.p, self.training, self.inplace)
 
 
-class Dropout2d(_Dropout):
+class Dropout2d(_DropoutNd):
     """Dropout of whole channels: (n, c, h, w). Tompson et al. 2015."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class Dropout2d(_Dropout):
         return F.dropout2d(input, self.p, self.training, self.inplace)
 
 
-class Dropout3d(_Dropout):
+class Dropout3d(_DropoutNd):
     """Dropout of whole channels: (n, c, d, h, w) or (c, d, h, w). Tompson et al. 2015."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Dropout3d(_Dropout):
         return F.dropout3d(input, self.p, self.training, self.inplace)
 
 
-class FeatureAlphaDropout(_Dropout):
+class FeatureAlphaDropout(_DropoutNd):
     """AlphaDropout of whole channels: (n, c, …)."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class FeatureAlphaDropout(_Dropout):
         return F.feature_alpha_dropout(input, self.p, self.training, self.inplace)
 
 
-class AlphaDropout(_Dropout):
+class AlphaDropout(_DropoutNd):
     """Dropout that keeps SELU's mean and variance. Any shape. Klambauer et al. 2017."""
 
     def forward(self, input: Tensor) -> Tensor:

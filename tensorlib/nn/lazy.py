@@ -110,7 +110,7 @@ class LazyLinear(LazyModuleMixin, Linear):
                 self.reset_parameters()
 
 
-class _LazyConv(LazyModuleMixin):
+class _LazyConvXdMixin(LazyModuleMixin):
     """What lazy convolutions share. Arguments are the convolution's own without ``in_channels``."""
 
     def __init__(self: Any, out_channels: int, *args: Any, **kwargs: Any) -> None:
@@ -146,7 +146,7 @@ class _LazyConv(LazyModuleMixin):
                 self.reset_parameters()
 
 
-class _LazyNorm(LazyModuleMixin):
+class _LazyNormBase(LazyModuleMixin):
     """What lazy norms share. Arguments are the norm's own without ``num_features``."""
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -182,15 +182,15 @@ def _lazy(mixin: type, base: type[Module], what: str) -> Any:
     return type(name, (mixin, base), {"cls_to_become": base, "__doc__": doc, "__module__": __name__})
 
 
-LazyConv1d = _lazy(_LazyConv, Conv1d, "in_channels")
-LazyConv2d = _lazy(_LazyConv, Conv2d, "in_channels")
-LazyConv3d = _lazy(_LazyConv, Conv3d, "in_channels")
-LazyConvTranspose1d = _lazy(_LazyConv, ConvTranspose1d, "in_channels")
-LazyConvTranspose2d = _lazy(_LazyConv, ConvTranspose2d, "in_channels")
-LazyConvTranspose3d = _lazy(_LazyConv, ConvTranspose3d, "in_channels")
-LazyBatchNorm1d = _lazy(_LazyNorm, BatchNorm1d, "num_features")
-LazyBatchNorm2d = _lazy(_LazyNorm, BatchNorm2d, "num_features")
-LazyBatchNorm3d = _lazy(_LazyNorm, BatchNorm3d, "num_features")
-LazyInstanceNorm1d = _lazy(_LazyNorm, InstanceNorm1d, "num_features")
-LazyInstanceNorm2d = _lazy(_LazyNorm, InstanceNorm2d, "num_features")
-LazyInstanceNorm3d = _lazy(_LazyNorm, InstanceNorm3d, "num_features")
+LazyConv1d = _lazy(_LazyConvXdMixin, Conv1d, "in_channels")
+LazyConv2d = _lazy(_LazyConvXdMixin, Conv2d, "in_channels")
+LazyConv3d = _lazy(_LazyConvXdMixin, Conv3d, "in_channels")
+LazyConvTranspose1d = _lazy(_LazyConvXdMixin, ConvTranspose1d, "in_channels")
+LazyConvTranspose2d = _lazy(_LazyConvXdMixin, ConvTranspose2d, "in_channels")
+LazyConvTranspose3d = _lazy(_LazyConvXdMixin, ConvTranspose3d, "in_channels")
+LazyBatchNorm1d = _lazy(_LazyNormBase, BatchNorm1d, "num_features")
+LazyBatchNorm2d = _lazy(_LazyNormBase, BatchNorm2d, "num_features")
+LazyBatchNorm3d = _lazy(_LazyNormBase, BatchNorm3d, "num_features")
+LazyInstanceNorm1d = _lazy(_LazyNormBase, InstanceNorm1d, "num_features")
+LazyInstanceNorm2d = _lazy(_LazyNormBase, InstanceNorm2d, "num_features")
+LazyInstanceNorm3d = _lazy(_LazyNormBase, InstanceNorm3d, "num_features")

@@ -83,6 +83,10 @@ class Linear(Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
+class NonDynamicallyQuantizableLinear(Linear):
+    """Linear, by the name that PyTorch prints for ``MultiheadAttention.out_proj``."""
+
+
 class Bilinear(Module):
     """y_k = x1^T W_k x2 + b_k. input1 (…, in1), input2 (…, in2) -> (…, out); weight (out, in1, in2), bias (out,)."""
 

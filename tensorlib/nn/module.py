@@ -26,7 +26,7 @@ from tensorlib.ops import empty_like
 __all__ = ["Module"]
 
 T = TypeVar("T", bound="Module")
-_EXTRA_STATE = "_extra_state"
+_EXTRA_STATE_KEY_SUFFIX = "_extra_state"
 _HOOKS = (
     "_backward_pre_hooks", "_backward_hooks", "_forward_hooks", "_forward_hooks_with_kwargs",
     "_forward_hooks_always_called", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_state_dict_hooks",
@@ -491,6 +491,10 @@ class Module:
                 self._buffers[name] = fn(buffer)
         return self
 
+    def share_memory(self: T) -> T:
+        """Move parameters and buffers to memory that processes share: ``Tensor.share_memory_`` of each."""
+        return self._apply(lambda t: t.share_memory_())  # type: ignore[attr-defined]
+
     def apply(self: T, fn: Callable[[Module], Any]) -> T:
         """Call ``fn(module)`` on every module below and then on this one; typically to initialise weights."""
         for module in self.children():
@@ -679,7 +683,7 @@ class Module:
             if buffer is not None and name not in self._non_persistent_buffers_set:
                 destination[prefix + name] = buffer if keep_vars else buffer.detach()
         if type(self).get_extra_state is not Module.get_extra_state:
-            destination[prefix + _EXTRA_STATE] = self.get_extra_state()
+            destination[prefix + _EXTRA_STATE_KEY_SUFFIX] = self.get_extra_state()
 
     def state_dict(self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> dict[str, Any]:
         """Dotted name -> tensor for all parameters and persistent buffers, sharing their memory.
@@ -769,7 +773,7 @@ class Module:
                     f'While copying the parameter named "{key}", whose dimensions in the model are {param.shape} and '
                     f"whose dimensions in the checkpoint are {value.shape}, an exception occurred : {error.args}."
                 )
-        extra = prefix + _EXTRA_STATE
+        extra = prefix + _EXTRA_STATE_KEY_SUFFIX
         if type(self).set_extra_state is not Module.set_extra_state:
             if extra in state_dict:
                 self.set_extra_state(state_dict[extra])

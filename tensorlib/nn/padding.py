@@ -45,7 +45,19 @@ class _Pad(Module):
         return f"{self.padding}"
 
 
-class _ConstantPad(Module):
+class _CircularPadNd(_Pad):
+    _mode = "circular"
+
+
+class _ReflectionPadNd(_Pad):
+    _mode = "reflect"
+
+
+class _ReplicationPadNd(_Pad):
+    _mode = "replicate"
+
+
+class _ConstantPadNd(Module):
     """A border of ``value``; ``padding`` as in the others."""
 
     _dims: int
@@ -63,73 +75,73 @@ class _ConstantPad(Module):
         return f"padding={self.padding}, value={self.value}"
 
 
-class CircularPad1d(_Pad):
+class CircularPad1d(_CircularPadNd):
     """A border of what leaves at one end coming in at the other: (n, c, w) or (c, w)."""
 
-    _mode, _dims = "circular", 1
+    _dims = 1
 
 
-class CircularPad2d(_Pad):
+class CircularPad2d(_CircularPadNd):
     """A border of what leaves at one end coming in at the other: (n, c, h, w) or (c, h, w)."""
 
-    _mode, _dims = "circular", 2
+    _dims = 2
 
 
-class CircularPad3d(_Pad):
+class CircularPad3d(_CircularPadNd):
     """A border of what leaves at one end coming in at the other: (n, c, d, h, w) or (c, d, h, w)."""
 
-    _mode, _dims = "circular", 3
+    _dims = 3
 
 
-class ReflectionPad1d(_Pad):
+class ReflectionPad1d(_ReflectionPadNd):
     """A border of the input mirrored at its border: (n, c, w) or (c, w)."""
 
-    _mode, _dims = "reflect", 1
+    _dims = 1
 
 
-class ReflectionPad2d(_Pad):
+class ReflectionPad2d(_ReflectionPadNd):
     """A border of the input mirrored at its border: (n, c, h, w) or (c, h, w)."""
 
-    _mode, _dims = "reflect", 2
+    _dims = 2
 
 
-class ReflectionPad3d(_Pad):
+class ReflectionPad3d(_ReflectionPadNd):
     """A border of the input mirrored at its border: (n, c, d, h, w) or (c, d, h, w)."""
 
-    _mode, _dims = "reflect", 3
+    _dims = 3
 
 
-class ReplicationPad1d(_Pad):
+class ReplicationPad1d(_ReplicationPadNd):
     """A border of the border's elements repeated: (n, c, w) or (c, w)."""
 
-    _mode, _dims = "replicate", 1
+    _dims = 1
 
 
-class ReplicationPad2d(_Pad):
+class ReplicationPad2d(_ReplicationPadNd):
     """A border of the border's elements repeated: (n, c, h, w) or (c, h, w)."""
 
-    _mode, _dims = "replicate", 2
+    _dims = 2
 
 
-class ReplicationPad3d(_Pad):
+class ReplicationPad3d(_ReplicationPadNd):
     """A border of the border's elements repeated: (n, c, d, h, w) or (c, d, h, w)."""
 
-    _mode, _dims = "replicate", 3
+    _dims = 3
 
 
-class ConstantPad1d(_ConstantPad):
+class ConstantPad1d(_ConstantPadNd):
     """A border of ``value``: (n, c, w) or (c, w)."""
 
     _dims = 1
 
 
-class ConstantPad2d(_ConstantPad):
+class ConstantPad2d(_ConstantPadNd):
     """A border of ``value``: (n, c, h, w) or (c, h, w)."""
 
     _dims = 2
 
 
-class ConstantPad3d(_ConstantPad):
+class ConstantPad3d(_ConstantPadNd):
     """A border of ``value``: (n, c, d, h, w) or (c, d, h, w)."""
 
     _dims = 3

@@ -18,7 +18,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class _MaxPool(Module):
+class _MaxPoolNd(Module):
     """Arguments and text of the maximum over windows."""
 
     _function: Callable[..., Any]
@@ -52,7 +52,7 @@ class _MaxPool(Module):
         )
 
 
-class MaxPool1d(_MaxPool):
+class MaxPool1d(_MaxPoolNd):
     """The largest element of each window. (n, c, l) or (c, l) -> (n, c, l').
 
     l' = floor((l + 2 padding - dilation (kernel - 1) - 1) / stride + 1), ceil with ``ceil_mode``. ``stride`` is the
@@ -62,7 +62,7 @@ class MaxPool1d(_MaxPool):
     _function = staticmethod(F.max_pool1d)
 
 
-class MaxPool2d(_MaxPool):
+class MaxPool2d(_MaxPoolNd):
     """The largest element of each window. (n, c, h, w) or (c, h, w) -> (n, c, h', w').
 
     h' = floor((h + 2 padding - dilation (kernel - 1) - 1) / stride + 1), ceil with ``ceil_mode``. ``stride`` is the
@@ -72,13 +72,13 @@ class MaxPool2d(_MaxPool):
     _function = staticmethod(F.max_pool2d)
 
 
-class MaxPool3d(_MaxPool):
+class MaxPool3d(_MaxPoolNd):
     """The largest element of each window. (n, c, d, h, w) or (c, d, h, w) -> (n, c, d', h', w'). As ``MaxPool2d``."""
 
     _function = staticmethod(F.max_pool3d)
 
 
-class _MaxUnpool(Module):
+class _MaxUnpoolNd(Module):
     """Arguments and text of the inverse of the maximum over windows."""
 
     _dims: int
@@ -101,14 +101,14 @@ class _MaxUnpool(Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
-class MaxUnpool1d(_MaxUnpool):
+class MaxUnpool1d(_MaxUnpoolNd):
     """Puts the maxima of ``MaxPool1d`` back at their positions, zero elsewhere. (n, c, l') or (c, l') -> (n, c, l)."""
 
     _dims = 1
     _function = staticmethod(F.max_unpool1d)
 
 
-class MaxUnpool2d(_MaxUnpool):
+class MaxUnpool2d(_MaxUnpoolNd):
     """Puts the maxima of ``MaxPool2d`` back at their positions, zero elsewhere. (n, c, h', w') -> (n, c, h, w).
 
     h = (h' - 1) stride - 2 padding + kernel; ``output_size`` of the call chooses another one within a stride of it.
@@ -118,14 +118,14 @@ class MaxUnpool2d(_MaxUnpool):
     _function = staticmethod(F.max_unpool2d)
 
 
-class MaxUnpool3d(_MaxUnpool):
+class MaxUnpool3d(_MaxUnpoolNd):
     """Puts the maxima of ``MaxPool3d`` back at their positions, zero elsewhere. (n, c, d', …) -> (n, c, d, …)."""
 
     _dims = 3
     _function = staticmethod(F.max_unpool3d)
 
 
-class _AvgPool(Module):
+class _AvgPoolNd(Module):
     """Text of the mean over windows."""
 
     kernel_size: Any
@@ -137,7 +137,7 @@ class _AvgPool(Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
-class AvgPool1d(_AvgPool):
+class AvgPool1d(_AvgPoolNd):
     """The mean of each window. (n, c, l) or (c, l) -> (n, c, l'). ``count_include_pad``: padding counts too."""
 
     def __init__(
@@ -159,7 +159,7 @@ class AvgPool1d(_AvgPool):
         return F.avg_pool1d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
 
 
-class _AvgPoolNd(_AvgPool):
+class _DivisorAvgPool(_AvgPoolNd):
     """Arguments of the mean over windows of two and three dims."""
 
     _function: Callable[..., Any]
@@ -187,7 +187,7 @@ class _AvgPoolNd(_AvgPool):
         )  # fmt: skip
 
 
-class AvgPool2d(_AvgPoolNd):
+class AvgPool2d(_DivisorAvgPool):
     """The mean of each window. (n, c, h, w) or (c, h, w) -> (n, c, h', w').
 
     ``count_include_pad``: padding counts in the divisor. ``divisor_override``: what to divide by instead.
@@ -196,7 +196,7 @@ class AvgPool2d(_AvgPoolNd):
     _function = staticmethod(F.avg_pool2d)
 
 
-class AvgPool3d(_AvgPoolNd):
+class AvgPool3d(_DivisorAvgPool):
     """The mean of each window. (n, c, d, h, w) or (c, d, h, w) -> (n, c, d', h', w'). As ``AvgPool2d``."""
 
     _function = staticmethod(F.avg_pool3d)
@@ -256,7 +256,7 @@ class FractionalMaxPool3d(_FractionalMaxPool):
     _function = staticmethod(F.fractional_max_pool3d)
 
 
-class _LPPool(Module):
+class _LPPoolNd(Module):
     """Arguments and text of power means over windows."""
 
     _function: Callable[..., Any]
@@ -279,25 +279,25 @@ class _LPPool(Module):
         )
 
 
-class LPPool1d(_LPPool):
+class LPPool1d(_LPPoolNd):
     """(Σ over the window of x^p)^(1/p), p = ``norm_type``. (n, c, l) or (c, l) -> (n, c, l')."""
 
     _function = staticmethod(F.lp_pool1d)
 
 
-class LPPool2d(_LPPool):
+class LPPool2d(_LPPoolNd):
     """(Σ over the window of x^p)^(1/p), p = ``norm_type``. (n, c, h, w) or (c, h, w) -> (n, c, h', w')."""
 
     _function = staticmethod(F.lp_pool2d)
 
 
-class LPPool3d(_LPPool):
+class LPPool3d(_LPPoolNd):
     """(Σ over the window of x^p)^(1/p), p = ``norm_type``. (n, c, d, h, w) or (c, d, h, w) -> (n, c, d', h', w')."""
 
     _function = staticmethod(F.lp_pool3d)
 
 
-class _AdaptiveAvgPool(Module):
+class _AdaptiveAvgPoolNd(Module):
     """Argument and text of means over windows chosen for the output's size."""
 
     _function: Callable[..., Any]
@@ -315,25 +315,25 @@ class _AdaptiveAvgPool(Module):
         return f"output_size={self.output_size}"
 
 
-class AdaptiveAvgPool1d(_AdaptiveAvgPool):
+class AdaptiveAvgPool1d(_AdaptiveAvgPoolNd):
     """Means over windows chosen so that the output is (…, output_size)."""
 
     _function = staticmethod(F.adaptive_avg_pool1d)
 
 
-class AdaptiveAvgPool2d(_AdaptiveAvgPool):
+class AdaptiveAvgPool2d(_AdaptiveAvgPoolNd):
     """Means over windows chosen so that the output is (…, *output_size). None keeps a side as it is."""
 
     _function = staticmethod(F.adaptive_avg_pool2d)
 
 
-class AdaptiveAvgPool3d(_AdaptiveAvgPool):
+class AdaptiveAvgPool3d(_AdaptiveAvgPoolNd):
     """Means over windows chosen so that the output is (…, *output_size) in three dims. None keeps a side as it is."""
 
     _function = staticmethod(F.adaptive_avg_pool3d)
 
 
-class _AdaptiveMaxPool(Module):
+class _AdaptiveMaxPoolNd(Module):
     """Arguments and text of maxima over windows chosen for the output's size."""
 
     _function: Callable[..., Any]
@@ -351,19 +351,19 @@ class _AdaptiveMaxPool(Module):
         return f"output_size={self.output_size}"
 
 
-class AdaptiveMaxPool1d(_AdaptiveMaxPool):
+class AdaptiveMaxPool1d(_AdaptiveMaxPoolNd):
     """Maxima over windows chosen so that the output is (…, output_size)."""
 
     _function = staticmethod(F.adaptive_max_pool1d)
 
 
-class AdaptiveMaxPool2d(_AdaptiveMaxPool):
+class AdaptiveMaxPool2d(_AdaptiveMaxPoolNd):
     """Maxima over windows chosen so that the output is (…, *output_size). None keeps a side as it is."""
 
     _function = staticmethod(F.adaptive_max_pool2d)
 
 
-class AdaptiveMaxPool3d(_AdaptiveMaxPool):
+class AdaptiveMaxPool3d(_AdaptiveMaxPoolNd):
     """Maxima over windows chosen so that the output is (…, *output_size) in three dims. None keeps a side as it is."""
 
     _function = staticmethod(F.adaptive_max_pool3d)

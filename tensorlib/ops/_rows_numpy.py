@@ -65,7 +65,9 @@ def join_rows(
         return
     if of is not None:
         order = of if order is None else of[order]
-    sizes = np.diff(start, append=count)
+    sizes = np.empty_like(start)
+    np.subtract(start[1:], start[:-1], out=sizes[:-1])
+    sizes[-1] = count - start[-1]
     longest_first = np.argsort(-sizes, kind="stable")
     start, sizes = start[longest_first], sizes[longest_first]
     names = names[start]

@@ -165,6 +165,8 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
                 f"prelu: Mismatch of parameter numbers and input channel size: {w.size} weights and {channels} channels"
             )
         weight = weight.reshape((1, -1, *(1,) * (x.ndim - 2)))
+    elif w.ndim and not x.ndim:
+        weight = weight.reshape(())
     return _where(input > 0, input, weight * input)
 
 
@@ -250,10 +252,14 @@ def _softplus_scalar(x, beta, threshold):
     return tl.where((z > threshold) | (z != z), x, soft)
 
 
+def _softplus_vjp(g: Tensor, z: Any, threshold: float) -> Tensor:
+    return g * _where(z > threshold, 1.0, z.sigmoid())
+
+
 @pointwise(
     _softplus_scalar,
     promote=FLOAT_ONLY,
-    vjp=lambda g, input, beta, threshold: g * _where(input * beta > threshold, 1.0, (input * beta).sigmoid()),
+    vjp=lambda g, input, beta, threshold: _softplus_vjp(g, input if beta == 1 else input * beta, threshold),
     on="functional",
     samples=each(draw((3, 4)), draw(_KINKS, beta=2.0, threshold=5.0), draw((1030,), beta=0.5)),
 )

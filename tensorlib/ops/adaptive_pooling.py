@@ -37,7 +37,8 @@ def _adapted(name: str, dims: int, input: Any, output_size: Any) -> tuple[int, .
     array = _tensor(name, input)
     shape = array.shape
     if len(shape) not in (dims + 1, dims + 2):
-        raise ShapeError(f"{name}(): Expected {dims + 1}D or {dims + 2}D tensor, but got {list(shape)}")
+        kind = ArgumentError if len(shape) <= dims else ShapeError
+        raise kind(f"{name}(): Expected {dims + 1}D or {dims + 2}D tensor, but got {list(shape)}")
     if 0 in shape[-dims - 1 :]:
         raise ShapeError(
             f"{name}(): Expected input to have non-zero size for non-batch dimensions, but input has sizes "
@@ -323,8 +324,10 @@ def _fractional(
     N, C = images._array.shape[:2]
     if samples is None:
         samples = rand(N, C, dims, dtype=input.dtype, device=input.device)
-    elif samples._array.shape != (N, C, dims):
+    elif samples._array.ndim != 3 or samples._array.shape[0] < N or samples._array.shape[1:] != (C, dims):
         raise ShapeError(f"{name}: _random_samples has shape {samples._array.shape}: expected {(N, C, dims)}")
+    else:
+        samples = samples[:N]
     tables, laid = [], images
     for dim, (n, o, k) in enumerate(zip(size, out_size, kernel, strict=True)):
         # PyTorch takes the samples of two dims in the order width, height, of three in the order of the dims.
@@ -341,7 +344,7 @@ def _fractional(
 
     def place(dim: int, number: Any) -> Any:
         at = _along(arange(out_size[dim], device=input.device) * kernel[dim], dim, dims) + number
-        return tables[dim].gather(-1, at.reshape(N, C, -1)).reshape(number.shape)
+        return tables[dim].gather(-1, at.reshape(N, C, prod(out_size))).reshape(number.shape)
 
     positions = _positions(chosen, kernel, size, place)
     return (out, positions) if batched else (out.squeeze(0), positions.squeeze(0))

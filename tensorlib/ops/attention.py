@@ -15,6 +15,7 @@ from tensorlib._promotion import FLOATS
 from tensorlib._samples import between, bools, draw, each, fails, transposed
 from tensorlib.errors import DtypeError, ShapeError
 from tensorlib.kernels import attention as kernels
+from tensorlib.kernels.attention_bias import attention_mask_grad
 from tensorlib.op import Array, op
 from tensorlib.ops import _few_numpy as few
 from tensorlib.ops.create import arange
@@ -222,7 +223,9 @@ def _flops(query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, sc
 def _gradients(g: Any, query: Any, key: Any, value: Any, attn_mask: Any, out: Any, logsumexp: Any, is_causal: bool,
                scale: float, needs: Any, dropout_p: float = 0.0, seed: int = 0, offset: int = 0) -> Any:  # fmt: skip
     attrs = (is_causal, scale, dropout_p, seed, offset)
-    of_mask = _mask_gradient(g, query, key, value, attn_mask, out, logsumexp, *attrs) if needs["attn_mask"] else None
+    of_mask = None
+    if needs["attn_mask"]:
+        of_mask = _attention_mask_grad(g, query, key, value, attn_mask, out, logsumexp, *attrs)
     return (*scaled_dot_product_attention_grad(g, query, key, value, attn_mask, out, logsumexp, *attrs), of_mask)
 
 
@@ -266,19 +269,6 @@ def _scores(query: Any, key: Any, attn_mask: Any, is_causal: bool, scale: float)
         later = arange(s.shape[-1], device=s.device) > arange(s.shape[-2], device=s.device).unsqueeze(1)
         hidden = later if hidden is None else later | hidden
     return s if hidden is None else s.masked_fill(hidden, -math.inf), hidden
-
-
-def _mask_gradient(g: Any, query: Any, key: Any, value: Any, attn_mask: Any, out: Any, logsumexp: Any, is_causal: bool,
-                   scale: float, dropout_p: float, seed: int, offset: int) -> Tensor:  # fmt: skip
-    """The gradient of the scores, summed to the shape of the mask that was added to them: as large as the scores."""
-    gw, q, k, v, y = _wide(g, query, key, value, out)
-    k, v = _per_query_head(query, k, v)
-    w = (_scores(q, k, attn_mask, is_causal, scale)[0] - logsumexp.unsqueeze(-1)).exp()
-    dw = matmul(gw, v.transpose(-1, -2))
-    if dropout_p > 0:
-        dw = dw * _attention_keep(query, key, dropout_p, seed, offset) * _rescale(dropout_p)
-    ds = w * (dw - (gw * y).sum(-1, keepdim=True))
-    return ds.sum_to_size(tuple(attn_mask.shape)).to(attn_mask.dtype)
 
 
 def _rescale(p: float) -> float:
@@ -377,6 +367,8 @@ def _grad_spec(g: Any, query: Any, key: Any, value: Any, *rest: Any, **attrs: An
             is_causal=False, scale=0.5, dropout_p=0.3, seed=5, offset=1,
         ),
     ),
+    # Five products, where forward has two.
+    flops=lambda query, key, value, is_causal: 2.5 * _flops(query, key, value, None, is_causal, 1.0),
 )  # fmt: skip
 def scaled_dot_product_attention_grad(
     g: Array, query: Array, key: Array, value: Array, attn_mask: Array | None, out: Array, logsumexp: Array,
@@ -425,6 +417,54 @@ def scaled_dot_product_attention_grad(
     if x.shape[2] > 1:
         dk, dv = np.add.reduce(dk, axis=2), np.add.reduce(dv, axis=2)
     return dq.reshape(query.shape), dk.reshape(key.shape), dv.reshape(value.shape)
+
+
+@op(
+    spec=lambda g, query, key, value, attn_mask, *rest, **attrs: (attn_mask.shape, attn_mask.dtype),
+    promote=FLOATS.over("g", "query", "key", "value", "out"),
+    kernel=attention_mask_grad,
+    on="",
+    samples=each(
+        draw(
+            (2, 4, 19, 6), (2, 4, 19, 8), (2, 2, 37, 8), (2, 2, 37, 6), (4, 19, 37), (2, 4, 19, 6),
+            between(2, 4, 2, 4, 19), is_causal=False, scale=0.5,
+        ),
+        draw(
+            (2, 3, 35, 6), (2, 3, 35, 8), (2, 3, 35, 8), (2, 3, 35, 6), (2, 1, 1, 35), (2, 3, 35, 6),
+            between(2, 4, 2, 3, 35), is_causal=True, scale=0.5, dropout_p=0.3, seed=5, offset=1,
+        ),
+        draw((5, 6), (5, 8), (9, 8), (9, 6), (5, 1), (5, 6), between(2, 4, 5), is_causal=False, scale=0.5),
+    ),
+)  # fmt: skip
+def _attention_mask_grad(
+    g: Array, query: Array, key: Array, value: Array, attn_mask: Array, out: Array, logsumexp: Array,
+    is_causal: bool, scale: float, dropout_p: float = 0.0, seed: int = 0, offset: int = 0,
+):  # fmt: skip
+    """The gradient of the mask that was added to the scores: theirs, summed over what it was broadcast along."""
+    x = _Blocks(query, key, value, attn_mask, is_causal, scale, dropout_p, seed, offset)
+    delta = (g * out).sum(-1).reshape(*x.shape, x.L)
+    g = g.reshape(*x.shape, x.L, x.EV)
+    lse = logsumexp.reshape(*x.shape, x.L)
+    found = np.zeros((*x.shape, x.L, x.S), x.dtype)
+    assert x.mask is not None
+    for at, rows, keys in x:
+        if not keys:
+            continue
+        w = _products.matmul(x.q[at][..., rows, :] * x.scale, x.k[at][..., :keys, :].swapaxes(-1, -2))
+        w += x.mask[at][..., rows, :keys]
+        if is_causal:
+            w += np.triu(np.full(w.shape[-2:], -np.inf, x.dtype), rows.start + 1)
+        w -= lse[at][..., rows, None]
+        np.exp(w, out=w)
+        dw = _products.matmul(g[at][..., rows, :], x.v[at][..., :keys, :].swapaxes(-1, -2))
+        if x.keep is not None:
+            dw *= x.keep[at][..., rows, :keys] * x.dtype.type(_rescale(dropout_p))
+        dw -= delta[at][..., rows, None]
+        np.multiply(w, dw, out=found[at][..., rows, :keys])
+    found = found.reshape(*query.shape[:-1], x.S)
+    given = (1,) * (found.ndim - attn_mask.ndim) + attn_mask.shape
+    dims = tuple([d for d, n in enumerate(given) if n == 1])
+    return np.add.reduce(found, axis=dims, keepdims=True).reshape(attn_mask.shape)
 
 
 @op(

@@ -17,7 +17,7 @@ from tensorlib._dtypes import HALF
 from tensorlib._promotion import INT_TO_FLOAT, PROMOTE, category, complex_of, default_dtype, real_of
 from tensorlib._samples import ELEMENTWISE, Draw, between, bools, draw, each, fails, ints, strided, transposed, values
 from tensorlib.errors import DtypeError, ShapeError
-from tensorlib.op import Array, composite, op, pointwise, registry, view
+from tensorlib.op import Array, composite, into, op, pointwise, registry, view
 from tensorlib.ops._pointwise import _common
 from tensorlib.ops.arithmetic import mul, sub
 from tensorlib.ops.comparison import eq
@@ -197,7 +197,7 @@ def conj(input: Tensor) -> Tensor:
 def conj_physical(input: Tensor, *, out: Any = None) -> Tensor:
     """The complex conjugate, elementwise; of real tensors the same numbers."""
     found = conj(input)
-    return found if out is None else out.copy_(found)
+    return found if out is None else into("conj_physical", out, found)
 
 
 @composite(samples=_ANY)

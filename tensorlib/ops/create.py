@@ -188,7 +188,10 @@ def ones(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layou
 def empty(*args: Any, size: Any = None, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
           pin_memory: bool = False, requires_grad: bool = False, memory_format: Any = None) -> Tensor:  # fmt: skip
     """A tensor of ``size`` whose elements are undefined."""
+    dtype = dtype_with("empty", out, dtype)
     shape = _size("empty", sizes_given("empty", args, size))
+    if out is not None:
+        return _finish(out.resize_(shape), requires_grad, pin_memory)
     return _finish(wrap(_array.empty(shape, numpy_dtype(dtype), device_of(device))), requires_grad, pin_memory)
 
 
@@ -214,10 +217,15 @@ def _elsewhere(*values: Any) -> bool:
     return any(isinstance(x, Tensor) and x.device.type in ("cuda", "hip") for x in values)  # type: ignore[attr-defined]
 
 
-def _evenly(start: Any, end: Any, steps: int) -> Tensor:
-    """``steps`` numbers from start to end in float64, of which one is a number on a GPU: computed there."""
+def _evenly(start: Any, end: Any, steps: int, dtype: Any) -> Tensor:
+    """``steps`` numbers from start to end in float64, of which one is a number on a GPU: computed there.
+
+    Of integers the ends are too.
+    """
     at = next(x.device for x in (start, end) if _elsewhere(x))
     first, last = (x.to(at, OF_NUMPY[np.dtype(np.float64)]) if isinstance(x, Tensor) else x for x in (start, end))
+    if numpy_dtype(dtype).kind in "iu":
+        first, last = (x.trunc() if isinstance(x, Tensor) else int(x) for x in (first, last))  # type: ignore[attr-defined]
     i: Any = arange(steps, dtype=OF_NUMPY[np.dtype(np.float64)], device=at)
     before = first + (last - first) * (i / max(steps - 1, 1))
     return before if steps < 2 else before.where(i < steps - 1, last)
@@ -277,17 +285,21 @@ def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, d
     whole = type(start) is type(end) is type(step) is int
     if not whole and any(isinstance(x, complex) for x in (start, end, step)):
         raise DtypeError(f"arange: takes real numbers, got {start}, {end}, {step}: complex numbers have no order")
+    whole = whole or all(isinstance(x, int) for x in (start, end, step))
+    kind = numpy_dtype(dtype, of_number(0 if whole else 0.0))
+    if not whole and kind == np.int64:  # as PyTorch, which counts in the result's dtype
+        start, end, step = int(start), int(end), int(step)
     if step == 0:
         raise ArgumentError("arange: step must be nonzero")
     if (end - start) * step < 0:
         raise ArgumentError(
             f"arange: upper bound and lower bound inconsistent with step sign: {start}, {end}, step {step}"
         )
-    whole = whole or all(isinstance(x, int) for x in (start, end, step))
-    kind = numpy_dtype(dtype, of_number(0 if whole else 0.0))
     if kind.kind == "c":
         raise DtypeError(f"arange: not implemented for {OF_NUMPY[kind]}: complex numbers have no order")
     length = math.ceil((end - start) / step)
+    if kind.kind in "iu":
+        start, step = int(start), int(step)
     t = _arange(start, step, length, kind, device_of(device))
     return _finish(t if out is None else _into_row("arange", out, t), requires_grad, pin_memory)
 
@@ -300,13 +312,15 @@ def linspace(start: Any, end: Any, steps: int, *, out: Any = None, dtype: Any = 
     if steps < 0:
         raise ArgumentError(f"linspace: number of steps must be non-negative, got {steps}")
     if _elsewhere(start, end):
-        t = _evenly(start, end, steps).to(device_of(device), OF_NUMPY[numpy_dtype(dtype)])  # type: ignore[attr-defined]
+        t = _evenly(start, end, steps, dtype).to(device_of(device), OF_NUMPY[numpy_dtype(dtype)])  # type: ignore[attr-defined]
         return _finish(t if out is None else _into_row("linspace", out, t), requires_grad, pin_memory)
     start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
     of_complex = isinstance(start, complex) or isinstance(end, complex)
     kind = numpy_dtype(dtype, default_complex() if of_complex else None)
     if of_complex and kind.kind != "c":
         raise DtypeError(f"linspace: of complex numbers takes a complex dtype, got {OF_NUMPY[kind]}")
+    if kind.kind in "iu":
+        start, end = number_as("linspace", start, kind), number_as("linspace", end, kind)
     t = wrap(np.linspace(start, end, steps, dtype=np.complex128 if of_complex else np.float64).astype(kind))
     t = t.to(device_of(device))  # type: ignore[attr-defined]
     return _finish(t if out is None else _into_row("linspace", out, t), requires_grad, pin_memory)
@@ -321,11 +335,14 @@ def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, out: Any =
     if steps < 0:
         raise ArgumentError(f"logspace: number of steps must be non-negative, got {steps}")
     if _elsewhere(start, end):
-        powers: Any = base ** _evenly(start, end, steps)  # type: ignore[operator]
+        powers: Any = base ** _evenly(start, end, steps, dtype)  # type: ignore[operator]
         t = powers.to(device_of(device), OF_NUMPY[numpy_dtype(dtype)])
         return _finish(t if out is None else _into_row("logspace", out, t), requires_grad, pin_memory)
     start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
-    numbers = np.power(np.float64(base), np.linspace(start, end, steps, dtype=np.float64)).astype(numpy_dtype(dtype))
+    kind = numpy_dtype(dtype)
+    if kind.kind in "iu":
+        start, end = number_as("logspace", start, kind), number_as("logspace", end, kind)
+    numbers = np.power(np.float64(base), np.linspace(start, end, steps, dtype=np.float64)).astype(kind)
     t = wrap(numbers).to(device_of(device))
     return _finish(t if out is None else _into_row("logspace", out, t), requires_grad, pin_memory)
 
@@ -446,6 +463,9 @@ def eye(n: int, m: int | None = None, *, out: Any = None, dtype: Any = None, lay
     at = device_of(device)
     if at is cpu and out is None and type(n) is int and n >= 0 and (m is None or (type(m) is int and m >= 0)):
         return _finish(wrap(np.eye(n, m, dtype=numpy_dtype(dtype))), requires_grad, pin_memory)
+    for name, size in (("n", n), ("m", 0 if m is None else m)):
+        if size < 0:
+            raise ArgumentError(f"eye: {name} must be greater or equal to 0, got {size}")
     rows, columns = arange(n, device=at), arange(n if m is None else m, device=at)
     t = (rows.unsqueeze(1) == columns).to(OF_NUMPY[numpy_dtype(dtype)])
     return _finish(t if out is None else into("eye", out, t), requires_grad, pin_memory)
@@ -509,7 +529,7 @@ def host_array(data: Any, dtype: Any, copy: bool = True) -> np.ndarray:
     if hasattr(data, "__array__") and not isinstance(data, (list, tuple)):
         return host_array(np.asarray(data), dtype, copy)
     if not isinstance(data, (list, tuple, bool, int, float, complex)):
-        if not hasattr(data, "__len__"):
+        if not hasattr(data, "__len__") or isinstance(data, (dict, set, frozenset)):
             raise TypeError(f"tensor: could not infer dtype of {type(data).__name__}")
         data = list(data)
     try:

@@ -233,7 +233,7 @@ def geqrf(input: Array):
     return numerics.geqrf(input)
 
 
-def _reflectors(name: str, A: Tensor, tau: Tensor) -> tuple[Any, Any]:
+def _reflectors(name: str, A: Tensor, tau: Tensor, wide: bool = False) -> tuple[Any, Any]:
     """(V, T) with H_1 … H_k = I - V T V^H: Schreiber, Van Loan 1989; T^-1 = diag(1 / tau) + striu(V^H V)."""
     floating(name, A._array)
     if tau.dtype != A.dtype:
@@ -242,10 +242,10 @@ def _reflectors(name: str, A: Tensor, tau: Tensor) -> tuple[Any, Any]:
     if a.ndim < 2:
         raise ShapeError(f"{name}: input must have at least 2 dimensions, got shape {tuple(a.shape)}")
     m, n = a.shape[-2:]
-    if m < n:
+    if m < n and not wide:
         raise ShapeError(f"{name}: input.shape[-2] must be greater than or equal to input.shape[-1], got {m} and {n}")
     k = tau.shape[-1] if tau.ndim else 0
-    if n < k:
+    if min(m, n) < k:
         raise ShapeError(f"{name}: input.shape[-1] must be greater than or equal to tau.shape[-1], got {n} and {k}")
     if a.ndim - tau.ndim != 1 or a.shape[:-2] != tau.shape[:-1]:
         raise ShapeError(
@@ -293,7 +293,7 @@ def ormqr(
             f"ormqr: other.shape[{-2 if left else -1}] must be equal to input.shape[-2], got other "
             f"{tuple(other.shape)} and input {tuple(input.shape)}"
         )
-    v, t = _reflectors("ormqr", input, tau)
+    v, t = _reflectors("ormqr", input, tau, True)
     if transpose:
         t = t.mH
     if left:

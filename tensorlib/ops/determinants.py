@@ -284,9 +284,8 @@ def linalg_pinv(
     if hermitian:
         square("linalg.pinv", input._array)
     rtol = rcond if rtol is None else rtol
-    m, n = input.shape[-2:]
     if input.numel() == 0:
-        return input.new_zeros((*input.shape[:-2], n, m))  # type: ignore[attr-defined]
+        return input.mT.clone()  # type: ignore[attr-defined]
     found = _pinv(input, lambda s: _cutoff(input, s, atol, rtol), hermitian)
     return found
 

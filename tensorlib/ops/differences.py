@@ -181,6 +181,9 @@ def gradient(
     ndim = x._array.ndim
     dims = range(ndim) if dim is None else [dim] if isinstance(dim, int) else dim
     at = [wrap_dim("gradient", d, ndim) for d in dims]
+    if len(set(at)) < len(at):
+        raise ShapeError(f"gradient: dim {dim} appears multiple times in the list of dims: name each once")
+    spacing = 1 if spacing is None else spacing
     if edge_order not in (1, 2):
         raise ArgumentError(f"gradient: only supports edge_order=1 and edge_order=2, got {edge_order}")
     several = isinstance(spacing, Sequence)

@@ -15,8 +15,9 @@ from tensorlib._dtypes import OF_NUMPY
 from tensorlib._promotion import FLOAT_ONLY, INT_TO_FLOAT, category, default_dtype
 from tensorlib._samples import Draw, between, draw, each, fails, ints, values
 from tensorlib.errors import ArgumentError, AutogradError, DtypeError
-from tensorlib.op import Array, composite, pointwise
+from tensorlib.op import Array, composite, into, pointwise
 from tensorlib.ops._pointwise import _common
+from tensorlib.ops._pointwise_numpy import one_by_one
 from tensorlib.ops._scalar_numpy import over_arrays, pick
 from tensorlib.ops._special_tables import LEGENDRE_NODES, LEGENDRE_WEIGHTS, ZETA_MINUS_1
 from tensorlib.ops.create import arange
@@ -111,7 +112,8 @@ def lgamma(input: Array):
 
     By the Taylor series about 2 (DLMF 5.7.3), Stirling's series from 10 on and the reflection below 0.
     """
-    return _lgamma_numpy(input)
+    few = one_by_one(math.lgamma, input)
+    return _lgamma_numpy(input) if few is None else few
 
 
 @jit
@@ -182,7 +184,7 @@ def _zeta(s, q):
     whole = tl.floor(q)
     part = q - whole
     r = _hurwitz(s, tl.where(q <= 0, tl.where(part > 0, part, 1.0), q))
-    if tl.max(tl.where(q < 0, 1, 0), 0) > 0:
+    if tl.max(tl.where(q < 0, 1, 0), None) > 0:
         # the terms before q rises above 0 are ± those of the mirrored sum
         inside = (q < 0) & (part > 0)
         mirrored = _hurwitz(s, tl.where(inside, (whole + 1) - q, 1.0)) - _hurwitz(s, tl.where(inside, 1 - q, 1.0))
@@ -312,7 +314,7 @@ def mvlgamma(input: Tensor, p: int, *, out: Any = None) -> Tensor:
         raise DtypeError(f"mvlgamma: not implemented for {OF_NUMPY[input._array.dtype]}")
     steps = arange(0.5 - p * 0.5, 0.5, 0.5, dtype=OF_NUMPY[dtype], device=input.device)
     total = lgamma(input.unsqueeze(-1) + steps).sum(-1) + p * (p - 1) * math.log(math.pi) / 4
-    return total if out is None else out.copy_(total)
+    return total if out is None else into("mvlgamma", out, total)
 
 
 # ------------------------------------------------------------------------------------------------ incomplete integrals
@@ -405,13 +407,13 @@ def _incomplete(a, x, LOWER: tl.constexpr):
     q = p
     tail = p
     # each method runs only in blocks that have elements for it
-    if tl.max(tl.where((a1 < 10) & below, 1, 0), 0) > 0:
+    if tl.max(tl.where((a1 < 10) & below, 1, 0), None) > 0:
         p = _lower_series(small, tl.where(below, x1, small))
-    if tl.max(tl.where((a1 < 10) & (below == 0), 1, 0), 0) > 0:
+    if tl.max(tl.where((a1 < 10) & (below == 0), 1, 0), None) > 0:
         q = _upper_fraction(small, tl.where(below | tiny, small + 1, x1))
-    if tl.max(tl.where((a1 < 10) & tiny, 1, 0), 0) > 0:
+    if tl.max(tl.where((a1 < 10) & tiny, 1, 0), None) > 0:
         q = tl.where(tiny, _upper_series(tl.where(small < 0.5, small, 0.25), tl.where(tiny, x1, 1.0)), q)
-    if tl.max(tl.where(a1 >= 10, 1, 0), 0) > 0:
+    if tl.max(tl.where(a1 >= 10, 1, 0), None) > 0:
         tail = _tail(large, x1)
     if LOWER:
         r = tl.where(a1 < 10, tl.where(below, p, 1 - q), tl.where(x1 > large - 1, 1 - tail, tail))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from tensorlib import _array, _inplace
 from tensorlib._core import Tensor
-from tensorlib._dispatch import apply, refuse_complex, wrap_dim
+from tensorlib._dispatch import refuse_complex, wrap_dim
 from tensorlib._dtypes import OF_NUMPY
 from tensorlib._samples import draw, each, fails, ints, transposed
 from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
@@ -30,6 +31,7 @@ from tensorlib.ops.indexing import (
     numbers,
     widened,
     with_dimension,
+    within,
 )
 
 
@@ -75,15 +77,29 @@ def _rows(shape: Sequence[int], index: Any, dim: int) -> tuple[Any, int]:
             break
         end -= 1
     width = math.prod(shape[end:])
-    index, shape = index[(..., *(0,) * (index.ndim - end))], shape[:end]
-    strides = _array.contiguous_strides(shape)
+    if end < index.ndim:
+        index, shape = index[(..., *(0,) * (index.ndim - end))], shape[:end]
     at = index.astype(np.int64, copy=False)
-    if strides[dim] != 1:
-        at = at * strides[dim]
-    for d, m in enumerate(index.shape):
-        if d != dim and m > 1:
-            at = at + (np.arange(m) * strides[d]).reshape((1,) * d + (-1,) + (1,) * (end - d - 1))
+    stride = math.prod(shape[dim + 1 :])
+    if stride != 1:
+        at = at * stride
+    steps = _steps if index.size <= 1 << 14 else _steps.__wrapped__
+    for own in steps(tuple(shape), index.shape, dim):
+        at = at + own
     return at, width
+
+
+@lru_cache(maxsize=64)
+def _steps(shape: tuple[int, ...], index: tuple[int, ...], dim: int) -> tuple[Any, ...]:
+    """Of each dimension of an index but ``dim``, to be added up: where its own numbers lie in a contiguous array."""
+    strides, n = _array.contiguous_strides(shape), len(index)
+    return tuple(
+        [
+            (np.arange(m) * strides[d]).reshape((1,) * d + (-1,) + (1,) * (n - d - 1))
+            for d, m in enumerate(index)
+            if d != dim and m > 1
+        ]
+    )
 
 
 def _gather_spec(input: Any, index: Any, dim: int) -> Any:
@@ -125,7 +141,7 @@ def _gather(input: Array, index: Array, dim: int):
         at, width = _rows(input.shape, index, dim)
         flat = input.reshape(-1) if width == 1 else input.reshape(-1, width)
         return flat.take(at, 0).reshape(index.shape)
-    return input[_grid(index, dim)]
+    return np.ascontiguousarray(input[_grid(index, dim)])
 
 
 @composite(
@@ -165,9 +181,13 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
             f"and {indices._array.ndim} dimensions for indices"
         )
     dim = wrap_dim("take_along_dim", dim, n)
-    if around and indices._array.dtype.kind in "iu" and input._array.shape[dim]:
+    at, count = indices._array, input._array.shape[dim]
+    inside = type(at) is np.ndarray and at.size and within(at, count)
+    if around and not inside and at.dtype.kind in "iu" and count:
         indices = indices.remainder(input._array.shape[dim])  # type: ignore[attr-defined]
     x, i = list(input._array.shape), list(indices._array.shape)
+    if x[:dim] == i[:dim] and x[dim + 1 :] == i[dim + 1 :]:
+        return gather(input, dim, indices)
     common = views.shape_of_all("take_along_dim", [[*x[:dim], 1, *x[dim + 1 :]], [*i[:dim], 1, *i[dim + 1 :]]])
     return gather(
         views.expand(input, (*common[:dim], x[dim], *common[dim + 1 :])),
@@ -323,12 +343,21 @@ def _reduce_src(g: Any, input: Any, index: Any, src: Any, out: Any, dim: int, re
     if reduce != "prod":
         shared, here = _reduced(g, input, index, src, out, dim)
         return _widen(where(here, _gather(shared, index, dim), 0.0), src.shape)
-    # The product of the others: divide, except by a zero that is the only one of its place.
+    # The product of the others: divide; of a zero, what is not zero times the other zeros of its place. These stay in
+    # the formula for the derivatives of this gradient, up to two of them: products of more have none of first or second
+    # order. Sums of powers give them (Newton's identities).
     zero = part == 0
-    only = zero & (_gather(_scatter_add(g.new_zeros(input.shape), index, zero.to(g.dtype), dim), index, dim) == 1)
-    others = _scatter_reduce(input, index, where(only, 1.0, part), dim, "prod")
+    zeros = where(zero, part, 0.0)
+
+    def total(t: Any) -> Any:
+        return _gather(_scatter_add(g.new_zeros(input.shape), index, t, dim), index, dim)
+
+    count, one = total(zero.to(g.dtype)), total(zeros) - zeros
+    two = (one.square() - (total(zeros.square()) - zeros.square())) / 2
+    product = where(count == 1, 1.0, where(count == 2, one, where(count == 3, two, 0.0)))
+    others = _gather(g * _scatter_reduce(input, index, where(zero, 1.0, part), dim, "prod"), index, dim)
     divided = _gather(g * out, index, dim) / where(zero, 1.0, part)
-    return _widen(where(only, _gather(g * others, index, dim), divided), src.shape)
+    return _widen(where(zero, others * product, divided), src.shape)
 
 
 @op(
@@ -369,7 +398,7 @@ def _scattered(name: str, input: Tensor, dim: int, index: Tensor, src: Any, writ
     if write:
         in_place(pure, writing, name, x, (index, src), attrs)
         return input
-    result = apply(pure, (x, index, src), attrs)
+    result = pure.public(x, index, src, **attrs)
     return views.reshape(result, input._array.shape) if x is not input else result
 
 

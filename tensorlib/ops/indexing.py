@@ -15,7 +15,7 @@ import numpy as np
 
 from tensorlib import _array, _inplace
 from tensorlib._arguments import outside
-from tensorlib._core import KINDS, LIFTED, Tensor, listening, modes, wrap
+from tensorlib._core import KINDS, LIFTED, Tensor, listening, modes, version_of, wrap
 from tensorlib._device import cpu
 from tensorlib._dispatch import (
     apply,
@@ -27,7 +27,7 @@ from tensorlib._dispatch import (
     unflatten,
     wrap_dim,
 )
-from tensorlib._dtypes import HALF, OF_NUMPY
+from tensorlib._dtypes import HALF, OF_NUMPY, bool_
 from tensorlib._samples import Draw, bools, draw, each, fails, ints, transposed, values
 from tensorlib.errors import ArgumentError, DimError, DtypeError, RangeError, ShapeError
 from tensorlib.kernels import indexing as kernels
@@ -56,12 +56,23 @@ def bounded(name: str, index: Any, dim: int, n: int, wrap: bool = True) -> Any:
     if not index.size:
         return index
     once = index[tuple([slice(1) if s == 0 else slice(None) for s in index.strides])] if 0 in index.strides else index
+    if within(once, n):
+        return index
     least, most = np.minimum.reduce(once, axis=None), np.maximum.reduce(once, axis=None)
     low = -n if wrap else 0
     if least < low or most >= n:
         bad = index[(index < low) | (index >= n)].reshape(-1)[0]
         raise RangeError(f"{name}: index {bad} is out of bounds for dimension {dim} with size {n}")
     return np.where(index < 0, index + n, index) if least < 0 else index
+
+
+_UNSIGNED = {np.dtype(np.int64): np.dtype(np.uint64), np.dtype(np.int32): np.dtype(np.uint32)}
+
+
+def within(index: Any, n: int) -> bool:
+    """Whether 0 <= index < n, of one element and more, in one pass: without its sign a negative number is huge."""
+    unsigned = _UNSIGNED.get(index.dtype)
+    return unsigned is not None and bool(np.maximum.reduce(index.view(unsigned), axis=None) < n)
 
 
 def widened(x: Any) -> Any:
@@ -84,8 +95,21 @@ def in_place(
     given = (target, *operands)
     flat, counts = flatten(pure, given)
     x = target._array
-    pure.specs(unflatten([t._array if isinstance(t, Tensor) else t for t in flat], counts), attrs)
+    arrays = unflatten([t._array if isinstance(t, Tensor) else t for t in flat], counts)
+    pure.specs(arrays, attrs)
     _writable(x, name)
+    if not listening[0] and _inplace.writes_plainly(target):
+        for t in flat:
+            if isinstance(t, Tensor) and (type(t._array) is not ndarray or (t._needs and modes.grad)):
+                break
+        else:
+            writing.cpu(*arrays, **attrs)
+            version_of(target)[0] += 1
+            return target
+    for t in flat[1:]:
+        if isinstance(t, Tensor) and type(t._array) in LIFTED:
+            t._array.prepare(target)
+            x = target._array
     apply(writing, given, dict(attrs))
     result = wrap(x)
     if modes.grad and x.dtype.kind not in "iub" and any(isinstance(t, Tensor) and t._needs for t in flat):
@@ -173,8 +197,12 @@ def _put_into(
         x[key] = values
         return
     work = np.ascontiguousarray(widened(x))
-    at, shape = _addresses(x.shape, checked, dims)
-    given = np.broadcast_to(values, shape).astype(work.dtype, copy=False)
+    if len(dims) == 1 and dims[0] == 0 and checked[0].ndim == 1:
+        at, shape = checked[0], (checked[0].size, *x.shape[1:])
+    else:
+        at, shape = _addresses(x.shape, checked, dims)
+    given = values if values.shape == shape else np.broadcast_to(values, shape)
+    given = given.astype(work.dtype, copy=False)
     width = math.prod(shape) // at.size
     join_rows(work.reshape(-1, width), at, given.reshape(-1, width), fresh=fresh)
     if work is not x:
@@ -340,6 +368,8 @@ def nonzero(input: Tensor, *, out: Any = None, as_tuple: bool = False) -> Any:
 
     The count is known only when the values are: on a GPU this waits for the device.
     """
+    if as_tuple and out is not None:
+        raise ArgumentError("nonzero: does not support the out kwarg when as_tuple is True: give one of the two")
     if as_tuple and not input._array.ndim:
         return (_nonzero(basic_index(input, (None,))).reshape((-1,)),)
     found = _nonzero(input)
@@ -551,6 +581,9 @@ def getitem(self: Tensor, index: Any) -> Tensor:
                 if self._needs and x.dtype.kind not in "iub":
                     t._node, t._needs = record(_INDEX, (self, index), _ONE_INDEX, _FIRST, (out,)), True
             return t
+        if type(x) is ndarray and type(i) is ndarray and i.dtype.kind == "b" and not listening[0]:  # a mask
+            if i.ndim and i.shape == x.shape[: i.ndim] and not (modes.grad and self._needs):
+                return wrap(x[i])
     elif kind is slice:
         if self._array.ndim:
             return basic_index(self, (_step(index),))
@@ -777,7 +810,7 @@ def _source(name: str, input: Tensor, dim: int, index: Tensor, source: Tensor) -
             f"{name}: self ({OF_NUMPY[x.dtype]}) and source ({OF_NUMPY[s.dtype]}) must have the same scalar type"
         )
     if (s.shape[dim] if s.ndim else 1) != i.size:
-        raise ShapeError(
+        raise RangeError(
             f"{name}: Number of indices ({i.size}) should be equal to source.size(dim): "
             f"({s.shape[dim] if s.ndim else 1}), "
             f"for dim: {dim}"
@@ -860,10 +893,23 @@ def _filler(name: str, input: Tensor, value: Any) -> Tensor:
     return as_value(value, input._array)
 
 
-@composite(samples=each(draw((3, 4), 0, numbers([2, 0]), 1.5), draw((3, 4), 1, numbers([3]), 2)))
+def _filled(name: str, input: Tensor, dim: int, index: Tensor, value: Tensor) -> Tensor:
+    """``index_fill`` of a tensor, by a mask: a place that index names twice has one share in the value's gradient."""
+    at, x = _vector(name, index), input._array
+    dim = wrap_dim(name, dim, x.ndim)
+    n = x.shape[dim] if x.ndim else 1
+    mask = _index_put(create.zeros(n, dtype=bool_, device=input.device), create.ones_like(at, dtype=bool_), [at], (0,))
+    mask = views.reshape(mask, (n, *(1,) * (x.ndim - dim - 1)) if x.ndim else ())
+    return registry["_where"].public(mask, _filler(name, input, value), input)  # type: ignore[no-any-return]
+
+
+@composite(samples=each(draw((3, 4), 0, numbers([2, 0]), 1.5), draw((3, 4), 1, numbers([3]), 2),
+                        draw((3, 4), 1, numbers([3, 0, 3]), Draw(()))))  # fmt: skip
 @takes_out
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """A copy of input with ``value`` (a number or a 0-d tensor) at ``index`` of ``dim``."""
+    if isinstance(value, Tensor):
+        return _filled("index_fill", input, dim, index, value)
     return _along("index_fill", input, dim, index, _filler("index_fill", input, value), False, False)
 
 
@@ -872,6 +918,10 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 )
 def index_fill_(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """``index_fill`` in input's own memory."""
+    if isinstance(value, Tensor):
+        _inplace.check_writable(input, "index_fill_")
+        _inplace.assign(input, _filled("index_fill_", input, dim, index, value), "index_fill_", own=True)
+        return input
     return _along("index_fill_", input, dim, index, _filler("index_fill_", input, value), False, True)
 
 
@@ -962,6 +1012,11 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
             f"{OF_NUMPY[source._array.dtype]}"
         )
     shape = views.shape_of_all("masked_scatter", [input._array.shape, mask._array.shape])
+    if type(mask._array) in LIFTED and source._array.size:  # no list of places: how long it is differs in a batch
+        every: Any = views.expand(mask, shape)
+        at = (views.reshape(every, (math.prod(shape),)).cumsum(0) - 1).clamp(0, source._array.size - 1)
+        found = getitem(views.reshape(source, (source._array.size,)), at)
+        return registry["_where"].public(every, views.reshape(found, shape), input)  # type: ignore[no-any-return]
     flat = views.reshape(views.expand(input, shape), (math.prod(shape),))
     at = basic_index(_nonzero(views.reshape(views.expand(mask, shape), (math.prod(shape),))), (slice(None), 0))
     count = at._array.size

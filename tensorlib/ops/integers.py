@@ -12,7 +12,7 @@ from tensorlib._promotion import FLOAT_ONLY, INTEGERS, PROMOTE, category, defaul
 from tensorlib._samples import Draw, bools, draw, each, fails, ints, transposed, values
 from tensorlib.errors import DtypeError
 from tensorlib.kernels import pointwise as kernels
-from tensorlib.op import Array, composite, op, pointwise
+from tensorlib.op import Array, composite, into, op, pointwise
 from tensorlib.ops._pointwise import _common, _not_bool, _zero
 from tensorlib.ops.powers import pow
 from tensorlib.runtime.compiler import jit
@@ -28,7 +28,7 @@ def _gcd(x, y):
     # Euclid's algorithm, until no element of the block has a remainder; the least integer has no absolute value
     a = tl.abs(x + (y - y))
     b = tl.abs(y + (x - x))
-    while tl.max(tl.where(b != 0, 1, 0), 0) > 0:
+    while tl.max(tl.where(b != 0, 1, 0), None) > 0:
         rest = tl.where(b != 0, a % tl.where(b != 0, b, b + 1), 0)
         a = tl.where(b != 0, b, a)
         b = rest.to(a.dtype)
@@ -212,4 +212,4 @@ def ldexp(input: Tensor, other: Tensor, *, out: Any = None) -> Tensor:
     dtype = result_dtype([input._array, other._array])
     kind = OF_NUMPY[dtype if category(dtype) >= 2 else default_dtype()]
     r = (input * pow(2.0, other)).to(kind)
-    return r if out is None else out.copy_(r)
+    return r if out is None else into("ldexp", out, r)

@@ -55,7 +55,13 @@ def _resample(input: Array, dim: Dim, rule: Any, adjoint: Any):
     (m, K), n = index.shape, input.shape[dim]
     x = input.reshape(math.prod(input.shape[:dim]), n, math.prod(input.shape[dim + 1 :]))
     if K == 1 and (weight == 1).all():
-        return x.take(index[:, 0], 1).reshape(shape)
+        runs = _runs(rule, adjoint, double)
+        if runs is None:
+            return x.take(index[:, 0], 1).reshape(shape)
+        out = np.empty((x.shape[0], m, x.shape[2]), x.dtype)
+        for to, of in runs:
+            out[:, to] = x[:, of]
+        return out.reshape(shape)
     bands = _bands(rule, adjoint, double) if x.shape[2] == 1 or x.shape[2] >= 16 else None
     if bands:
         out = np.empty((x.shape[0], m, x.shape[2]), x.dtype)
@@ -80,6 +86,23 @@ def _resample(input: Array, dim: Dim, rule: Any, adjoint: Any):
         for i in range(m):
             np.matmul(weight[i], x.take(index[i], 1), out=out[:, i])
     return out.reshape(shape)
+
+
+@lru_cache(64)
+def _runs(rule: Any, adjoint: bool, double: bool) -> list[tuple[slice, slice]] | None:
+    """(outputs, inputs) that follow one another upwards or downwards, as where an edge is mirrored; None if short."""
+    index = kernels.taps(rule, adjoint, double)[0][:, 0].tolist()
+    found, begin = [], 0
+    while begin < len(index):
+        first, end = index[begin], begin + 1
+        step = index[end] - first if end < len(index) else 1
+        step = step if step in (1, -1) else 1
+        while end < len(index) and index[end] == first + (end - begin) * step:
+            end += 1
+        last = first + (end - begin) * step
+        found.append((slice(begin, end), slice(first, last if last >= 0 else None, step)))
+        begin = end
+    return found if len(found) * 8 <= len(index) else None
 
 
 @lru_cache(64)

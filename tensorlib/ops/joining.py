@@ -101,8 +101,18 @@ def cat(tensors: Arrays, dim: int = 0):
     """The tensors one behind the other along ``dim``; their other sizes must agree. The common dtype by promotion."""
     shapes = [x.shape for x in tensors]
     if (0,) not in shapes:
-        return np.concatenate(tensors, dim)
-    return np.concatenate([x for x in tensors if not _is_legacy(x.shape)] or list(tensors), _cat_dim(shapes, dim))
+        return np.concatenate(tensors, dim) if tensors[0].flags.c_contiguous else _joined(tensors, dim)
+    return _joined([x for x in tensors if not _is_legacy(x.shape)] or list(tensors), _cat_dim(shapes, dim))
+
+
+def _joined(arrays: Sequence[np.ndarray], dim: int) -> np.ndarray:
+    """NumPy's concatenate, but in C order, as PyTorch's: it would keep the arrays' own."""
+    first = arrays[0]
+    if first.ndim < 2 or first.flags.c_contiguous:
+        return np.concatenate(arrays, dim)
+    whole = list(first.shape)
+    whole[dim] = sum([x.shape[dim] for x in arrays])
+    return np.concatenate(arrays, dim, out=np.empty(whole, first.dtype))
 
 
 def _stack_spec(tensors: Sequence[Any], dim: int) -> Any:
@@ -139,6 +149,8 @@ def _stack_spec(tensors: Sequence[Any], dim: int) -> Any:
 )  # fmt: skip
 def stack(tensors: Arrays, dim: NewDim = 0):
     """Tensors of one shape beside each other along a new dimension ``dim``. The common dtype by promotion."""
+    if dim == 0 and tensors[0].ndim:  # one call for many small ones
+        return _joined(tensors, 0).reshape(len(tensors), *tensors[0].shape)
     out = np.empty((*tensors[0].shape[:dim], len(tensors), *tensors[0].shape[dim:]), tensors[0].dtype)
     for i, x in enumerate(tensors):
         out[(slice(None),) * dim + (i,)] = x
@@ -227,6 +239,9 @@ def meshgrid(*tensors: Tensor, indexing: str | None = None) -> tuple[Tensor, ...
 @composite(on="function", samples=each(draw((2,), (3,))))
 def cartesian_prod(*tensors: Tensor) -> Tensor:
     """All combinations of the elements of 1-D tensors, one a row; a single tensor as it is."""
+    for t in tensors:
+        if t._array.ndim != 1:
+            raise ShapeError(f"cartesian_prod: Expect a 1D vector, but got shape {list(t._array.shape)}")
     if len(tensors) == 1:
         return tensors[0]
     return stack([t.reshape((-1,)) for t in meshgrid(*tensors, indexing="ij")], 1)
@@ -420,4 +435,4 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
             parts.append(_edge(mode, x, d, high, False))
         x = cat(parts, d) if len(parts) > 1 else x
         x = x.narrow(d, start, length) if x._array.shape[d] != length else x
-    return x
+    return x.clone() if x is input or x._view is not None else x  # memory of its own, as in PyTorch

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tensorlib import _products
-from tensorlib._core import Tensor, modes
+from tensorlib._core import KINDS, Tensor, modes
 from tensorlib._dtypes import OF_NUMPY, bfloat16, float16, float32
 from tensorlib._promotion import FLOATS
 from tensorlib._samples import draw, each, fails, transposed
@@ -169,6 +170,7 @@ def _gram_spec(input: Any, other: Any) -> Any:
         draw((4, 3), (4, 5)), draw((2, 40, 3), (2, 40, 5)), draw(transposed(7, 4), (7, 2)), draw((0, 3), (0, 2)),
         draw((3,), (4,)), draw((2, 1), (2, 1)),
     ),
+    flops=lambda input, other: 2.0 * input.size * other.shape[-1],
 )  # fmt: skip
 def _gram(input: Array, other: Array):
     """The sum of outer products over all leading dimensions: (…, m), (…, n) -> (m, n). The gradient of a weight."""
@@ -447,7 +449,7 @@ def linear_activation(
 
 def _dims(name: str, message: str, *expected: tuple[Any, int]) -> None:
     """ShapeError unless each tensor has its number of dimensions."""
-    if any(t.ndim != n for t, n in expected):
+    if any([t._array.ndim != n for t, n in expected]):
         got = ", ".join(str(tuple(t.shape)) for t, _ in expected)
         raise ShapeError(f"{name}: {message}, got {got}")
 
@@ -474,6 +476,9 @@ def bmm(input: Tensor, mat2: Tensor, out_dtype: Any = None, *, out: Tensor | Non
 
 def _batched(name: str, batch1: Tensor, batch2: Tensor) -> tuple[int, ...]:
     """The shape of the product of two batches of matrices."""
+    a, b = batch1._array.shape, batch2._array.shape
+    if len(a) == len(b) == 3 and a[0] == b[0] and a[2] == b[1]:
+        return (a[0], a[1], b[2])
     for which, t in (("batch1", batch1), ("batch2", batch2)):
         _dims(name, f"{which} must be a 3D tensor: expected (b, m, k) and (b, k, n)", (t, 3))
     wanted = (batch1.shape[0], batch1.shape[2])
@@ -504,14 +509,15 @@ def _mat_by_vec(name: str, input: Tensor, vec: Tensor) -> None:
 @composite(samples=each(draw((5,), (5,)), draw((0,), (0,))))
 def dot(input: Tensor, tensor: Tensor, *, out: Tensor | None = None) -> Tensor:
     """sum_i input_i tensor_i of two vectors of one length and dtype: (k,), (k,) -> ()."""
+    x, y = input._array, tensor._array
+    if x.ndim == 1 and x.shape == y.shape:
+        return matmul(input, tensor, out=out)
     if input.ndim != 1 or tensor.ndim != 1:
         raise ShapeError(f"dot: 1D tensors expected, but got {input.ndim}D and {tensor.ndim}D tensors")
-    if input.shape != tensor.shape:
-        raise ShapeError(
-            f"dot: inconsistent tensor size, expected tensor [{input.shape[0]}] and src [{tensor.shape[0]}] to have "
-            f"the same number of elements, but got {input.shape[0]} and {tensor.shape[0]} elements respectively"
-        )
-    return matmul(input, tensor, out=out)
+    raise ShapeError(
+        f"dot: inconsistent tensor size, expected tensor [{input.shape[0]}] and src [{tensor.shape[0]}] to have "
+        f"the same number of elements, but got {input.shape[0]} and {tensor.shape[0]} elements respectively"
+    )
 
 
 @composite(samples=each(draw((3,), (4,)), draw((0,), (4,))), alias=("ger",))
@@ -553,6 +559,9 @@ def _scaled_sum(
 
 def _fits(name: str, input: Tensor, shape: Sequence[int]) -> Tensor:
     """The tensor. ShapeError unless it broadcasts to the shape."""
+    own = input._array.shape
+    if own == shape or own == shape[-1:]:
+        return input
     lead = len(shape) - input.ndim
     if lead < 0 or any(n not in (1, m) for n, m in zip(input.shape, shape[lead:], strict=True)):
         raise ShapeError(
@@ -602,6 +611,9 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, out_dtype: Any = None, *, b
 
 def _two_matrices(name: str, mat1: Tensor, mat2: Tensor) -> tuple[int, ...]:
     """The shape of the product of two matrices."""
+    a, b = mat1._array.shape, mat2._array.shape
+    if len(a) == len(b) == 2 and a[1] == b[0]:
+        return (a[0], b[1])
     for which, t in (("mat1", mat1), ("mat2", mat2)):
         if t.ndim != 2:
             raise ShapeError(f"{name}: {which} must be a matrix, got {t.ndim}-D tensor")
@@ -751,6 +763,14 @@ def einsum(equation: Any, *operands: Tensor) -> Tensor:
     matmul; more are taken in pairs, in the order that the package opt_einsum (the extra ``einsum``) finds cheapest, or
     from left to right where it is not installed.
     """
+    if type(equation) is str and 0 < len(operands) <= 2 and all([type(x) in KINDS for x in operands]):
+        program = _program(equation, tuple([x._array.shape for x in operands]))
+        if program is not None:
+            done: list[Any] = []
+            for name, places, args in program:
+                first, *others = [operands[p] if p >= 0 else done[-p - 1] for p in places]
+                done.append(getattr(first, name)(*others, *args))
+            return done[-1]  # type: ignore[no-any-return]
     if isinstance(equation, Tensor):
         inputs, terms, result = _parse_sublists((equation, *operands))
     elif not isinstance(equation, str) or not operands:
@@ -768,6 +788,77 @@ def einsum(equation: Any, *operands: Tensor) -> Tensor:
     for x in inputs:
         if not isinstance(x, Tensor):
             raise TypeError(f"einsum(): argument 'operands' must be tuple of Tensors, not {type(x).__name__}")
+    return _contracted(inputs, terms, result)
+
+
+class _Traced:
+    """An operand of which only the shape is known: what is done to it is noted, to be done again to tensors."""
+
+    def __init__(self, shape: Sequence[int], steps: list[tuple[str, Sequence[int], Any]], place: int) -> None:
+        self.shape, self.steps, self.place = tuple(shape), steps, place
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    def _then(self, shape: Sequence[int], name: str, *args: Any) -> _Traced:
+        others = [a.place for a in args if isinstance(a, _Traced)]
+        self.steps.append((name, (self.place, *others), () if others else args))
+        return _Traced(shape, self.steps, -len(self.steps))
+
+    def permute(self, order: Sequence[int]) -> _Traced:
+        """Dimensions in another order."""
+        if list(order) == list(range(self.ndim)):
+            return self
+        return self._then([self.shape[d] for d in order], "permute", tuple(order))
+
+    def reshape(self, shape: Sequence[int]) -> _Traced:
+        """The same elements in another shape."""
+        return self if tuple(shape) == self.shape else self._then(shape, "reshape", tuple(shape))
+
+    def sum(self, dims: Any) -> _Traced:
+        """Summed over dims."""
+        gone = (dims,) if isinstance(dims, int) else tuple(dims)
+        return self._then([n for d, n in enumerate(self.shape) if d not in gone], "sum", gone)
+
+    def squeeze(self, dim: int) -> _Traced:
+        """Without a dimension of size 1."""
+        return self._then(self.shape[:dim] + self.shape[dim + 1 :], "squeeze", dim)
+
+    def unsqueeze(self, dim: int) -> _Traced:
+        """With a dimension of size 1."""
+        return self._then((*self.shape[:dim], 1, *self.shape[dim:]), "unsqueeze", dim)
+
+    def diagonal(self, offset: int, first: int, second: int) -> _Traced:
+        """The diagonal of two dimensions of one size, as the last."""
+        rest = [n for d, n in enumerate(self.shape) if d not in (first, second)]
+        return self._then([*rest, self.shape[first]], "diagonal", offset, first, second)
+
+    def __matmul__(self, other: _Traced) -> _Traced:
+        batch = np.broadcast_shapes(self.shape[:-2], other.shape[:-2])
+        return self._then((*batch, self.shape[-2], other.shape[-1]), "__matmul__", other)
+
+    def __mul__(self, other: _Traced) -> _Traced:
+        return self._then(np.broadcast_shapes(self.shape, other.shape), "__mul__", other)
+
+
+@lru_cache(maxsize=256)
+def _program(equation: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[str, Sequence[int], Any], ...] | None:
+    """What an equation does to operands of these shapes: (method, the places of its operands, its arguments) each.
+
+    A place counts the operands from 0, results from -1 downwards. None where the result is none of these.
+    """
+    terms, result = _parse_equation(equation)
+    if len(terms) != len(shapes):
+        return None
+    steps: list[tuple[str, Sequence[int], Any]] = []
+    out = _contracted([_Traced(shape, steps, i) for i, shape in enumerate(shapes)], terms, result)
+    return tuple(steps) if out.place == -len(steps) and steps else None
+
+
+def _contracted(inputs: list[Any], terms: list[list[int]], result: list[int] | None) -> Any:
+    """The contraction of operands with these labels."""
     terms, result = _expand_ellipsis(inputs, terms, result)
     sizes: dict[int, int] = {}
     for i, (x, labels) in enumerate(zip(inputs, terms, strict=True)):
@@ -906,7 +997,7 @@ def _contract(a: Any, la: list[int], b: Any, lb: list[int], keep: set[int]) -> t
         y = y.reshape((*y.shape[:n], _product(k), *y.shape[n + len(summed) :]))
     if len(columns) != 1:
         y = y.reshape((*y.shape[: n + 1], _product(column_sizes)))
-    out = matmul(x, y)
+    out = x @ y
     if len(rows) != 1 or len(columns) != 1:
         out = out.reshape((*out.shape[:n], *row_sizes, *column_sizes))
     return out, batch + rows + columns

@@ -169,8 +169,9 @@ def huber_loss(
         raise ArgumentError(f"huber_loss does not support non-positive values for delta, got {delta}")
     _compare_sizes(input, target)
     d = _difference(input, target)
-    far: Any = abs(d)
-    loss: Any = _where(far <= delta, 0.5 * square(d), delta * (far - 0.5 * delta))
+    loss: Any = _smooth_abs(d, float(delta))
+    if delta != 1:
+        loss = loss * delta
     return _reduced(loss if weight is None else loss * weight, reduction)
 
 

@@ -27,6 +27,7 @@ from tensorlib.op import Array, composite, op
     samples=each(
         draw((3, 4), dtype=np.dtype(np.float64)),
         draw((3, 4), dtype=np.dtype(np.int32)),
+        draw((3, 4), dtype=np.dtype(np.uint8)),
         draw((), dtype=np.dtype(np.bool_)),
     ),
 )
@@ -36,7 +37,9 @@ def cast(input: Array, dtype: Any):
     """
     if input.dtype.kind == "c" and dtype.kind not in "cb":
         input = input.real
-    return input.astype(dtype)
+    if input.flags.c_contiguous:
+        return input.astype(dtype)
+    return input.astype(dtype, "C" if 0 in input.strides else "K")  # K would order an expanded array's dims otherwise
 
 
 @op(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from tensorlib._arguments import outside
 from tensorlib._core import Tensor
 from tensorlib._dtypes import OF_NUMPY
 from tensorlib._promotion import PROMOTE, category, real_of
@@ -42,9 +44,23 @@ def moments(x: np.ndarray, dim: tuple[int, ...]) -> tuple[Any, Any]:
     return mean, square_sums(centered, dim, True)
 
 
-def _variance(input: np.ndarray, dim: Any, correction: float, keepdim: bool) -> tuple[Any, Any]:
+def _freedom(name: str, shape: tuple[int, ...], dim: Any, correction: float) -> float:
+    """The divisor of a variance, with PyTorch's warning where it is 0 and the result NaN or infinite."""
+    divisor = count(shape, dim) - correction
+    if divisor > 0:
+        return divisor
+    warnings.warn(
+        f"{name}(): degrees of freedom is <= 0. Correction should be strictly less than the reduction factor (input "
+        f"numel divided by output numel): got correction={correction} for {count(shape, dim)} elements",
+        UserWarning,
+        stacklevel=outside(),
+    )
+    return 0
+
+
+def _variance(name: str, input: np.ndarray, dim: Any, correction: float, keepdim: bool) -> tuple[Any, Any]:
     mean, m2 = moments(input, dim)
-    divisor = max(count(input.shape, dim) - correction, 0)
+    divisor = _freedom(name, input.shape, dim, correction)
     variance = np.divide(m2, m2.dtype.type(divisor))
     shape = reduced_shape(input.shape, dim, keepdim)
     return variance.reshape(shape), mean.reshape(shape)
@@ -94,54 +110,55 @@ _MOMENTS = each(
 _NOT_FLOATING = [fails(ints(3, 4), dim=0, correction=1, match="floating point", error=DtypeError)]
 
 
-def _moment_kernel(reduction: Any, outputs: int) -> Callable[..., None]:
+def _moment_kernel(name: str, reduction: Any, outputs: int) -> Callable[..., None]:
     def kernel(*arrays: Any, dim: Any, correction: float, keepdim: bool) -> None:
+        _freedom(name, arrays[outputs].shape, dim, correction)
         kernels.reduce(arrays[:outputs], arrays[outputs:], dim, reduction, arg=correction)
 
     return kernel
 
 
 @op(
-    spec=_moment_spec("var", 1), kernel=_moment_kernel(kernels.VAR, 1),
+    spec=_moment_spec("var", 1), kernel=_moment_kernel("var", kernels.VAR, 1),
     promote=PROMOTE, complex="own", vjp=_var_vjp, on="",
     samples=_MOMENTS, errors=_NOT_FLOATING, bench=[draw((4096, 4096), dim=1, correction=1)],
     bytes=lambda input, dim, correction: input.nbytes,
 )  # fmt: skip
 def _var(input: Array, dim: Dims, correction: Any, keepdim: Any = False):
     """Σ (input - mean)² / max(n - correction, 0) over ``dim``."""
-    return _variance(input, dim, correction, keepdim)[0]
+    return _variance("var", input, dim, correction, keepdim)[0]
 
 
 @op(
     bench=[draw((4096, 4096), dim=1, correction=1)],
-    spec=_moment_spec("std", 1), kernel=_moment_kernel(kernels.STD, 1),
+    spec=_moment_spec("std", 1), kernel=_moment_kernel("std", kernels.STD, 1),
     promote=PROMOTE, complex="own", vjp=_std_vjp, on="",
     samples=_MOMENTS, errors=_NOT_FLOATING,
 )  # fmt: skip
 def _std(input: Array, dim: Dims, correction: Any, keepdim: Any = False):
     """The square root of the variance."""
-    return np.sqrt(_variance(input, dim, correction, keepdim)[0])
+    return np.sqrt(_variance("std", input, dim, correction, keepdim)[0])
 
 
 @op(
     bench=[draw((4096, 4096), dim=1, correction=1)],
-    spec=_moment_spec("var_mean", 2), kernel=_moment_kernel(kernels.VAR_MEAN, 2),
+    spec=_moment_spec("var_mean", 2), kernel=_moment_kernel("var_mean", kernels.VAR_MEAN, 2),
     promote=PROMOTE, complex="own", vjp=_var_mean_vjp,
     outputs=("var", "mean"), on="", samples=_MOMENTS, errors=_NOT_FLOATING,
 )  # fmt: skip
 def _var_mean(input: Array, dim: Dims, correction: Any, keepdim: Any = False):
     """The variance and the mean, in one pass."""
-    return _variance(input, dim, correction, keepdim)
+    return _variance("var_mean", input, dim, correction, keepdim)
 
 
 @op(
-    spec=_moment_spec("std_mean", 2), kernel=_moment_kernel(kernels.STD_MEAN, 2),
+    spec=_moment_spec("std_mean", 2), kernel=_moment_kernel("std_mean", kernels.STD_MEAN, 2),
     promote=PROMOTE, complex="own", vjp=_std_mean_vjp,
     outputs=("std", "mean"), on="", samples=_MOMENTS, errors=_NOT_FLOATING,
 )  # fmt: skip
 def _std_mean(input: Array, dim: Dims, correction: Any, keepdim: Any = False):
     """The standard deviation and the mean, in one pass."""
-    variance, mean = _variance(input, dim, correction, keepdim)
+    variance, mean = _variance("std_mean", input, dim, correction, keepdim)
     return np.sqrt(variance), mean
 
 

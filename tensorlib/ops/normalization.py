@@ -13,7 +13,7 @@ from tensorlib._promotion import PROMOTE, category
 from tensorlib._samples import between, draw, each, fails, ints, strided, transposed
 from tensorlib.errors import ArgumentError, DtypeError, ShapeError
 from tensorlib.kernels import normalization as kernels
-from tensorlib.op import Array, Ints, composite, op
+from tensorlib.op import Array, Ints, composite, into, op
 from tensorlib.ops import _few_numpy as few
 from tensorlib.ops._reduction import _ones, column_sums, row_sums
 from tensorlib.ops.arithmetic import addcmul
@@ -719,7 +719,7 @@ def normalize(
     x: Any = input
     length: Any = vector_norm(x, p, dim, True) if x.dtype.is_floating_point else x.norm(p, dim, True)
     result = x / clamp_min(length, eps)
-    return result if out is None else out.copy_(result)  # type: ignore[no-any-return, attr-defined]
+    return result if out is None else into("normalize", out, result)  # type: ignore[no-any-return]
 
 
 @composite(on="functional", samples=each(

@@ -46,6 +46,7 @@ def _norm_vjp(g: Tensor, input: Any, out: Any, ord: Any, dim: Any, keepdim: bool
     x = input
     shape = x._array.shape
     norm, g = kept(out, shape, dim, keepdim), kept(g, shape, dim, keepdim)
+    divisor = norm.masked_fill(norm == 0, math.inf) if 1 < ord < math.inf else norm  # g / inf has derivatives of 0 too
     if norm.dtype != x.dtype and not x.is_complex():
         x = x.to(norm.dtype)
     if ord == 0:
@@ -53,14 +54,14 @@ def _norm_vjp(g: Tensor, input: Any, out: Any, ord: Any, dim: Any, keepdim: bool
     if ord == 1:
         return x.sgn() * g
     if ord == 2:
-        return x * (g / norm).masked_fill(norm == 0, 0)
+        return x * (g / divisor)
     if math.isinf(ord):
         size = x.abs()
         chosen = (size == norm) | (size.isnan() & norm.isnan())
         return x.sgn() * (chosen * (g / chosen.sum(dim, True)))
     if ord < 1:
         return (x.sgn() * x.abs().pow(ord - 1)).masked_fill(x == 0, 0) * g * norm.pow(1 - ord)
-    scale = (g / norm.pow(ord - 1)).masked_fill(norm == 0, 0)
+    scale = g / divisor.pow(ord - 1)
     if ord < 2:
         return (x.sgn() * x.abs().pow(ord - 1)) * scale
     return x * x.abs().pow(ord - 2) * scale

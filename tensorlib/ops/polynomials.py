@@ -28,7 +28,7 @@ def _prepared(x, n):
     x = tl.where(n == n, x, x)
     n = tl.where(x == x, n, n)
     n = tl.where((n == n) & (tl.abs(n) < 1e9), libdevice.trunc(n), -1.0)
-    return x, n, tl.cast(tl.max(n, 0), tl.int64) + 1
+    return x, n, tl.cast(tl.max(n, None), tl.int64) + 1
 
 
 @jit

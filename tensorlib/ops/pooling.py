@@ -24,6 +24,7 @@ from tensorlib.ops.create import arange
 
 _PIECE = 1 << 18  # elements worked on at a time where each is read several times
 _FEW = 4096  # elements up to which windows laid one behind the other take less than a call for each of their elements
+_VAST = 32  # elements of a window from which windows that share none are laid so, however many there are
 _LARGE = 9  # elements of a window, apart from the others, from which its gradient is not written one element at a time
 _INT64, _INT32, _UINT8 = np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.uint8)
 
@@ -216,8 +217,10 @@ def _largest(x: np.ndarray, s: Windows, best: np.ndarray, number: np.ndarray, na
 
 
 def _laid(x: np.ndarray, s: Windows) -> np.ndarray | None:
-    """(planes, …, elements of a window): the windows of few elements one behind the other. None of others."""
-    if x.size > _FEW or s.extent != s.size or not x.flags.c_contiguous or not x.size:
+    """(planes, …, elements of a window): few elements, or large windows, one behind the other. None of others."""
+    if x.size > _FEW and not (s.whole and prod(s.kernel) >= _VAST):
+        return None
+    if s.extent != s.size or not x.flags.c_contiguous or not x.size:
         return None
     plane, *steps = x.strides
     strides = (plane, *map(int.__mul__, s.stride, steps), *map(int.__mul__, s.dilation, steps))

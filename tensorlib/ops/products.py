@@ -147,9 +147,9 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
         if m == n:
             continue
         if m == 1:
-            y = y.sum(e, True)
+            y = y.sum(e, True, dtype=y.dtype)
         elif n == 1:
-            x = x.sum(d, True)
+            x = x.sum(d, True, dtype=x.dtype)
         else:
             raise ShapeError(
                 f"tensordot: contracted dimensions need to match, but first has size {m} in dim {d} and second has "
@@ -376,7 +376,9 @@ def chain_matmul(*matrices: Tensor) -> Tensor:
 @composite(on="linalg", samples=each(draw((3,)), draw((2, 3), N=4), draw((3,), N=2), draw(ints(3))))
 def linalg_vander(x: Tensor, N: int | None = None) -> Tensor:
     """[x⁰, x¹, …, x^(N-1)] along a new last dimension, N by default the size of the last: (…, n) -> (…, n, N)."""
-    if x.ndim == 0 or (N is None and not x.shape[-1]):
+    if x.ndim == 0:
+        x = x.unsqueeze(0)  # type: ignore[attr-defined]
+    if N is None and not x.shape[-1]:
         raise ShapeError(f"linalg.vander: Expected dim>0 for the input, got shape {tuple(x.shape)}")
     n = x.shape[-1] if N is None else N
     if n <= 1:

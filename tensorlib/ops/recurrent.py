@@ -455,6 +455,8 @@ def _cell(name: str, layer: Layer, input: Tensor, states: Sequence[Tensor], weig
             raise ShapeError(
                 f"{name}: hidden{i} has inconsistent hidden_size: got {h.shape[1]}, expected {own.shape[1]}"
             )
+    if not own.shape[1]:
+        return tuple([h.clone() for h in states])  # type: ignore[attr-defined]
     return layer(input, states, (w, own, bias, own_bias, None), (input.shape[0],), False)[1]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tensorlib import _array
 from tensorlib._core import Tensor, listening
-from tensorlib._dtypes import OF_NUMPY
+from tensorlib._dtypes import HALF, OF_NUMPY, as_dtype, float32
 from tensorlib._promotion import INT_TO_FLOAT, PROMOTE, category, default_dtype
 from tensorlib._samples import between, bools, draw, each, fails, ints, strided, transposed, values
 from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
@@ -104,7 +104,7 @@ def sum_to_size(input: Tensor, *args: Any, size: Any = None) -> Tensor:
     shape = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
     shape, have = tuple(shape), input._array.shape
     if shape == have:
-        return input
+        return input if shape else _public_sum(input)  # type: ignore[no-any-return]
     lead = len(have) - len(shape)
     if lead < 0 or any(n != m and n != 1 for n, m in zip(shape, have[lead:], strict=False)):
         raise ShapeError(
@@ -355,7 +355,12 @@ def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any
         raise DtypeError(
             f"nanmean: expected input to have floating point or complex dtype but got {x.dtype}: use input.float()"
         )
-    return nansum(x, dim, keepdim, dtype=dtype) / x.isnan().logical_not().sum(dim, keepdim)  # type: ignore[no-any-return]
+    present = x.isnan().logical_not().sum(dim, keepdim)
+    kind = x.dtype if dtype is None else as_dtype(dtype)
+    if kind.numpy not in HALF:
+        return nansum(x, dim, keepdim, dtype=dtype) / present  # type: ignore[no-any-return]
+    # Not in float16, which has no number for how many 65,520 elements are.
+    return (nansum(x, dim, keepdim, dtype=float32) / present).to(kind)  # type: ignore[no-any-return]
 
 
 @composite(samples=each(draw((3, 4)), draw((4, 3)), draw(ints(3, 3, dtype="int8")), draw((0, 3))))

@@ -76,7 +76,7 @@ def flipud(input: Tensor) -> Tensor:
 )  # fmt: skip
 def _roll(input: Array, shifts: Ints, dims: Any):
     """input moved by ``shifts`` along ``dims``, each named once; what leaves at one end comes in at the other."""
-    return np.roll(input, shifts, dims)
+    return np.ascontiguousarray(np.roll(input, shifts, dims))
 
 
 @composite(samples=each(draw((3, 4), 1), draw((3, 4), [1, -2], [0, 1]), draw((5,), [3, 4], [0, 0])))

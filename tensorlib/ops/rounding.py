@@ -13,7 +13,7 @@ from tensorlib._core import Tensor
 from tensorlib._promotion import FLOAT_ONLY, PROMOTE
 from tensorlib._samples import ELEMENTWISE, draw, each, ints, values
 from tensorlib.errors import DtypeError
-from tensorlib.op import Array, composite, pointwise
+from tensorlib.op import Array, composite, into, pointwise
 from tensorlib.ops._pointwise import _signed, _zero
 from tensorlib.runtime.compiler import jit
 
@@ -112,4 +112,4 @@ def round(input: Tensor, *, decimals: int = 0, out: Any = None) -> Tensor:
         raise DtypeError(f"round: decimals={decimals} is for floating-point tensors, got {input.dtype}")
     scale = 10.0 ** (decimals if decimals > 0 else -decimals)
     r = _round(input * scale) / scale if decimals > 0 else _round(input / scale) * scale
-    return r if out is None else out.copy_(r)
+    return r if out is None else into("round", out, r)

@@ -36,7 +36,7 @@ def _running(x: np.ndarray, dim: int, ufunc: np.ufunc, reverse: bool = False) ->
         return np.flip(_running(np.flip(x, dim), dim, ufunc), dim)
     n = x.shape[dim]
     if dim == x.ndim - 1 or x.size < 64 * n:
-        return ufunc.accumulate(x, axis=dim)  # type: ignore[no-any-return]
+        return np.ascontiguousarray(ufunc.accumulate(x, axis=dim))
     out = np.array(x, order="C")
     slices = np.moveaxis(out, dim, 0)
     for k in range(1, n):
@@ -282,4 +282,4 @@ def logcumsumexp(input: Array, dim: Dim):
 
     DtypeError for integers, DimError for a dim out of range.
     """
-    return np.logaddexp.accumulate(input, axis=dim)
+    return np.ascontiguousarray(np.logaddexp.accumulate(input, axis=dim))

@@ -18,7 +18,7 @@ from tensorlib._dtypes import OF_NUMPY, finfo
 from tensorlib._promotion import PROMOTE, category, of_number, result_dtype
 from tensorlib._samples import Draw, bools, distinct, draw, each, fails, ints, transposed, values
 from tensorlib.errors import ArgumentError, DtypeError
-from tensorlib.op import Array, Scalar, composite, pointwise, registry
+from tensorlib.op import Array, Scalar, composite, into, pointwise, registry
 from tensorlib.ops._out import takes_out
 from tensorlib.ops._pointwise import _common
 from tensorlib.ops._pointwise_numpy import select
@@ -346,7 +346,7 @@ def nan_to_num(
     if dtype.is_complex:  # each part by itself
         parts = nan_to_num(input.view_as_real(), nan, posinf, neginf)  # type: ignore[attr-defined]
         found: Tensor = parts.view_as_complex()  # type: ignore[attr-defined]
-        return found if out is None else out.copy_(found)
+        return found if out is None else into("nan_to_num", out, found)
     limits = finfo(dtype) if dtype.is_floating_point else None
     high = posinf if posinf is not None else float(limits.max) if limits is not None else 0.0
     low = neginf if neginf is not None else float(limits.min) if limits is not None else 0.0

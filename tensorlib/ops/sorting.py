@@ -179,7 +179,8 @@ def _topk(input: Array, k: int, dim: Dim = -1, largest: bool = True, sorted: boo
     n = input.shape[dim]
     if 4 * k >= n:
         v, i = _sorted(input, dim, largest)
-        return _front(v, dim, slice(0, k)), _front(i, dim, slice(0, k))
+        # copies, for views would keep all of the sorted memory
+        return np.ascontiguousarray(_front(v, dim, slice(0, k))), np.ascontiguousarray(_front(i, dim, slice(0, k)))
     if k == 0:
         shape = (*input.shape[:dim], 0, *input.shape[dim + 1 :])
         return np.empty(shape, input.dtype), np.empty(shape, np.int64)
@@ -211,7 +212,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 
 def _nth(x: np.ndarray, k: Any, dim: int, keepdim: bool) -> tuple[np.ndarray, np.ndarray]:
     """(values, indices) of the k-th smallest, from 0."""
-    chosen = _front(np.argpartition(x, k, axis=dim), dim, slice(k, k + 1))
+    chosen = np.ascontiguousarray(_front(np.argpartition(x, k, axis=dim), dim, slice(k, k + 1)))
     found = np.take_along_axis(x, chosen, dim)
     return (found, chosen) if keepdim else (found.squeeze(dim), chosen.squeeze(dim))
 
@@ -1002,7 +1003,7 @@ def histogram(
     """
     _points("histogram", input, weight, tuple(input._array.shape))
     if isinstance(bins, Tensor) and not isinstance(bins, int):
-        bins = [bins]
+        bins = [bins.detach().clone()]
     else:
         bins = [as_int("histogram", "bins", bins)]
     x: Any = input.detach().reshape((input._array.size, 1))  # type: ignore[attr-defined]

@@ -51,7 +51,10 @@ def _as_strided_grad(g: Array, shape: Any, size: Any, stride: Any, offset: int):
 )  # fmt: skip
 def _as_strided(input: Array, size: Any, stride: Any, offset: int):
     """The view of ``size`` and ``stride`` that starts ``offset`` elements after the first of a contiguous input."""
-    return _array.as_strided(input, size, stride, offset)
+    out = _array.as_strided(input, size, stride, offset)
+    if 0 in stride and type(out) is np.ndarray and any(s == 0 and n > 1 for s, n in zip(stride, size, strict=True)):
+        out.flags.writeable = False  # as an expanded tensor: an element has several places
+    return out
 
 
 def _contiguous(t: Tensor) -> bool:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from tensorlib._core import Tensor
 from tensorlib.autograd import no_grad
 from tensorlib.ops.optim import fused_
-from tensorlib.optim.optimizer import Optimizer, check_options, evaluate, found_inf_on, rate_on, takes_found_inf
+from tensorlib.optim._differentiable import Differentiable
+from tensorlib.optim.optimizer import check_options, evaluate, found_inf_on, rate_on, takes_found_inf
 
 
 def log(beta: float) -> float:
@@ -17,7 +17,7 @@ def log(beta: float) -> float:
     return math.log(beta) if beta > 0 else -math.inf
 
 
-class Fused(Optimizer):
+class Fused(Differentiable):
     """Base of optimizers that are a rule of ``ops._optim_numpy.RULES``. A subclass says which, by ``_rule``.
 
     ``foreach``, ``fused`` and ``capturable`` are accepted and change nothing: a step is always one fused update, whose
@@ -26,12 +26,6 @@ class Fused(Optimizer):
 
     #: What PyTorch added to groups over time: a group of an old state_dict gets these.
     _later: dict[str, Any] = {"maximize": False, "differentiable": False, "capturable": False, "foreach": None}  # noqa: RUF012
-
-    #: Whether ``step`` is part of the state.
-    _counts = True
-
-    #: Names of the other numbers that each parameter has in its state: see ``ops._optim_numpy.SCHEDULES``.
-    _own: tuple[str, ...] = ()
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
         check_options(
@@ -50,6 +44,9 @@ class Fused(Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update; returns the closure's loss."""
         loss = evaluate(closure)
+        if self.defaults.get("differentiable"):
+            self._recorded_step()
+            return loss
         with no_grad():
             for number, group in enumerate(self.param_groups):
                 rule, names, numbers = self._rule(group)
@@ -67,10 +64,3 @@ class Fused(Optimizer):
                         maximize=bool(group.get("maximize")),
                     )  # fmt: skip
         return loss
-
-    def _start(self, state: dict[str, Any], p: Tensor, group: dict[str, Any]) -> None:
-        """Put what does not begin at 0 into a parameter's state."""
-
-    def _rule(self, group: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[float, ...]]:
-        """(name of the rule, names of its states, its numbers)."""
-        raise TypeError(f"{type(self).__name__} does not define _rule()")

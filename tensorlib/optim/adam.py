@@ -8,20 +8,21 @@ from typing import Any
 from tensorlib._core import Tensor
 from tensorlib.autograd import no_grad
 from tensorlib.ops.optim import adam_
-from tensorlib.optim.optimizer import Optimizer, check_options, evaluate, found_inf_on, rate_on, takes_found_inf
+from tensorlib.optim._differentiable import Differentiable
+from tensorlib.optim.optimizer import check_options, evaluate, found_inf_on, rate_on, takes_found_inf
 
 __all__ = ["Adam", "AdamW"]
 
 
-class Adam(Optimizer):
+class Adam(Differentiable):
     """p <- p - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps). Kingma & Ba 2015, algorithm 1.
 
     m <- b1 m + (1 - b1) g and v <- b2 v + (1 - b2) g^2 with g <- g + weight_decay p; ``decoupled_weight_decay``
     (AdamW): p <- (1 - lr weight_decay) p instead. ``amsgrad``: v is its running maximum (Reddi et al. 2018).
     ``maximize``: g <- -g. State: ``step``, ``exp_avg`` (m), ``exp_avg_sq`` (v), ``max_exp_avg_sq``, in the parameter's
     dtype; half types compute in float32. ``foreach``, ``fused`` and ``capturable`` are accepted and change nothing: a
-    step is always one fused update that keeps its counts on the device. ValueError for options out of range, and for
-    ``differentiable=True``.
+    step is one fused update that keeps its counts on the device. ``differentiable``: it is made of operations that
+    autograd records, on parameters that are no leaves. ValueError for options out of range.
     """
 
     def __init__(
@@ -48,8 +49,20 @@ class Adam(Optimizer):
                 raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
         if not 0.0 <= weight_decay:
             raise ValueError(f"Invalid weight_decay value: {weight_decay}")
+        if isinstance(betas[0], Tensor) != isinstance(betas[1], Tensor):
+            raise ValueError("betas must be either both floats or both Tensors")
+        for i, beta in enumerate(betas):
+            if isinstance(beta, Tensor):
+                if foreach and not capturable:
+                    raise ValueError(
+                        f"betas[{i}] as a Tensor is not supported for capturable=False and foreach=True"
+                    )
+                if beta.numel() != 1:
+                    raise ValueError(f"Tensor betas[{i}] must be 1-element")
+        if not differentiable:
+            betas = (float(betas[0]), float(betas[1]))
         defaults = {
-            "lr": lr, "betas": (float(betas[0]), float(betas[1])), "eps": eps, "weight_decay": weight_decay,
+            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
             "amsgrad": amsgrad, "maximize": maximize, "foreach": foreach, "capturable": capturable,
             "differentiable": differentiable, "fused": fused, "decoupled_weight_decay": decoupled_weight_decay,
         }  # fmt: skip
@@ -67,15 +80,21 @@ class Adam(Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update; returns the closure's loss."""
         loss = evaluate(closure)
+        if self.defaults["differentiable"]:
+            self._recorded_step()
+            return loss
         with no_grad():
             for number, group in enumerate(self.param_groups):
                 self._step(number, group)
         return loss
 
+    def _rule(self, group: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[Any, ...]]:
+        names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if group["amsgrad"] else ("exp_avg", "exp_avg_sq")
+        return "adam", names, (*group["betas"], group["eps"])
+
     def _step(self, number: int, group: dict[str, Any]) -> None:
-        beta1, beta2 = group["betas"]
-        amsgrad = bool(group["amsgrad"])
-        names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if amsgrad else ("exp_avg", "exp_avg_sq")
+        _, names, (beta1, beta2, _) = self._rule(group)
+        amsgrad = len(names) == 3
         for block, params, grads, offsets, index, _ in self._flat.updates(number, group, self.state, names, True):
             buffers = block.buffers
             adam_(

@@ -68,6 +68,8 @@ class Muon(Optimizer):
                 alike: dict[Any, list[Tensor]] = {}
                 for p in group["params"]:
                     if p.grad is not None:
+                        if p.is_complex():
+                            raise RuntimeError("Muon does not support complex parameters")
                         _ = self.state[p]  # in the order of the parameters, whatever their shapes
                         alike.setdefault((number, p.shape, p.dtype, p.device), []).append(p)
                 for key, params in alike.items():

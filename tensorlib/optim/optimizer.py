@@ -15,8 +15,26 @@ from tensorlib._core import Tensor
 from tensorlib._dtypes import float32
 from tensorlib._hooks import RemovableHandle
 from tensorlib.autograd import enable_grad
-from tensorlib.errors import ArgumentError
+from tensorlib.optim import _writing
 from tensorlib.optim._flat import Flat
+from tensorlib.optim._writing import (  # noqa: F401  public here, as in PyTorch
+    ParamsT,
+    _capturable_doc,
+    _default_to_fused_or_foreach,
+    _differentiable_doc,
+    _disable_dynamo_if_unsupported,
+    _dispatch_sqrt,
+    _foreach_doc,
+    _fused_doc,
+    _get_scalar_dtype,
+    _get_value,
+    _maximize_doc,
+    _params_doc,
+    _stack_if_compiling,
+    _to_scalar,
+    _use_grad_for_differentiable,
+    _view_as_real,
+)  # fmt: skip
 
 __all__ = ["Optimizer", "required"]
 
@@ -36,7 +54,8 @@ def _hooked(step: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(step)
     def call(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
         self._opt_called = True
-        for hook in tuple(self._optimizer_step_pre_hooks.values()):
+        own = self.__dict__  # without hooks in a wrapper of another optimizer that never called __init__
+        for hook in tuple(own.get("_optimizer_step_pre_hooks", {}).values()):
             changed = hook(self, args, kwargs)
             if changed is not None:
                 if not (isinstance(changed, tuple) and len(changed) == 2):
@@ -45,7 +64,7 @@ def _hooked(step: Callable[..., Any]) -> Callable[..., Any]:
                     )
                 args, kwargs = changed
         out = step(self, *args, **kwargs)
-        for hook in tuple(self._optimizer_step_post_hooks.values()):
+        for hook in tuple(own.get("_optimizer_step_post_hooks", {}).values()):
             hook(self, args, kwargs)
         return out
 
@@ -69,6 +88,7 @@ class Optimizer:
     _optimizer_load_state_dict_post_hooks: OrderedDict[int, Any]
     #: For schedulers: whether ``step`` has ever run.
     _opt_called = False
+    _group_tensors_by_device_and_dtype = staticmethod(_writing._group_tensors_by_device_and_dtype)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -143,7 +163,7 @@ class Optimizer:
         for param in params:
             if not isinstance(param, Tensor):
                 raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(param).__name__}")
-            if not (param.is_leaf or getattr(param, "retains_grad", False)):
+            if not (self.defaults.get("differentiable") or param.is_leaf or getattr(param, "retains_grad", False)):
                 raise ValueError("can't optimize a non-leaf Tensor")
         for name, default in self.defaults.items():
             if default is required and name not in param_group:
@@ -158,9 +178,10 @@ class Optimizer:
         if any(id(p) in held for p in params):
             raise ValueError("some parameters appear in more than one parameter group")
         if self.param_groups and ("param_names" in param_group) != ("param_names" in self.param_groups[0]):
+            given = "with" if "param_names" in param_group else "without"
             raise ValueError(
                 "all optimizer param groups should be with/without names. cannot add param group "
-                f"{'without' if names == [] else 'with'} names to the optimizer"
+                f"{given} names to the optimizer"
             )
         self.param_groups.append(param_group)
 
@@ -323,12 +344,7 @@ def check_options(lr: Any, foreach: Any, fused: Any, differentiable: bool, captu
             raise ValueError("Tensor lr must be 1-element")
     if not 0.0 <= lr:
         raise ValueError(f"Invalid learning rate: {lr}")
-    if differentiable:
-        if fused:
-            raise RuntimeError("`fused` does not support `differentiable`")
-        raise ArgumentError(
-            "differentiable=True: expected False: a step is one fused update in place, which autograd cannot record; "
-            "write the update with tensors to differentiate through it"
-        )
+    if differentiable and fused:
+        raise RuntimeError("`fused` does not support `differentiable`")
     if fused and foreach:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")

@@ -8,18 +8,19 @@ from typing import Any
 from tensorlib._core import Tensor
 from tensorlib.autograd import no_grad
 from tensorlib.ops.optim import sgd_
+from tensorlib.optim._differentiable import Differentiable
 from tensorlib.optim._flat import as_real
-from tensorlib.optim.optimizer import Optimizer, check_options, evaluate, found_inf_on, rate_on, takes_found_inf
+from tensorlib.optim.optimizer import check_options, evaluate, found_inf_on, rate_on, takes_found_inf
 
 __all__ = ["SGD"]
 
 
-class SGD(Optimizer):
+class SGD(Differentiable):
     """b <- momentum b + (1 - dampening) (g + weight_decay p); p <- p - lr b. Sutskever et al. 2013.
 
     The first b is g + weight_decay p. ``nesterov``: p <- p - lr (g + momentum b). ``maximize``: g <- -g. Without
-    momentum no state is kept. ``foreach`` and ``fused`` are accepted and change nothing: a step is always one fused
-    update. ValueError for options out of range, and for ``differentiable=True``.
+    momentum no state is kept. ``foreach`` and ``fused`` are accepted and change nothing: a step is one fused update.
+    ``differentiable``: operations that autograd records, as in Adam. ValueError for options out of range.
     """
 
     def __init__(
@@ -60,10 +61,19 @@ class SGD(Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update; returns the closure's loss."""
         loss = evaluate(closure)
+        if self.defaults["differentiable"]:
+            self._recorded_step()
+            return loss
         with no_grad():
             for number, group in enumerate(self.param_groups):
                 self._step(number, group)
         return loss
+
+    _counts = False
+
+    def _rule(self, group: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[Any, ...]]:
+        names = ("momentum_buffer",) if group["momentum"] else ()
+        return "sgd", names, (group["momentum"], group["dampening"], group["nesterov"])
 
     def _step(self, number: int, group: dict[str, Any]) -> None:
         options = {

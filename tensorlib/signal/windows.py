@@ -14,7 +14,7 @@ import numpy as np
 from tensorlib import ops
 from tensorlib._core import Tensor
 from tensorlib._dtypes import OF_NUMPY
-from tensorlib.errors import DtypeError
+from tensorlib.errors import ArgumentError
 from tensorlib.ops.create import numpy_dtype
 
 __all__ = [
@@ -36,7 +36,7 @@ def _window(
         raise ValueError(f"{name} is implemented for strided tensors only, got: {layout}")
     kind = OF_NUMPY[numpy_dtype(dtype)]
     if kind.kind != "float" or kind.itemsize < 4:
-        raise DtypeError(f"{name} expects float32 or float64 dtypes, got: {kind}")
+        raise ArgumentError(f"{name} expects float32 or float64 dtypes, got: {kind}")
     last = M - 1 if sym or M <= 1 else M
     w = np.asarray(weights(np.arange(M, dtype=np.float64), float(last)))
     return ops.tensor(w, dtype=kind, device=device, requires_grad=requires_grad)

@@ -470,3 +470,86 @@ def test_the_gradient_of_a_negative_number_to_a_complex_power() -> None:
     base = T.tensor([-3.0, 2.0], dtype=T.float64, requires_grad=True)
     exponent = T.tensor([1 + 2j, 0.5 - 1j], dtype=T.complex128, requires_grad=True)
     assert T.autograd.gradcheck(T.pow, (base, exponent))
+
+
+# ------------------------------------------------------------------------- derivatives that PyTorch's OpInfos ask for
+
+
+def derivatives_agree(f, *values: T.Tensor) -> None:
+    """Forward mode, and forward over reverse mode, beside central differences."""
+    rng = np.random.default_rng(3)
+    xs = [v.double() for v in values]
+    ts = [T.tensor(rng.standard_normal(tuple(x.shape))) for x in xs]
+    g = T.tensor(rng.standard_normal(tuple(f(*xs).shape)))
+
+    def gradients(*at: T.Tensor) -> tuple[T.Tensor, ...]:
+        return T.func.vjp(f, *at)[1](g)
+
+    ends = [[x + e * t for x, t in zip(xs, ts, strict=True)] for e in (1e-5, -1e-5)]
+    for function in (lambda *at: (f(*at),), gradients):
+        found = T.func.jvp(function, tuple(xs), tuple(ts))[1]
+        for high, low, tangent in zip(*(function(*at) for at in ends), found, strict=True):
+            np.testing.assert_allclose(tangent.numpy(), ((high - low) / 2e-5).numpy(), rtol=1e-6, atol=1e-7)
+
+
+def test_places_that_are_written_twice_count_once() -> None:
+    index = T.tensor([[0, 0, 1], [1, 1, 1]])
+    derivatives_agree(lambda x, s: x.scatter(1, index, s), T.randn(2, 3), T.randn(2, 3))
+    derivatives_agree(lambda x, s: x.index_put((index[0],), s), T.randn(2, 3), T.randn(3, 3))
+    derivatives_agree(lambda x, v: x.index_fill(1, index[0], v), T.randn(2, 3), T.tensor(2.0))
+    derivatives_agree(lambda x, v: (x * 1).index_fill_(0, index[0], v), T.randn(2, 3), T.tensor(2.0))
+    places = T.tensor([[[0, 0, 5], [1, 5, 5]]])
+    derivatives_agree(lambda x: T.nn.functional.max_unpool1d(x, places, 2), T.randn(1, 2, 3))
+
+
+def test_products_with_several_zeros_have_second_derivatives() -> None:
+    index = T.tensor([[0, 0, 1], [1, 1, 1], [0, 2, 2]])
+    src = T.tensor([[0.0, 2, 3], [0, 1, 0], [1, 0, 0]])
+    for x in (T.randn(3, 3), T.tensor([[1.0, 2, 3], [4, 0, 5], [6, 7, 0]])):
+        derivatives_agree(lambda x, s: x.scatter_reduce(1, index, s, "prod"), x, src)
+
+
+def test_norms_of_zeros_have_derivatives_of_zero() -> None:
+    for p in (2, 3, 1.5):
+        for x in (T.zeros(3), T.zeros(0)):
+            assert T.func.jvp(lambda x, p=p: T.linalg.vector_norm(x, p), (x,), (T.ones_like(x),))[1].item() == 0
+            if p == 2:
+                assert T.func.hessian(T.linalg.vector_norm)(x).abs().sum().item() == 0
+    assert T.linalg.pinv(T.zeros(0, 3, requires_grad=True)).requires_grad
+
+
+def test_the_hessian_of_logcumsumexp() -> None:
+    derivatives_agree(lambda x: x.logcumsumexp(0), T.tensor([1.0, -2, 30, 29.5]))
+    found = T.func.hessian(lambda x: x.logcumsumexp(0)[-1])(T.tensor([1.0, 2.0]))
+    p = T.softmax(T.tensor([1.0, 2.0]), 0)
+    np.testing.assert_allclose(found.numpy(), (p.diag() - T.outer(p, p)).numpy(), rtol=1e-5)
+
+
+def test_masked_scatter_of_a_batch_of_masks() -> None:
+    x, mask, source = T.randn(3, 4), T.tensor([[1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 1, 1]]).bool(), T.randn(3, 4)
+    found = T.func.vmap(T.masked_scatter)(x, mask, source)
+    expected = T.stack([a.masked_scatter(m, b) for a, m, b in zip(x, mask, source, strict=True)])
+    assert found.equal(expected)
+
+
+def test_a_normal_draw_has_gradients_of_zero() -> None:
+    mean, std = leaf(1.0, 2.0), leaf(0.5, 1.0)
+    T.normal(mean, std).sum().backward()
+    assert mean.grad.tolist() == std.grad.tolist() == [0.0, 0.0]
+
+
+def test_layers_have_pytorchs_classes_and_edges() -> None:
+    modules = nn.modules
+    assert isinstance(nn.ReLU6(), nn.Hardtanh) and repr(nn.ReLU6(True)) == "ReLU6(inplace=True)"
+    for layer, base in (
+        (nn.Dropout2d(), modules.dropout._DropoutNd), (nn.ConvTranspose1d(1, 1, 1), modules.conv._ConvTransposeNd),
+        (nn.BatchNorm1d(1), modules.batchnorm._NormBase), (nn.MaxPool2d(2), modules.pooling._MaxPoolNd),
+        (nn.AvgPool1d(2), modules.pooling._AvgPoolNd), (nn.ZeroPad2d(1), modules.padding._ConstantPadNd),
+        (nn.ReflectionPad1d(1), modules.padding._ReflectionPadNd),
+    ):  # fmt: skip
+        assert isinstance(layer, base)
+    assert "(out_proj): NonDynamicallyQuantizableLinear(in_features=4" in repr(nn.MultiheadAttention(4, 2))
+    with pytest.raises(TypeError, match="delta"):
+        nn.HuberLoss(delta=1j)
+    assert nn.GRUCell(3, 0)(T.zeros(2, 3)).shape == (2, 0)
+    assert [h.shape for h in nn.LSTMCell(3, 0)(T.zeros(2, 3))] == [(2, 0), (2, 0)]

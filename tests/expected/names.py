@@ -144,6 +144,7 @@ INTENDED: dict[tuple[str, str, str], str] = {
     ("heaviside lerp cross linalg_cross bilinear prelu binomial", "accepted", "dtype|scalar type|Type promoting"): (
         "dtypes are promoted where PyTorch asks for one dtype"
     ),
+    ("*", "accepted", r"must be Tensor, not (int|float|bool)"): "a number where PyTorch asks for a tensor",
     ("prod median nanmedian", "accepted", "NoneType"): "dim=None is every dimension",
     ("hardtanh*", "accepted", "unsigned type"): "a negative limit bounds no unsigned number",
     ("*", "accepted", "view size is not compatible"): "any strides are taken",

@@ -214,6 +214,103 @@ def test_custom_functions():
         jvp(Plain.apply, (a,), (a,))
 
 
+class ByNumPy(tl.autograd.Function):
+    """x[at] ** 2 scale, in NumPy: no transform can look into forward, only at the rules."""
+
+    @staticmethod
+    def forward(x, at, scale=3.0):
+        return tl.tensor(x.numpy()[at.numpy()] ** 2 * scale)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, at, ctx.scale = inputs
+        ctx.save_for_backward(x, at)
+        ctx.save_for_forward(x, at)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, at = ctx.saved_tensors
+        out = x.new_zeros(x.shape)
+        out[at] = 2 * ctx.scale * x[at] * g
+        return out, None, None
+
+    @staticmethod
+    def jvp(ctx, t, none, nothing):
+        assert none is None and nothing is None  # what is no real number has no tangent
+        x, at = ctx.saved_tensors
+        return 2 * ctx.scale * x[at] * t[at]
+
+    @staticmethod
+    def vmap(info, in_dims, x, at, scale):
+        assert in_dims == (0, None, None)
+        return ByNumPy.apply(x.T, at, scale).T, 0
+
+
+def test_custom_functions_that_transforms_cannot_look_into():
+    at, a, t = tl.tensor([2, 0]), x(), x().cos()
+
+    def f(r):
+        return ByNumPy.apply(r, at)
+
+    def same(r):
+        return r[at] ** 2 * 3
+
+    def pull(h):
+        return lambda r: func.vjp(h, r)[1](tl.tensor([1.0, -2.0]))[0]
+
+    def push(h):
+        return lambda r: jvp(h, (r,), (r.cos(),))[1]
+
+    for chain in (
+        lambda h: h, pull, push, lambda h: push(pull(h)), lambda h: grad(lambda r: (push(h)(r) ** 2).sum()),
+        lambda h: grad(lambda r: (jvp(h, (r,), (t[0],))[1] ** 2).sum()),
+        lambda h: grad(lambda r: (jvp(h, (t[0],), (r,))[1] ** 2).sum()),
+    ):  # fmt: skip
+        assert_close(chain(f)(a[0]), chain(same)(a[0]))
+        assert_close(vmap(chain(f))(a), vmap(chain(same))(a))
+
+
+def test_a_custom_rule_is_used_inside_of_a_batch():
+    class Scaled(tl.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x):
+            return x.clone()
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            pass
+
+        @staticmethod
+        def jvp(ctx, t):
+            return t * 5
+
+    a = x()
+    assert_close(jvp(vmap(Scaled.apply), (a,), (a,))[1], a * 5)
+    assert_close(vmap(lambda r: jvp(Scaled.apply, (r,), (r,))[1])(a), a * 5)
+
+
+def test_a_written_input_can_be_saved():
+    class Doubled_(tl.autograd.Function):
+        @staticmethod
+        def forward(x):
+            np.multiply(x.numpy(), 2, out=x.numpy())
+            return x
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.mark_dirty(inputs[0])
+            ctx.save_for_backward(output)
+
+        @staticmethod
+        def backward(ctx, g):
+            return 2 * g + 0 * ctx.saved_tensors[0]
+
+    a = x().requires_grad_()
+    assert_close(tl.autograd.grad(Doubled_.apply(a.clone()).sum(), a)[0], tl.full((2, 3), 2.0))
+
+
 def test_the_page_says_of_every_operator_how_it_runs():
     root = Path(__file__).parents[2]
     page = (root / "docs" / "func.md").read_text()
@@ -226,3 +323,26 @@ def test_the_page_says_of_every_operator_how_it_runs():
     loops = re.findall(r"`(\w+)`", page[page.index("- `dropout`") : page.index("- A rule may")])
     loops = [name for name in loops if name in said]
     assert len(loops) > 4 and {said[name] for name in loops} == {"parts, loop"}
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda b, x, at: b.__setitem__(at, x[:2]), lambda b, x, at: b.__setitem__(b != b, x[:0]),
+        lambda b, x, at: b.index_put_((at,), x[:2] ** 2, accumulate=True),
+        lambda b, x, at: b.scatter_(0, at, x[:2] ** 2),
+        lambda b, x, at: b.index_add_(0, at, x[:2] ** 2), lambda b, x, at: b.index_copy_(0, at, x[:2] ** 3),
+        lambda b, x, at: b.copy_(x).clamp_(0.1).exp_(), lambda b, x, at: b.unsqueeze(0)[0, at].mul_(x[0]),
+        lambda b, x, at: b.masked_fill_(at[0] == tl.arange(3), x[0] ** 2),
+        lambda b, x, at: b.view(3, 1)[1:].add_(x[1:, None]).mul_(x[0]),
+    ],
+)  # fmt: skip
+def test_writes_into_new_tensors_have_tangents(write):
+    def f(x):
+        b = tl.zeros(3)
+        write(b, x, tl.tensor([2, 0]))
+        return b
+
+    a, t, g = tl.tensor([0.5, -1.2, 2.0]), tl.tensor([1.0, 2.0, -0.5]), tl.tensor([0.3, 0.7, -1.0])
+    assert_close((jvp(f, (a,), (t,))[1] * g).sum(), (func.vjp(f, a)[1](g)[0] * t).sum())
+    assert_close(func.hessian(lambda x: (f(x) ** 2).sum())(a), jacrev(grad(lambda x: (f(x) ** 2).sum()))(a))

@@ -108,3 +108,26 @@ def test_an_infinity_stays_where_it_is():
     assert np.isfinite(grad[:, :, :, 2]).all() and np.isinf(grad[:, 0, :, :2]).all() and np.isfinite(grad[:, 1:]).all()
     out = F.conv2d(x, w.detach(), padding=1).numpy()
     assert np.isfinite(out[1]).all() and np.isfinite(out[0, :, :, 2:]).all() and np.isfinite(out[0, :, 6:]).all()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_long_job_is_finished(threads, count):
+    """The threads come back after 20 ms for signals to be seen: what is left must still be computed."""
+    threads(count)
+    rng = np.random.default_rng(0)
+    shapes = (32, 64, 64, 64), (64, 64, 3, 3)
+    x, w = (T.from_numpy(rng.standard_normal(shape).astype("f4")).requires_grad_() for shape in shapes)
+    for _ in range(2):  # the second time over memory that holds something
+        x.grad = w.grad = None
+        np.full((32, 64, 62, 62), np.nan, "f4")
+        y = F.conv2d(x, w)
+        y.sum().backward()
+    for at in (0, 31):
+        one = x[at : at + 1].detach().requires_grad_()
+        alone = F.conv2d(one, w)
+        (of_one,) = T.autograd.grad(alone.sum(), one)
+        assert T.equal(alone[0], y[at]) and T.equal(of_one[0], x.grad[at])
+    summed = x.detach().double().unfold(2, 62, 1).unfold(3, 62, 1).sum((0, 4, 5))
+    T.testing.assert_close(w.grad[0].double(), summed, rtol=1e-3, atol=0.1)
+    pooled = F.max_pool2d(x.detach(), 3, 1)
+    assert T.equal(pooled[-1:], F.max_pool2d(x[-1:].detach(), 3, 1))

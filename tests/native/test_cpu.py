@@ -93,6 +93,55 @@ def test_other_dtypes(native, dtype):
     assert "_gelu" in native
 
 
+@pytest.mark.parametrize("dtype", [tl.bfloat16, tl.float16], ids=str)
+def test_many_numbers_of_half_types_are_read_as_they_are(monkeypatch, dtype):
+    """Without widening them first; a number is taken in float32; fewer, or of two types, are NumPy's."""
+    seen: list[str] = []
+    by_kernel = _native.run_halves
+
+    def noted(op, *args):
+        seen.append(op.name)
+        return by_kernel(op, *args)
+
+    monkeypatch.setattr(_native, "run_halves", noted)
+    rng = np.random.default_rng(0)
+    x, y = (tl.tensor(rng.standard_normal((130, 130)), dtype=dtype).requires_grad_() for _ in range(2))
+
+    def run():
+        x.grad = y.grad = None
+        out = (x * 1.1 + y).exp().sum(1)
+        out.backward(tl.ones_like(out))
+        return [t.detach().double() for t in (out, x.grad, y.grad, x.t() - y, F.softmax(x, 1), x.argmax(1))]
+
+    close(*both(run), rtol=2e-2)
+    assert {"mul", "add", "exp", "sum", "sub", "softmax", "argmax"} <= set(seen)
+    seen.clear()
+    x[:2] * y[:2], x + y.float()
+    assert not seen
+
+
+def test_large_tensors_are_written_in_one_kernel(monkeypatch):
+    """In place: of another view of the same memory as it was, counted once; by NumPy where that is to be."""
+    written: list[str] = []
+    force = _native.force
+
+    def noted(op, *args):
+        written.extend([op.name] * bool(op.mutates))
+        return force(op, *args)
+
+    monkeypatch.setattr(_native, "force", noted)
+    tl.manual_seed(0)
+    start, other = tl.rand(400, 400), tl.rand(400, 400)
+
+    def run():
+        x = start.clone()
+        x.sub_(other, alpha=0.1).lerp_(x.t(), 0.25).addcmul_(other, other[:1], value=2).clamp_(0.1, 0.9)
+        return x, tl.tensor(x._version)
+
+    close(*both(run))
+    assert written == ["sub", "lerp", "addcmul", "clamp"]
+
+
 def test_random_numbers_are_the_same(native):
     def draw():
         tl.manual_seed(5)

@@ -363,3 +363,10 @@ def test_the_devices_plans_go_with_threads_and_guard(device):
         for _ in range(4):
             F.gelu(x)
         assert not plans_of("_gelu")
+
+
+def test_a_condition_of_no_dims_chooses_everywhere() -> None:
+    """It is no number to Triton."""
+    x, y = T.ones(20000), T.zeros(20000)
+    for _ in range(4):  # by the host function, then by a plan
+        assert T.where(T.tensor(True), x, y).sum().item() == 20000 and T.where(x[0] > 2, x, y).sum().item() == 0

@@ -136,7 +136,7 @@ def test_an_error_names_operation_and_source_line() -> None:
     ("tt.return\n %z = arith.constant 1 : i32", "a block that ends with its yield"),
     ("tt.call @gone(%n) : (i32) -> ()", "a function of the module"),
     ("%a = tt.elementwise_inline_asm \"mov\" {} %n : i32 -> i32", "assembly is a GPU's"),
-    ("%a = tt.dot_scaled %i scale %i, %i, %i lhs = e4m3 rhs = e4m3 : t", "microscaled dots"),
+    ("%a = tt.dot_scaled %i scale %i, %i, %i lhs = e3m2 rhs = e4m3 : t", "a format that tensorlib knows, not 'e3m2'"),
     ("%a = \"tt.reduce\"(%i) <{axis = 0 : i32}> : (tensor<8xi32>) -> i32", "1 regions"),
 ])  # fmt: skip
 def test_what_is_not_understood_is_refused(body: str, expected: str) -> None:

@@ -286,6 +286,27 @@ def test_blocks_that_a_mask_leaves_out_are_not_read(fused: bool) -> None:
         np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("which", ["keys", "queries", "heads"])
+def test_masks_of_one_index_alone(which: str) -> None:
+    """Such as padding: the bools of a cut block are one row or column of it, expanded."""
+    lengths = tl.from_numpy(np.int64([21, 50]))
+
+    def grads(device: str) -> list[np.ndarray]:
+        n = lengths.to(device)
+        mask = {
+            "keys": lambda b, h, q, k: k < n[b], "queries": lambda b, h, q, k: q < n[b],
+            "heads": lambda b, h, q, k: (q + k < n[h]) & (b < 1),
+        }[which]  # fmt: skip
+        blocks = flex.create_block_mask(mask, 2, 2, 40, 70, device=device, BLOCK_SIZE=(16, 32))
+        arrays = [numbers(2, 2, n, 16, seed=i).astype(np.float32) for i, n in enumerate((40, 70, 70, 40))]
+        x = [tl.from_numpy(a).to(device).requires_grad_() for a in arrays]
+        out = flex.flex_attention(*x[:3], block_mask=blocks)
+        return [t.detach().cpu().numpy() for t in (out, *tl.autograd.grad(out, x[:3], x[3]))]
+
+    for got, want in zip(grads("native"), grads("cpu"), strict=True):
+        np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-5)
+
+
 def test_blocks_count_only_where_they_agree_with_the_mask() -> None:
     """Lists made by hand and a mask_mod set later say nothing of what may be skipped; moved and cropped ones do."""
     blocks = flex.create_block_mask(mods.causal_mask, None, None, 64, 64, device="cpu", BLOCK_SIZE=16)

@@ -9,8 +9,10 @@ import pytest
 
 import tensorlib as tl
 from tensorlib.errors import ArgumentError, DimError, DtypeError, ShapeError
+from tensorlib.kernels import attention_bias
 from tensorlib.nn import functional as F
 from tensorlib.ops import attention
+from tensorlib.runtime.autotune import Config
 
 sdpa = F.scaled_dot_product_attention
 
@@ -150,6 +152,29 @@ def test_the_gradient_of_an_added_mask() -> None:
     attention._formula(q.detach(), k.detach(), v.detach(), again, True, 8**-0.5).sum().backward()
     np.testing.assert_allclose(mask.grad.numpy(), again.grad.numpy(), rtol=1e-4, atol=1e-5)
     assert mask.grad.numpy().any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunk"), [((4, 65, 90), 0), ((3, 1, 65, 90), 16), ((90,), 0), ((3, 4, 1, 90), 0)], ids=str
+)
+def test_a_mask_gradient_over_several_tiles(
+    shape: tuple[int, ...], chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Whatever the mask is broadcast along; some programs share a sum; features in chunks, as RDNA has them."""
+    config = Config(4, 1, BLOCK_M=32, BLOCK_N=64, CHUNK=chunk)
+    monkeypatch.setattr(attention_bias.MASK_GRAD, "choose", lambda *_: config)
+    given = [numbers(*s, seed=i) for i, s in enumerate([(3, 4, 65, 20), (3, 2, 90, 20), (3, 2, 90, 12), shape])]
+    given[3][..., ::7] = -np.inf
+
+    def grads(device: str, function: Any) -> np.ndarray:
+        *t, mask = (tl.from_numpy(x).to(device) for x in given)
+        mask.requires_grad_()
+        function(*t, mask, True, 0.3).square().sum().backward()
+        return mask.grad.cpu().numpy()
+
+    want = grads("cpu", attention._formula)
+    for device in ("cpu", "native"):
+        np.testing.assert_allclose(grads(device, attention._attention), want, rtol=1e-3, atol=2e-5 * abs(want).max())
 
 
 @pytest.mark.parametrize(

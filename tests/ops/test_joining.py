@@ -99,3 +99,21 @@ def test_nonzero_through_the_kernel(shape):
     want = np.argwhere(x)
     np.testing.assert_array_equal(L.tensor(x).nonzero().numpy(), want)
     np.testing.assert_array_equal(L.tensor(x).to("interpret").nonzero().cpu().numpy(), want)
+
+
+@pytest.mark.parametrize("mode", ["constant", "replicate", "reflect", "circular"])
+def test_pad_never_returns_its_input_s_memory(mode: str) -> None:
+    x = L.arange(16).reshape(1, 4, 4)
+    for t in (x, x.float()):
+        for widths in ((0, 0), (-1, -1), (-1, 1)):
+            found = F.pad(t, widths, mode)
+            assert found.is_contiguous() and found._base is None and found.data_ptr() != t.data_ptr()
+
+
+def test_results_are_in_c_order_whatever_the_inputs_are() -> None:
+    """As PyTorch's; NumPy would keep the inputs' order."""
+    x = L.arange(24.0).reshape(2, 3, 4).permute(2, 0, 1)
+    found = [L.cat([x, x], -1), L.stack([x, x]), L.hstack([x, x]), x.cumsum(1), x.cumprod(0), x.logcumsumexp(2)]
+    found += [x.roll(1, 0), x.gather(0, L.zeros(1, 2, 3, dtype=L.int64)), *x.cummax(1)]
+    assert all(t.is_contiguous() for t in found)
+    np.testing.assert_array_equal(found[0].numpy(), np.concatenate([x.numpy()] * 2, -1))

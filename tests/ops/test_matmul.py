@@ -84,6 +84,25 @@ def test_persistent_programs_with_descriptors(monkeypatch: pytest.MonkeyPatch, c
     assert error(got, a.astype(np.float64) @ b.astype(np.float64)) < 4e-4
 
 
+def test_persistent_programs_of_float8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU multiplies them that needs not widen them, with sums of 128 products apart and without."""
+    monkeypatch.setattr(kernels, "_widened", lambda a, b, gpu: None)
+    config = tiles._DESCRIPTORS_BYTE[-1]
+    a, b = (numbers(*shape, dtype=np.float32).astype(ml_dtypes.float8_e4m3fn) for shape in ((272, 400), (400, 528)))
+    want = a.astype(np.float64) @ b.astype(np.float64)
+    for fast in (True, False):
+        with monkeypatch.context() as m:
+            m.setattr(kernels.MATMUL, "choose", lambda *_, **__: config)
+            out: DeviceArray = empty(want.shape, np.dtype(np.float32), NATIVE)
+            kernels.product(out, to_device(a, NATIVE), to_device(np.ascontiguousarray(b.T), NATIVE).T, None, fast)
+        assert error(to_host(out), want) < 1e-6
+    for target, there in (("sm_90", True), ("sm_80", False), ("gfx942", False)):
+        for layout in ("rc", "rr"):
+            problem = kernels.Problem(4096, 4096, 4096, 1, a.dtype, "ieee", layout)
+            found = kernels.MATMUL.candidates(problem, hardware.nominal(target))
+            assert any(map(tiles.by_descriptor, found)) == (there and layout == "rc")
+
+
 def test_persistent_programs_in_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiles._by_descriptor(16, 32, 16, 4, 2, False).replace(SUBTILE=True)
     a, b = numbers(40, 48, dtype=np.float16), numbers(48, 72, dtype=np.float16, seed=1)

@@ -10,6 +10,7 @@ import pytest
 import tensorlib as tl
 from tensorlib.nn import functional as F
 from tensorlib.ops import _pointwise_numpy
+from tensorlib.runtime import launch
 from tensorlib.testing import assert_close
 
 NAN, INF = math.nan, math.inf
@@ -163,3 +164,37 @@ def test_relu_gradient_of_infinity_is_masked() -> None:
     x = tl.tensor([-1.0, 2.0], requires_grad=True)
     F.relu(x).backward(tl.tensor([INF, 1.0]))
     assert x.grad.tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [tl.float32, tl.bool, tl.int64, tl.bfloat16])
+def test_results_of_expanded_tensors_are_contiguous(dtype: tl.dtype) -> None:
+    """Also where the operands are converted before."""
+    x = tl.ones(3, dtype=dtype).expand(4, 3)
+    assert all(t.is_contiguous() for t in (tl.cos(x), x + x, x / x, x > x, x.double(), x + 1.5))
+
+
+@pytest.mark.parametrize("dtype", [tl.float16, tl.bfloat16, tl.float32, tl.float64])
+def test_floats_wrap_around_in_uint8(dtype: tl.dtype) -> None:
+    """Through int64, as in PyTorch, on every device and at every size; a GPU's own conversion would give 0 and 255."""
+    x = tl.tensor([-3.5, 300.0, -0.5, 2.9]).to(dtype)
+    for device in ("cpu", "interpret", "native"):
+        assert x.to(device).byte().tolist() == [253, 44, 0, 2]
+        assert tl.zeros(4, dtype=tl.uint8, device=device).copy_(x.to(device)).tolist() == [253, 44, 0, 2]
+    assert tl.full((20000,), -3.5, dtype=dtype).byte().unique().tolist() == [253]
+
+
+def test_a_kernel_gets_its_numbers_in_the_precision_it_computes_in() -> None:
+    """A Python float is float32 to a launch: of float64 attributes all arithmetic with them would be float64 too."""
+    kinds: list[set[type]] = []
+
+    def note(seen: launch.Launch) -> None:
+        kinds.append({type(v) for v in seen.args[1] if not hasattr(v, "strides") or isinstance(v, np.generic)})
+
+    for dtype in (tl.float32, tl.bfloat16, tl.float64):
+        x = tl.ones(5, dtype=dtype, device="interpret")
+        launch.observers.append(note)
+        try:
+            F.softplus(x, 2.0)
+        finally:
+            launch.observers.pop()
+    assert kinds == [{float}, {float}, {np.float64}]

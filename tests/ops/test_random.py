@@ -21,6 +21,24 @@ DRAWS: dict[str, Callable[..., Any]] = {
 }
 
 
+@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize("n", [1, 5, 64, 301])
+def test_draws_computed_ahead_are_those_of_their_place(n: int, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small draws that follow at one distance, then another seed, back, and at another distance."""
+    monkeypatch.setattr(random, "_ahead", {})
+    ahead, f32, f64 = 0, np.dtype(np.float32), np.dtype(np.float64)
+    for seed, places in ((7, range(0, 90 * step, step)), (8, range(5)), (7, (4, 2, 2, 9, 16, 23, 1 << 33))):
+        for at in places:
+            before = random._ahead.get((random._normal, n, seed, (f32,)))
+            for dtype in (f32, f64):
+                for drawn, alone in ((random.normal01, random._normal), (random.uniform01, random._uniform)):
+                    got, want = drawn((n,), dtype, seed, at), alone(n, seed, (at,), dtype)[0]
+                    np.testing.assert_array_equal(got, want)
+            np.testing.assert_array_equal(random.some_words(n, seed, at), random.words(n, seed, at))
+            ahead += before is random._ahead[random._normal, n, seed, (f32,)]
+    assert ahead > 50
+
+
 @pytest.mark.parametrize("dtype", [tl.float32, tl.float64, tl.float16, tl.bfloat16], ids=str)
 @pytest.mark.parametrize("name", DRAWS)
 @pytest.mark.parametrize("seed", [0, 2**63 + 5])
@@ -131,3 +149,12 @@ def test_words_are_philox() -> None:
 def test_errors(call: Callable[[], Any], match: str) -> None:
     with pytest.raises((ValueError, RuntimeError), match=match):
         call()
+
+
+def test_integers_that_the_dtype_does_not_hold_are_refused():
+    for low, high, dtype in ((0, 257, tl.uint8), (-1, 3, tl.uint8), (0, 3, tl.bool), (0, 70000, tl.float16)):
+        with pytest.raises(RuntimeError, match="out of bounds"):
+            tl.randint(low, high, (2,), dtype=dtype)
+        with pytest.raises(RuntimeError, match="out of bounds"):
+            tl.randint_like(tl.ones(2, dtype=dtype), low, high)
+    assert tl.randint(0, 256, (2,), dtype=tl.uint8).dtype is tl.uint8

@@ -75,7 +75,8 @@ def test_nothing() -> None:
     assert empty.prod(0).tolist() == [1, 1, 1]
     assert empty.logsumexp(0).tolist() == [-INF] * 3
     assert np.isnan(empty.mean().item())
-    assert np.isnan(T.tensor([1.0]).var().item())
+    with np.errstate(all="ignore"), pytest.warns(UserWarning, match="degrees of freedom"):
+        assert np.isnan(T.tensor([1.0]).var().item())
     assert empty.amax(1).shape == (0,)
     with pytest.raises(DimError, match="non-zero size"):
         empty.amax(0)
@@ -120,3 +121,36 @@ def test_norm_of_zero_has_gradient_zero() -> None:
         assert x.grad.tolist() == [0, 0, 0]
     with pytest.raises(ShapeError, match="no elements"):
         T.zeros(0).norm(INF)
+
+
+def test_no_dims_are_all_of_them_but_for_all_and_any() -> None:
+    """As in PyTorch, whose ``all`` and ``any`` reduce nothing then."""
+    x = T.tensor([[[1.0], [0.0]]])
+    assert x.sum(()).shape == x.amax(()).shape == x.mean([]).shape == x.var(()).shape == ()
+    for found in (x.all(()), T.any(x, []), x.any(dim=(), keepdim=True), x.to("interpret").all(())):
+        assert found.tolist() == [[[True], [False]]]
+
+
+def test_sum_to_size_of_integers_is_int64_where_it_sums() -> None:
+    x = T.ones(2, 3, dtype=T.int32)
+    assert x.sum_to_size(2, 1).dtype == x.sum_to_size(()).dtype == T.int64 and x.sum_to_size(2, 3).dtype == T.int32
+    zero_d = T.tensor(3.0)
+    assert zero_d.sum_to_size(()).data_ptr() != zero_d.data_ptr()
+    one = T.ones(1, 1, 1, dtype=T.int32)
+    assert T.tensordot(one, T.ones(2, 1, 2, dtype=T.int32), ([0, 1], [2, 1])).dtype == T.int32
+
+
+@pytest.mark.parametrize("device", ["cpu", "interpret"])
+def test_a_variance_without_degrees_of_freedom_warns(device: str) -> None:
+    x = T.ones(3, 1, device=device)
+    for name in ("var", "std", "var_mean", "std_mean"):
+        warned = pytest.warns(UserWarning, match=rf"^{name}\(\): degrees of freedom is <= 0")
+        with np.errstate(all="ignore"), warned:
+            getattr(T, name)(x, 1)
+    assert x.std(0).tolist() == [0.0]
+
+
+def test_nanmean_of_more_elements_than_float16_has_numbers_for() -> None:
+    x = T.full((70000,), 0.5, dtype=T.float16)
+    x[0] = NAN
+    assert x.nanmean().item() == x.nanmean(0).item() == 0.5 and x.nanmean().dtype == T.float16

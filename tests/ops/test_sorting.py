@@ -93,3 +93,17 @@ def test_scatters_route_gradients() -> None:
     x, part = torch.ones(3, 3, requires_grad=True), torch.ones(2, 2, requires_grad=True)
     torch.as_strided_scatter(x, part, (2, 2), (3, 1)).sum().backward()
     assert x.grad.tolist() == [[0, 0, 1], [0, 0, 1], [1, 1, 1]] and part.grad.tolist() == [[1, 1], [1, 1]]
+
+
+def test_the_kth_elements_have_memory_of_their_own() -> None:
+    """Views would keep all of the sorted memory."""
+    x = torch.tensor([[3.0, 1, 2]] * 4)
+    for found in (x.topk(2), x.kthvalue(2), x.median(1), x.topk(1, 0)):
+        assert found.values.is_contiguous() and found.indices.is_contiguous()
+
+
+def test_histogram_copies_its_edges() -> None:
+    edges = torch.tensor([0.0, 1, 2])
+    found = torch.histogram(torch.ones(3), edges)
+    found.bin_edges.zero_()
+    assert edges.tolist() == [0, 1, 2]

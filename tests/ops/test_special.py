@@ -103,3 +103,15 @@ def test_samplers_have_the_moments_of_their_distributions() -> None:
     assert tensorlib.empty(n).geometric_(0.25).mean().item() == pytest.approx(4, abs=0.1)
     assert tensorlib.empty(n).cauchy_(1.0, 2.0).median().item() == pytest.approx(1, abs=0.08)
     assert tensorlib.empty(n).log_normal_(0.5, 0.25).log().mean().item() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "function, integers",
+    [(special.gammainc, False), (special.gammaincc, False), (special.zeta, False), (tensorlib.gcd, True),
+     (special.chebyshev_polynomial_t, True), (special.hermite_polynomial_he, True)],
+)  # fmt: skip
+def test_operands_of_different_layouts(function, integers):
+    """Kernels whose loop asks all elements something are also right where a program owns a tile of two dimensions."""
+    numbers = RNG.integers(2, 9, (2, 64, 96)) if integers else RNG.uniform(1.1, 9, (2, 64, 96))
+    x, y = tensorlib.tensor(numbers[0]), tensorlib.tensor(numbers[1].T.copy())
+    np.testing.assert_allclose(function(x, y.t()).numpy(), function(x, y.t().contiguous()).numpy(), rtol=1e-12)

@@ -126,3 +126,21 @@ def test_a_leaf_that_is_a_view_keeps_its_gradient_through_as_strided() -> None:
     assert y.requires_grad
     y.sum().backward()
     assert x.grad is not None and x.grad.tolist() == [[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+
+
+def test_no_dims_squeeze_nothing():
+    x = L.ones(1, 2, 1)
+    for found in (x.squeeze(()), L.squeeze(x, dim=[]), x.clone().squeeze_(())):
+        assert found.shape == (1, 2, 1)
+    assert x.squeeze().shape == (2,) and x.squeeze((0, 1)).shape == (2, 1)
+
+
+def test_elements_with_several_places_are_not_written():
+    x = L.ones(1, 3)
+    for several in (x.as_strided((3, 3), (0, 1)), x.expand(3, 3)):
+        with pytest.raises(ShapeError, match="more than one element of the written-to tensor"):
+            several.add_(1)
+        with pytest.raises(ShapeError, match="more than one element of the written-to tensor"):
+            L.add(L.ones(3, 3), 1, out=several)
+    x.as_strided((1, 3), (0, 1)).add_(1)
+    assert x.tolist() == [[2, 2, 2]]

@@ -205,10 +205,64 @@ def test_errors(make, error, match):
         make(param(1.0))
 
 
-def test_differentiable_is_refused():
-    """The one option that would change results."""
-    with pytest.raises(ValueError, match="differentiable=True: expected False"):
-        optim.Adam([param(1.0)], differentiable=True)
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("SGD", {"weight_decay": 0.1}), ("SGD", {"momentum": 0.9, "nesterov": True}), ("Adam", {"weight_decay": 0.1}),
+        ("AdamW", {"amsgrad": True, "maximize": True}), ("Adagrad", {"lr_decay": 0.1}), ("Adadelta", {}),
+        ("Adamax", {"weight_decay": 0.1}), ("NAdam", {"decoupled_weight_decay": True, "weight_decay": 0.1}),
+        ("RAdam", {"betas": (0.5, 0.5)}), ("RMSprop", {}), ("RMSprop", {"centered": True, "momentum": 0.5}),
+        ("ASGD", {"lambd": 0.1, "t0": 1}), ("Rprop", {}), ("Lion", {"betas": (0.9, 0.9)}),
+    ],
+)  # fmt: skip
+def test_differentiable(name, options):
+    """Three recorded steps give what fused steps give, and their gradient is that of what was computed."""
+    start = tensorlib.tensor([0.3, -1.2, 2.0], dtype=tensorlib.float64)
+    grads = [tensorlib.tensor(g, dtype=tensorlib.float64) for g in ([1.0, -2.0, 0.5], [0.7, -1.0, 3.0], [0.2, 1.0, -1])]
+
+    def steps(p, scale, lr, differentiable):
+        optimizer = getattr(optim, name)([p], lr=lr, differentiable=differentiable, **options)
+        for g in grads:
+            p.grad = g * scale
+            optimizer.step()
+        return p, optimizer.state_dict()
+
+    fused, state = steps(start.clone().requires_grad_(), 1.0, 0.1, False)
+    inputs = [start.clone().requires_grad_(), tensorlib.ones((), dtype=tensorlib.float64, requires_grad=True),
+              tensorlib.tensor(0.1, dtype=tensorlib.float64, requires_grad=True)]  # fmt: skip
+    p, recorded = steps(inputs[0].clone(), inputs[1], inputs[2], True)
+    np.testing.assert_allclose(p.detach().numpy(), fused.detach().numpy(), rtol=1e-6)
+    assert sorted(recorded["state"].get(0, {})) == sorted(state["state"].get(0, {}))
+    if "momentum" in options and name == "SGD":  # whose first buffer is a constant, as in PyTorch
+        return
+    found = tensorlib.autograd.grad(p.sum(), inputs, allow_unused=True)
+    for i, given in enumerate(found):
+        if i == 2 and name in ("ASGD", "Rprop"):  # the rate is a number in their states
+            continue
+        ends = []
+        for move in (1e-5, -1e-5):
+            x, scale, lr = (v.detach().clone() for v in inputs)
+            (x, scale, lr)[i].add_(move)
+            ends.append(steps(x.requires_grad_(), scale, lr.item(), False)[0].sum().item())
+        slope = 0.0 if given is None else given.sum().item()
+        np.testing.assert_allclose(slope, (ends[0] - ends[1]) / 2e-5, rtol=2e-3, atol=1e-4)
+
+
+def test_differentiable_needs_more_than_leaves():
+    """As in PyTorch: a leaf cannot be written while autograd records, and the fused step cannot be recorded."""
+    with pytest.raises(RuntimeError, match="`fused` does not support `differentiable`"):
+        optim.Adam([param(1.0)], differentiable=True, fused=True)
+    with pytest.raises(RuntimeError, match="leaf Variable that requires grad"):
+        optimizer = optim.Adam([param(1.0)], differentiable=True)
+        optimizer.step()
+    with pytest.raises(ValueError, match="non-leaf"):
+        optim.Adam([param(1.0) * 1])
+    with pytest.raises(ValueError, match="either both floats or both Tensors"):
+        optim.Adam([param(1.0)], betas=(0.9, tensorlib.tensor(0.99)))
+    matrix = tensorlib.zeros(2, 2, dtype=tensorlib.complex64, requires_grad=True)
+    matrix.grad = matrix.detach()
+    with pytest.raises(RuntimeError, match="Muon does not support complex parameters"):
+        optim.Muon([matrix]).step()
 
 
 def test_load_state_dict_errors_and_casts():

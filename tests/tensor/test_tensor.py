@@ -62,6 +62,8 @@ def test_item_and_python_protocols():
     assert tl.tensor([3]).item() == 3 and float(tl.tensor(2.5)) == 2.5 and int(tl.tensor(2)) == 2
     assert list(range(5))[tl.tensor(2)] == 2
     assert f"{tl.tensor(1.23456):.2f}" == "1.23"
+    assert f"{tl.tensor(0.5, requires_grad=True)}, {tl.tensor([0.5])}" == "0.5, tensor([0.5000])"
+    assert f"{tl.nn.Parameter(tl.tensor(0.5))} {tl.tensor(0.5, device='meta')}".startswith("Parameter containing")
     with pytest.raises(ValueError, match="cannot be converted to Scalar"):
         tl.ones(2).item()
     with pytest.raises(RuntimeError, match="ambiguous"):
@@ -187,3 +189,49 @@ def test_python_and_numpy_number_types_mean_what_they_mean_in_pytorch():
         tl.ones(1).data = 3
     with pytest.raises(RuntimeError, match="must be a bool"):
         tl.ones(1).requires_grad = 3
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda **out: tl.ldexp(tl.ones(3), tl.ones(3), **out),
+        lambda **out: tl.mvlgamma(tl.full((3,), 4.0), 2, **out),
+        lambda **out: tl.round(tl.full((3,), 1 / 3), decimals=2, **out),
+        lambda **out: tl.nn.functional.normalize(tl.ones(3), dim=0, **out),
+        lambda **out: tl.conj_physical(tl.tensor([1 + 2j, 3, 1j]), **out),
+        lambda **out: tl.nan_to_num(tl.tensor([1 + 2j, float("nan"), 1j]), **out),
+    ],
+)
+def test_out_of_another_shape_is_resized(call):
+    """Composites too; the warning begins as PyTorch's does, for programs that filter it."""
+    found = call()
+    for size in (0, 5):
+        out = tl.ones(size, dtype=found.dtype)
+        if size:
+            warned = pytest.warns(UserWarning, match="^An output with one or more elements was resized since it had")
+            with np.errstate(all="ignore"), warned:
+                assert call(out=out) is out
+        else:
+            assert call(out=out) is out
+        assert out.tolist() == found.tolist()
+
+
+def test_what_is_made_of_integers_counts_in_integers():
+    """PyTorch's values."""
+    assert tl.arange(0.0, 5.5, 1.5, dtype=tl.int64).tolist() == [0, 1, 2, 3, 4]
+    assert tl.arange(0.0, 5.5, 1.5, dtype=tl.int32).tolist() == [0, 1, 2, 3]
+    assert tl.arange(0.0, -8.000001, -4.0, dtype=tl.int64).tolist() == [0, -4]
+    with pytest.raises(ValueError, match="step must be nonzero"):
+        tl.arange(0, 64, 0.5, dtype=tl.int64)
+    assert tl.linspace(4.3, 0, 5, dtype=tl.uint8).tolist() == [4, 3, 2, 1, 0]
+    assert tl.linspace(-3.7, 5.5, 5, dtype=tl.int32).tolist() == [-3, -1, 1, 3, 5]
+    assert tl.logspace(0.6, 2.9, 4, dtype=tl.int64).tolist() == [1, 4, 21, 100]
+    with pytest.raises(RuntimeError, match="overflow"):
+        tl.linspace(0, 300, 4, dtype=tl.uint8)
+
+
+def test_empty_takes_out():
+    out = tl.ones(5)
+    assert tl.empty((2, 3), out=out) is out and out.shape == (2, 3)
+    with pytest.raises(RuntimeError, match="does not match dtype of out"):
+        tl.empty((2, 3), dtype=tl.int64, out=out)

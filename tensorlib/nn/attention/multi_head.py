@@ -7,7 +7,7 @@ from typing import Any
 from tensorlib._core import Tensor
 from tensorlib.nn import functional as F
 from tensorlib.nn import init
-from tensorlib.nn.linear import Linear
+from tensorlib.nn.linear import NonDynamicallyQuantizableLinear
 from tensorlib.nn.module import Module
 from tensorlib.nn.parameter import Parameter
 from tensorlib.ops import empty
@@ -60,7 +60,7 @@ class MultiheadAttention(Module):
         if not same:
             self.register_parameter("in_proj_weight", None)
         self.register_parameter("in_proj_bias", new(3 * embed_dim) if bias else None)
-        self.out_proj = Linear(embed_dim, embed_dim, bias=bias, device=device, dtype=dtype)
+        self.out_proj = NonDynamicallyQuantizableLinear(embed_dim, embed_dim, bias=bias, device=device, dtype=dtype)
         for name in ("bias_k", "bias_v"):
             self.register_parameter(name, new(1, 1, embed_dim) if add_bias_kv else None)
         self._reset_parameters()

@@ -90,7 +90,7 @@ def run(
     struct.pack_into(f"{len(values)}q", memory, pool.ARGUMENTS, *values)
     job = made.runtime.ffi.cast("void *", place)
     if shared and programs > 1:
-        made.runtime.share(pool.pool().address, job)
+        pool.run(job, programs)  # in as many parts as it takes: a long job comes back for signals to be seen
     else:
         made.runtime.inline(job)
 

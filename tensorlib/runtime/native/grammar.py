@@ -102,7 +102,6 @@ FORMS = _table()
 
 #: What these are for is no part of what a CPU can run.
 REFUSED = {
-    "tt.dot_scaled": "microscaled dots are not implemented; scale the operands and use tl.dot",
     "tt.atomic_poll": "a program that waits for another may wait for ever on a CPU",
 }
 #: Attributes of any operation that say how fast it may be, or what is true of it: nothing depends on them.
@@ -121,6 +120,8 @@ WORDS = {
     "kind": frozenset("add min max inc dec and or xor".split()),
     "rounding": frozenset("rtz rtne".split()),
     "inputPrecision": frozenset("tf32 tf32x3 ieee bf16x3 bf16x6".split()),
+    "lhs": frozenset("e4m3 e5m2 e2m1 bf16 fp16".split()),
+    "rhs": frozenset("e4m3 e5m2 e2m1 bf16 fp16".split()),
     "propagateNan": frozenset("none all".split()),
     "padding": frozenset(("zero", "nan", 1, 2)),
     "cacheModifier": frozenset("none ca cg wb cs wt cv".split()),

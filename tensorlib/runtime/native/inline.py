@@ -8,7 +8,7 @@ come in an order in which each is after those it may be reached from.
 from __future__ import annotations
 
 from tensorlib.errors import UnsupportedError
-from tensorlib.runtime.native import ttir
+from tensorlib.runtime.native import scaled, ttir
 
 Values = dict[ttir.Value, ttir.Value]
 
@@ -49,6 +49,9 @@ class _Copy:
         """Appends a copy of an operation, or what it calls, to a block."""
         if operation.name == "tt.call":
             self.call(operation, values, block)
+            return
+        if operation.name == "tt.dot_scaled":
+            values[operation.result] = scaled.expand(operation, [values[x] for x in operation.operands], block)
             return
         copy = ttir.Operation(
             operation.name, [values[x] for x in operation.operands], operation.attributes, line=operation.line,

@@ -888,6 +888,39 @@ class _Parser:
         made.attributes["value"] = self.constant(values, type_)
         return [type_]
 
+    def dot_scaled(self, made: Operation) -> list[Type]:
+        """``%a scale %s, %b scale %t, %c lhs = e4m3 rhs = e2m1 {fastMath = false} : A, S * B, T -> C``; no scale, no
+        type of one."""
+        for side in ("lhs", "rhs"):
+            made.operands.append(self.value())
+            made.attributes[f"{side}_scale"] = scaled = self.accept("scale")
+            if scaled:
+                made.operands.append(self.value())
+            self.expect(",")
+        made.operands.append(self.value())
+        for side in ("lhs", "rhs"):
+            self.expect(side)
+            self.expect("=")
+            format = self.take(_WORD, "a format")
+            if format not in grammar.WORDS[side]:
+                raise self.fail(f"a format that tensorlib knows, not {format!r}")
+            made.attributes[side] = format
+        if self.at("{"):
+            given = self.dictionary("{", "}")
+            self.allowed(given, frozenset(("fastMath", "lhs_k_pack", "rhs_k_pack")))
+            self.merge(made, given)
+        self.expect(":")
+        types = []
+        for side in ("lhs", "rhs"):
+            types.append(self.type())
+            if made.attributes[f"{side}_scale"]:
+                self.expect(",")
+                types.append(self.type())
+            self.expect("*" if side == "lhs" else "->")
+        result = self.type()
+        self.typed(made.operands, [*types, result])
+        return [result]
+
     def inline_assembly(self, made: Operation) -> list[Type]:
         """``"griddepcontrol.wait; ..." {...} -> i32``: of a GPU's assembly what orders launches. Nothing to do."""
         text = _unquoted(self.take(_STRING, "a string"))
@@ -1045,6 +1078,7 @@ _TYPES: dict[str, Callable[[_Parser, Operation], list[Type]]] = {
 }  # fmt: skip
 _SPECIAL: dict[str, Callable[[_Parser, Operation], list[Type]]] = {
     "arith.constant": _Parser.constant_operation,
+    "tt.dot_scaled": _Parser.dot_scaled,
     "tt.elementwise_inline_asm": _Parser.inline_assembly,
     "scf.for": _Parser.for_operation,
     "scf.if": _Parser.if_operation,

@@ -699,6 +699,11 @@ class _Workers(_Epoch):
         return super().state()
 
 
+#: PyTorch's private names of them, by which programs tell iterations apart and end workers.
+_BaseDataLoaderIter, _SingleProcessDataLoaderIter, _MultiProcessingDataLoaderIter = _Epoch, _InProcess, _Workers
+_Workers._shutdown_workers = _Workers.close  # type: ignore[attr-defined]
+
+
 def pinned(data: Any) -> Any:
     """``data`` with every tensor in page-locked memory; containers as ``default_convert`` rebuilds them."""
     if hasattr(data, "pin_memory"):

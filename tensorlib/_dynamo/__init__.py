@@ -5,11 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from tensorlib._dynamo.eval_frame import OptimizedModule
 from tensorlib.compiler import allow_in_graph, disable, is_compiling
 
 __all__ = [
-    "allow_in_graph", "config", "disable", "graph_break", "is_compiling", "list_backends", "mark_dynamic",
-    "mark_static", "maybe_mark_dynamic", "reset",
+    "OptimizedModule", "allow_in_graph", "assume_constant_result", "config", "disable", "graph_break", "is_compiling",
+    "list_backends", "mark_dynamic", "mark_static", "mark_static_address", "mark_unbacked", "maybe_mark_dynamic",
+    "reset",
 ]  # fmt: skip
 
 #: Settings of a compiler that is not here: taken and kept.
@@ -36,4 +38,12 @@ def mark_dynamic(t: Any, index: Any, **options: Any) -> None:
     """Nothing to mark: code is made for any shape."""
 
 
-mark_static = maybe_mark_dynamic = mark_dynamic
+mark_static = maybe_mark_dynamic = mark_unbacked = mark_dynamic
+
+
+def mark_static_address(t: Any, guard: bool = False) -> None:
+    """Nothing to mark: code is made for any address."""
+
+
+#: The function itself: it is called whenever the program calls it.
+assume_constant_result = allow_in_graph

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any, Final
 
-__all__ = [  # noqa: F822  ScriptModule comes when it is named
+__all__ = [
     "Final", "ScriptModule", "TracerWarning", "annotate", "export", "ignore", "interface", "is_scripting",
     "is_tracing", "isinstance", "script", "script_if_tracing", "script_method", "trace", "trace_module", "unused",
 ]  # fmt: skip
 
 _isinstance = isinstance
 
-#: Names of types that a compiler would read.
-annotations = SimpleNamespace(  # type: ignore[assignment]
-    List=list, Dict=dict, Tuple=tuple, Optional=Any, Future=Any, BroadcastingList1=list, BroadcastingList2=list,
-    BroadcastingList3=list,
-)  # fmt: skip
+#: Over the mark of __future__, which has the submodule's name.
+annotations = importlib.import_module(f"{__name__}.annotations")  # type: ignore[assignment]
 
 
 class TracerWarning(Warning):
