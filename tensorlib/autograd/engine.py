@@ -292,20 +292,20 @@ def reachable(roots: Sequence[Node]) -> list[Node]:
 _SEQ = operator.attrgetter("seq")
 
 
-class _Run(threading.local):
-    """The backward that a thread is in."""
-
-    at: Task | None = None
-
-
 class Task:
-    """One backward: the nodes it goes through, and what is to be called when it is done."""
+    """One backward, for those who ask in which they are: what is to be called when it is done."""
 
-    __slots__ = ("__weakref__", "callbacks", "order")
+    __slots__ = ("__weakref__", "callbacks")
 
-    def __init__(self, order: Sequence[Node]) -> None:
-        self.order = order
-        self.callbacks: list[Any] | None = None
+    def __init__(self) -> None:
+        self.callbacks: list[Callable[[], Any]] = []
+
+
+class _Run(threading.local):
+    """The backward that a thread is in: the nodes it goes through, and its Task, once somebody asked for it."""
+
+    order: Sequence[Node] | None = None
+    task: Task | None = None
 
 
 #: For each operator whether its Nodes keep values, and not shapes alone: those that do cannot be gone through again.
@@ -323,21 +323,22 @@ _run = _Run()
 
 def current() -> Task | None:
     """The backward that this thread is in."""
-    return _run.at
+    if _run.task is None and _run.order is not None:
+        _run.task = Task()
+    return _run.task
 
 
 def queue_callback(function: Callable[[], Any]) -> None:
     """Call ``function()`` when the backward that this thread is in has come to its end."""
-    if _run.at is None:
+    task = current()
+    if task is None:
         raise AutogradError("queue_callback: Final callbacks can only be installed during backward pass.")
-    if _run.at.callbacks is None:
-        _run.at.callbacks = []
-    _run.at.callbacks.append(function)
+    task.callbacks.append(function)
 
 
 def reached(tensors: Sequence[Tensor]) -> list[bool]:
     """Which tensors get a gradient from the backward that this thread is in."""
-    nodes = set(() if _run.at is None else _run.at.order)
+    nodes = set(_run.order or ())
     leaves = {id(e) for node in nodes for e in node.edges if isinstance(e, Tensor)}
     return [t._node in nodes if t._node is not None else id(t) in leaves for t in tensors]
 
@@ -346,16 +347,16 @@ def run(
     outputs: Sequence[Tensor], grads: Sequence[Tensor], retain: bool, create: bool, inputs: Sequence[Tensor] | None
 ) -> list[Tensor | None]:
     """Send ``grads`` of ``outputs`` back. ``inputs`` None: into ``.grad`` of the leaves; else return theirs."""
-    outer = _run.at  # a hook, or a checkpoint, may start another
+    outer = _run.order, _run.task  # a hook, or a checkpoint, may start another
     try:
         found = _send(outputs, grads, retain, create, inputs)
-        task: Any = _run.at
-        if task.callbacks is not None:
+        task = _run.task
+        if task is not None:
             for callback in task.callbacks:  # one may queue another
                 callback()
         return found
     finally:
-        _run.at = outer
+        _run.order, _run.task = outer
 
 
 def _send(
@@ -376,7 +377,7 @@ def _send(
     if inputs is not None:
         useful = _useful(order, inputs, at_node)
 
-    _run.at = Task(order)
+    _run.order, _run.task = order, None
     before, autocast = modes.grad, modes.autocast
     if create is not before:
         modes.grad = create
