@@ -49,8 +49,8 @@ from tensorlib._settings import (
     use_deterministic_algorithms,
 )
 from tensorlib._size import Size
+from tensorlib._storage import UntypedStorage
 from tensorlib._tensor import (
-    UntypedStorage,
     can_cast,
     get_default_device,
     get_default_dtype,
